@@ -1,0 +1,123 @@
+"""Build of the native part; all metadata is in pyproject.toml.
+
+`infold._native` is one Cython extension linked with static libraries: `infold_core` (dispatch and drivers, baseline flags and
+OpenMP) and one library for each ISA file, the only objects compiled with that ISA's flags. CC, CFLAGS and LDFLAGS are honoured; the
+target machine is asked of the compiler, so a cross compiler picks its own ISA files.
+"""
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shlex
+import subprocess
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_clib import build_clib
+
+os.chdir(Path(__file__).parent)
+
+COMMON = ["-std=c11", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
+CORE = [*COMMON, "-ffp-contract=off", "-fopenmp"]
+KERNEL = [*COMMON, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+ISA = {
+    "x86_64": {
+        "scalar": [],
+        "avx2": ["-mavx2", "-mfma", "-mf16c"],
+        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mavx2"],
+    },
+    "aarch64": {"scalar": [], "neon": []},
+}
+
+
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+
+def target() -> str:
+    """The machine the compiler builds for: x86_64, aarch64, ..."""
+    triple = subprocess.run([*compiler(), "-dumpmachine"], capture_output=True, text=True, check=True).stdout
+    machine = triple.split("-")[0].strip()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+class BuildLibraries(build_clib):
+    """Compiles only what changed, several objects at a time, in a directory of its own per compiler and flags.
+
+    The directory is under build/ even for an editable install (whose temporary directory would forget the objects), and
+    locked: two builds in one checkout wait for each other.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        flags = [os.environ.get(name, "") for name in ("CFLAGS", "CPPFLAGS", "LDFLAGS")]
+        key = hashlib.sha256(repr((compiler(), flags, sysconfig.get_config_var("CFLAGS"))).encode()).hexdigest()[:8]
+        self.build_clib = self.build_temp = os.path.join("build", f"native-{target()}-{key}")
+
+    def build_libraries(self, libraries) -> None:
+        os.makedirs(self.build_temp, exist_ok=True)
+        with open(os.path.join(self.build_temp, "lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            stale = [(source, info) for _, info in libraries for source in info["sources"] if self._stale(source, info)]
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+                list(pool.map(lambda job: self._compile(*job), stale))
+            for name, info in libraries:
+                archive = self.compiler.library_filename(name, output_dir=self.build_clib)
+                objects = [self._object(source) for source in info["sources"]]
+                if os.path.exists(archive) and os.path.getmtime(archive) < max(map(os.path.getmtime, [*objects, "setup.py"])):
+                    os.remove(archive)  # `ar` would keep the members whose sources are gone
+                self.compiler.create_static_lib(objects, name, output_dir=self.build_clib)
+
+    def _object(self, source: str) -> str:
+        return self.compiler.object_filenames([source], output_dir=self.build_temp)[0]
+
+    def _stale(self, source: str, info: dict) -> bool:
+        built = self._object(source)
+        inputs = [source, *info["obj_deps"][""]]
+        return bool(self.force) or not os.path.exists(built) or os.path.getmtime(built) < max(map(os.path.getmtime, inputs))
+
+    def _compile(self, source: str, info: dict) -> None:
+        self.compiler.compile([source], output_dir=self.build_temp, include_dirs=["src_c"], extra_postargs=info["cflags"])
+
+
+def libraries() -> list[tuple[str, dict]]:
+    """The static libraries in link order: what calls stands before what is called."""
+    headers = [*sorted(glob("src_c/**/*.h", recursive=True)), "setup.py"]
+
+    def library(name: str, sources: list[str], cflags: list[str]) -> tuple[str, dict]:
+        return name, {"sources": sources, "cflags": cflags, "obj_deps": {"": headers}}
+
+    core = library("infold_core", ["src_c/dispatch.c", *sorted(glob("src_c/drivers/*.c"))], CORE)
+    flags = ISA.get(target(), {"scalar": []})
+    present = [(isa, f"src_c/isa/{isa}.c") for isa in flags if os.path.exists(f"src_c/isa/{isa}.c")]
+    return [core, *(library(f"infold_{isa}", [source], KERNEL + flags[isa]) for isa, source in present)]
+
+
+native = Extension(
+    "infold._native",
+    ["engine/_native.pyx"],
+    include_dirs=["src_c", numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    extra_compile_args=["-fopenmp", "-fvisibility=hidden"],
+    extra_link_args=["-fopenmp"],
+)
+
+[native] = cythonize([native], build_dir="build", language_level=3)
+native.depends = sorted(glob("src_c/**/*.[ch]", recursive=True))  # set after cythonize, which would copy them into build/
+
+packages = ["infold", *(f"infold.{name}" for name in find_packages("engine"))]
+packages += ["infold.importers", *(f"infold.importers.{name}" for name in find_packages("importers"))]
+
+setup(
+    packages=packages,
+    package_dir={"infold": "engine", "infold.importers": "importers"},
+    libraries=libraries(),
+    ext_modules=[native],
+    cmdclass={"build_clib": BuildLibraries},
+)
