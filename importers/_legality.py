@@ -1,0 +1,196 @@
+"""Is a model legal ONNX? Checked on a copy without weights, so that it costs the same for every size of model."""
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+import onnx
+
+from infold.errors import InvalidModelError, UnsupportedError
+
+
+def normalise(model: onnx.ModelProto) -> None:
+    """Spell versions and domains in one way, in place, and refuse versions that are missing, impossible or too new.
+
+    Models older than IR version 3 have no opset field: they are opset 1, and are given it here. The domain "ai.onnx"
+    is the long name of "".
+    """
+    if not model.HasField("graph"):
+        raise InvalidModelError("not an ONNX model, or truncated: there is no graph in it")
+    if model.ir_version < 1:
+        raise InvalidModelError("the model names no IR version")
+    if model.ir_version > onnx.IR_VERSION:
+        raise UnsupportedError(f"the model's IR version {model.ir_version} is newer than the {onnx.IR_VERSION} of the "
+                               f"installed onnx {onnx.__version__}: update the onnx package")
+    if model.ir_version < 3 and not model.opset_import:
+        model.opset_import.add(domain="", version=1)
+    model.ir_version = max(model.ir_version, 3)
+    for item in [*model.opset_import, *(opset for function in model.functions for opset in function.opset_import), *_nodes(model)]:
+        if item.domain == "ai.onnx":
+            item.domain = ""
+    versions = [opset.version for opset in model.opset_import if opset.domain == ""]
+    if not versions and any(node.domain == "" for node in model.graph.node):
+        raise InvalidModelError("the model imports no opset of ONNX, though its nodes use ONNX operators")
+    for version in versions:
+        if version < 1 or version != versions[0]:
+            raise InvalidModelError(f"the model imports the ONNX opsets {versions}; there must be one, at least 1")
+        if version > (newest := onnx.defs.onnx_opset_version()):
+            raise UnsupportedError(f"the model needs ONNX opset {version}; the installed onnx {onnx.__version__} knows "
+                                   f"opsets 1 to {newest}: update the onnx package")
+
+
+def sort(model: onnx.ModelProto) -> bool:
+    """Put the nodes of every graph into topological order, in place.
+
+    Returns:
+        Whether anything had to be moved.
+    Raises:
+        InvalidModelError: a cycle, a value with two producers, a value with none, or a function that calls itself.
+    """
+    moved = _sort(model.graph, [value.name for value in model.graph.input], set())
+    for function in model.functions:
+        moved |= _sort(function, function.input, set())
+    _check_recursion(model)
+    return moved
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Run onnx.checker on a model whose tensor data is checked already; the model is modified: its tensors become empty.
+
+    Shapes of the graph's inputs and outputs may be absent: onnxruntime and many exporters allow it.
+    """
+    for tensor in [*model.graph.initializer, *tensors(model)]:
+        empty = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0])
+        tensor.CopyFrom(empty)
+    for value in [*model.graph.input, *model.graph.output]:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(model.SerializeToString())
+    except onnx.checker.ValidationError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        where = [line.removeprefix("==> Context: ") for line in lines if line.startswith("==> Context: ")]
+        raise InvalidModelError("; ".join([lines[0], *where])) from None
+
+
+def describe(node: onnx.NodeProto) -> str:
+    """Name a node for a message: its name, or its first output, and its operator."""
+    return f"node {node.name or next(iter(node.output), '')!r} ({node.op_type})"
+
+
+def _sort(graph: onnx.GraphProto | onnx.FunctionProto, inputs: list[str], outer: set[str]) -> bool:
+    is_graph = isinstance(graph, onnx.GraphProto)
+    initializers = [tensor.name for tensor in graph.initializer] if is_graph else []
+    for names, kind in ((inputs, "inputs"), (initializers, "initializers")):
+        if len(set(names)) != len(names):
+            double = next(name for name in names if names.count(name) > 1)
+            raise InvalidModelError(f"graph {graph.name!r} has two {kind} called {double!r}")
+    known = {*inputs, *initializers}
+    producer: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in producer or name in known:
+                raise InvalidModelError(f"{describe(node)} produces the value {name!r}, which already exists "
+                                        "(every value has one producer)")
+            producer[name] = index
+    visible = outer | known | producer.keys()
+    moved, needs = False, []
+    for node in graph.node:
+        names = set(filter(None, node.input))
+        for subgraph in _subgraphs(node):
+            moved |= _sort(subgraph, [value.name for value in subgraph.input], visible)
+            names |= _free_names(subgraph)
+        if missing := sorted(names - visible):
+            raise InvalidModelError(f"{describe(node)} needs the value {missing[0]!r}, which is neither an input nor an "
+                                    "initializer nor produced by a node")
+        needs.append({producer[name] for name in names if name in producer and name not in known})
+    for output in graph.output:
+        name = output.name if is_graph else output
+        if name not in visible:
+            raise InvalidModelError(f"graph {graph.name!r} has the output {name!r}, which no node produces")
+    if all(all(need < index for need in wanted) for index, wanted in enumerate(needs)):
+        return moved
+    order = _topological(graph, needs)
+    nodes = [graph.node[index] for index in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return True
+
+
+def _topological(graph: onnx.GraphProto | onnx.FunctionProto, needs: list[set[int]]) -> list[int]:
+    """Return the node indices in topological order, the original order wherever it is free (Kahn's algorithm)."""
+    waiting = [len(wanted) for wanted in needs]
+    users: list[list[int]] = [[] for _ in needs]
+    for index, wanted in enumerate(needs):
+        for need in wanted:
+            users[need].append(index)
+    ready = [index for index, count in enumerate(waiting) if count == 0]
+    order = []
+    while ready:
+        order.append(index := heapq.heappop(ready))
+        for user in users[index]:
+            waiting[user] -= 1
+            if waiting[user] == 0:
+                heapq.heappush(ready, user)
+    if len(order) < len(needs):
+        stuck = next(node for node, count in zip(graph.node, waiting) if count)
+        raise InvalidModelError(f"the graph has a cycle: {describe(stuck)} depends on its own output")
+    return order
+
+
+def _free_names(graph: onnx.GraphProto) -> set[str]:
+    """Return the outer-scope values a subgraph uses."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {name for node in graph.node for name in node.output}
+    used = {value.name for value in graph.output}
+    for node in graph.node:
+        used.update(filter(None, node.input))
+        for subgraph in _subgraphs(node):
+            used |= _free_names(subgraph)
+    return used - own
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a model but the main graph's initializers: attributes, subgraphs and functions."""
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+        for subgraph in _subgraphs(node):
+            yield from subgraph.initializer
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            yield node
+            graphs.extend(_subgraphs(node))
+
+
+def _check_recursion(model: onnx.ModelProto) -> None:
+    functions = {(function.domain, function.name): function for function in model.functions}
+    done: set[tuple[str, str]] = set()
+
+    def visit(nodes, path: tuple) -> None:
+        for node in nodes:
+            for subgraph in _subgraphs(node):
+                visit(subgraph.node, path)
+            key = node.domain, node.op_type
+            if key in path:
+                raise InvalidModelError(f"the function {key[0]}::{key[1]} calls itself")
+            if key in functions and key not in done:
+                visit(functions[key].node, (*path, key))
+                done.add(key)
+
+    visit(model.graph.node, ())
+    for key, function in functions.items():
+        visit(function.node, (key,))

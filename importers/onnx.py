@@ -1,0 +1,151 @@
+"""ONNX models: from a path, bytes, a ModelProto or an onnx_ir.Model, checked, with all weights in memory."""
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+
+import onnx
+import onnx_ir as ir
+
+from infold.errors import Error, InvalidModelError, UnsupportedError
+from infold.importers import _legality, _protobuf, _tensors
+
+
+def load(source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model, *, folder: str | os.PathLike | None = None) -> ir.Model:
+    """Load an ONNX model of any opset the installed onnx package knows.
+
+    Every weight is read once, into memory of its own: the file may change or disappear afterwards.
+
+    Args:
+        source: path, serialised ModelProto, ModelProto, or onnx_ir.Model. Never modified; an onnx_ir.Model that needs no
+            change is returned as it is.
+        folder: where external data lies, if not beside the path. External data never leaves this folder.
+    Returns:
+        A legal model, nodes topologically sorted, no tensor external.
+    Raises:
+        InvalidModelError: not a model, truncated, or not legal ONNX; names the node or value.
+        ExternalDataError: external data missing, too short, outside the folder, or no folder known.
+        UnsupportedError: an opset, IR version or data type newer than the installed onnx package.
+        TypeError: `source` is of another type.
+    """
+    folder = os.fspath(folder) if folder is not None else None
+    if isinstance(source, ir.Model):
+        return _from_ir(source)
+    if isinstance(source, onnx.ModelProto):
+        try:
+            source = source.SerializeToString()
+        except ValueError as error:
+            raise InvalidModelError(f"the ModelProto cannot be serialised ({error}); above 2 GB, load it by its path") from None
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_bytes(memoryview(source).cast("B"), folder)
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(os.fspath(source), folder)
+    raise TypeError(f"a model is a path, bytes, a ModelProto or an onnx_ir.Model, not {type(source).__name__}")
+
+
+def _from_path(path: str, folder: str | None) -> ir.Model:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError) as error:
+        raise InvalidModelError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidModelError("is a directory" if stat.S_ISDIR(status.st_mode) else "is no regular file")
+        if status.st_size == 0:
+            raise InvalidModelError("the file is empty")
+        data = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        return _from_bytes(data, os.path.dirname(path) or "." if folder is None else folder)
+    except Error as error:
+        raise type(error)(f"{path}: {error}") from error.__cause__
+    finally:
+        os.close(descriptor)
+
+
+def _from_bytes(data: memoryview, folder: str | None) -> ir.Model:
+    if len(data) == 0:
+        raise InvalidModelError("the model is empty")
+    if _looks_like_text(data):
+        raise InvalidModelError("not an ONNX model but text")
+    proto, raw = _protobuf.split(data)
+    try:
+        return _build(proto, raw, folder)
+    except UnicodeDecodeError as error:
+        raise InvalidModelError(f"a name in the model is not UTF-8: {error.object[:40]!r}") from None
+
+
+def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | None) -> ir.Model:
+    """Check a model whose main graph's weights are set aside, and make the onnx_ir.Model."""
+    _legality.normalise(proto)
+    weights = {tensor.name: _tensors.read(tensor, view, folder) for tensor, view in zip(proto.graph.initializer, raw)}
+    for sparse in proto.graph.sparse_initializer:
+        dense = proto.graph.initializer.add()
+        dense.CopyFrom(_tensors.densify(sparse))
+        weights[dense.name] = _tensors.read(dense, None, None)
+    proto.graph.ClearField("sparse_initializer")
+    if any(not tensor.name for tensor in proto.graph.initializer):
+        raise InvalidModelError("an initializer of the model has no name")
+    _legality.sort(proto)
+    for tensor in _legality.tensors(proto):
+        _tensors.settle(tensor, folder)
+    model = _deserialize(proto)
+    done = set()
+    for name, tensor in weights.items():
+        model.graph.initializers[name].const_value = tensor
+        done.add(id(tensor))
+    _tensors.map_tensors(model, lambda tensor: tensor if id(tensor) in done else _own(tensor))
+    _legality.check(proto)
+    return model
+
+
+def _deserialize(proto: onnx.ModelProto) -> ir.Model:
+    try:
+        return ir.from_proto(proto)
+    except (ir.serde.SerdeError, ValueError, TypeError, NotImplementedError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        kind = UnsupportedError if isinstance(cause, NotImplementedError) else InvalidModelError
+        raise kind(f"onnx_ir refuses the model: {str(cause).strip().splitlines()[0] if str(cause) else cause!r}") from error
+    return model
+
+
+def _own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return a checked tensor that is independent of the protobuf it came from."""
+    return _tensors.read(tensor.raw, None, None) if isinstance(tensor, ir.serde.TensorProtoTensor) else tensor
+
+
+def _from_ir(model: ir.Model) -> ir.Model:
+    """Check a model that already is in onnx_ir form; external tensors are read through their own base_dir."""
+    light = model.clone()
+    external = False
+
+    def placeholder(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        nonlocal external
+        external |= isinstance(tensor, ir.ExternalTensor)
+        return ir.ExternalTensor("weights", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape), name=tensor.name or "") \
+            if tensor.dtype != ir.DataType.STRING else tensor
+
+    _tensors.map_tensors(light, placeholder)
+    try:
+        proto = ir.to_proto(light)
+    except (ir.serde.SerdeError, ValueError, TypeError) as error:
+        raise InvalidModelError(f"onnx_ir cannot serialise the model: {error}") from error
+    _legality.normalise(proto)
+    moved = _legality.sort(proto)
+    _legality.check(proto)
+    if not (external or moved):
+        return model
+    model = model.clone()
+    _tensors.map_tensors(model, lambda tensor: _tensors.read(ir.to_proto(tensor), None, os.fspath(tensor.base_dir) or None)
+                         if isinstance(tensor, ir.ExternalTensor) else tensor)
+    if moved:
+        for graph in [*model.graphs(), *model.functions.values()]:
+            graph.sort()
+    return model
+
+
+def _looks_like_text(data: memoryview) -> bool:
+    head = bytes(data[:512])
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head) and b"\n" in head

@@ -1,0 +1,312 @@
+"""Every kind of bad input to the ONNX importer gets its typed error, naming what was wrong; legal models come through whole."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+import infold.importers
+from infold.errors import Error, ExternalDataError, InvalidModelError, UnsupportedError
+from infold.importers.onnx import load
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def build(nodes=None, *, inputs=("x",), outputs=("y",), initializers=(), opset=17, functions=(), ir_version=8):
+    nodes = nodes if nodes is not None else [helper.make_node("Relu", ["x"], ["y"], name="act")]
+    value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3])  # noqa: E731
+    graph = helper.make_graph(nodes, "g", [value(name) for name in inputs], [value(name) for name in outputs], list(initializers))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("infold", 1)],
+                             functions=list(functions), ir_version=ir_version)
+
+
+def matmul(initializer):
+    return build([helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], initializers=[initializer])
+
+
+def external(location, offset=None, length=None, dims=(3, 2)):
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        if value is not None:
+            tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model folder with 4 bytes of padding and a 3x2 weight in `w.bin`; the same file lies outside it as `secret.bin`."""
+    inside = tmp_path / "model"
+    inside.mkdir()
+    for path in (inside / "w.bin", tmp_path / "secret.bin"):
+        path.write_bytes(b"\0" * 4 + WEIGHT.tobytes())
+    return inside
+
+
+def save(folder, model):
+    path = folder / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+# ---- what is no model ----
+
+@pytest.mark.parametrize("content, says", [
+    (b"", "empty"),
+    (b"name: \"LeNet\"\nlayer {\n  name: \"data\"\n}\n", "text"),
+    (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not an ONNX model"),
+    (b"\0" * 100, "not an ONNX model"),
+    (b"PK\x03\x04" + b"\0" * 60, "not an ONNX model|truncated"),
+])
+def test_files_that_are_no_models(tmp_path, content, says):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InvalidModelError, match=says) as info:
+        load(path)
+    assert str(path) in str(info.value)
+    with pytest.raises(InvalidModelError, match=says):
+        load(content)
+
+
+def test_paths_that_are_no_files(tmp_path):
+    with pytest.raises(InvalidModelError, match="missing.onnx.*No such file"):
+        load(tmp_path / "missing.onnx")
+    with pytest.raises(InvalidModelError, match="directory"):
+        load(tmp_path)
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(InvalidModelError, match="no regular file"):
+        load(tmp_path / "pipe.onnx")
+    with pytest.raises(InvalidModelError, match="cannot be opened"):
+        load("a\0b.onnx")
+    with pytest.raises(TypeError, match="not int"):
+        load(3)
+
+
+def test_every_truncation_is_refused():
+    model = matmul(numpy_helper.from_array(WEIGHT.T.copy(), "w"))
+    del model.opset_import[1]
+    data = model.SerializeToString()
+    for size in range(len(data)):
+        with pytest.raises(InvalidModelError):
+            load(data[:size])
+    with pytest.raises(InvalidModelError, match="truncated"):
+        load(data[:len(data) // 2])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_mutated_models_load_or_are_refused_in_words(data):
+    content = bytearray((LIGHT / "light_squeezenet.onnx").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        model = load(bytes(content))
+    except Error as error:
+        assert str(error)
+    else:
+        assert isinstance(model, ir.Model)
+
+
+# ---- versions ----
+
+def test_opsets():
+    for opset in range(1, onnx.defs.onnx_opset_version() + 1):
+        attributes = {"consumed_inputs": [0]} if opset < 6 else {}
+        model = build([helper.make_node("Relu", ["x"], ["y"], **attributes)], opset=opset)
+        assert load(model).graph.opset_imports[""] == opset
+    with pytest.raises(UnsupportedError, match="opset 999"):
+        load(build(opset=999))
+    with pytest.raises(InvalidModelError, match="at least 1"):
+        load(build(opset=0))
+    model = build()
+    del model.opset_import[:]
+    with pytest.raises(InvalidModelError, match="opset"):
+        load(model)
+    with pytest.raises(UnsupportedError, match="IR version 99"):
+        load(build(ir_version=99))
+
+
+def test_models_older_than_opsets_are_opset_1():
+    model = build([helper.make_node("Relu", ["x"], ["y"])], ir_version=2)
+    del model.opset_import[:]
+    assert load(model).graph.opset_imports[""] == 1
+
+
+def test_the_long_name_of_the_onnx_domain_is_the_short_one():
+    model = build([helper.make_node("Relu", ["x"], ["y"], domain="ai.onnx")])
+    model.opset_import[0].domain = "ai.onnx"
+    loaded = load(model)
+    assert loaded.graph.opset_imports[""] == 17 and loaded.graph.node(0).domain == ""
+
+
+# ---- graphs ----
+
+@pytest.mark.parametrize("model, says", [
+    (lambda: build([helper.make_node("Add", ["x", "nowhere"], ["y"], name="sum")]), "'sum'.*'nowhere'"),
+    (lambda: build(outputs=("z",)), "'z'"),
+    (lambda: build([helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["y"], name="twice")]), "'twice'.*'y'"),
+    (lambda: build([helper.make_node("Relu", ["x"], ["x"], name="over")]), "'over'.*'x'"),
+    (lambda: build(inputs=("x", "x")), "two inputs called 'x'"),
+    (lambda: build([helper.make_node("Add", ["x", "b"], ["a"], name="p"), helper.make_node("Relu", ["a"], ["b"]),
+                    helper.make_node("Relu", ["b"], ["y"])]), "cycle.*'p'"),
+    (lambda: build([helper.make_node("NoSuchOperator", ["x"], ["y"], name="odd")]), "NoSuchOperator"),
+    (lambda: build([helper.make_node("Relu", ["x"], ["y"], name="act", colour=3)]), "colour.*act"),
+    (lambda: build([helper.make_node("Relu", ["x", "x"], ["y"], name="act")]), "act"),
+    (lambda: build([helper.make_node("Conv", ["x"], ["y"], name="conv")]), "conv"),
+    (lambda: build([helper.make_node("Relu", ["x"], ["y"], name="act", domain="org.other")]), "org.other"),
+])
+def test_illegal_graphs(model, says):
+    with pytest.raises(InvalidModelError, match=says):
+        load(model())
+
+
+def test_a_function_that_calls_itself():
+    body = [helper.make_node("Loop_", ["a"], ["b"], domain="infold")]
+    function = helper.make_function("infold", "Loop_", ["a"], ["b"], body, [helper.make_opsetid("infold", 1)])
+    with pytest.raises(InvalidModelError, match="infold::Loop_ calls itself"):
+        load(build([helper.make_node("Loop_", ["x"], ["y"], domain="infold")], functions=[function]))
+
+
+def test_unsorted_nodes_are_sorted_also_below():
+    inner = helper.make_graph([helper.make_node("Relu", ["later"], ["out"]), helper.make_node("Abs", ["a"], ["later"])], "inner",
+                              [], [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)])
+    other = helper.make_graph([helper.make_node("Neg", ["a"], ["out2"])], "other", [],
+                              [helper.make_tensor_value_info("out2", TensorProto.FLOAT, None)])
+    model = build([helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=other), helper.make_node("Abs", ["x"], ["a"])],
+                  initializers=[numpy_helper.from_array(np.array(True), "c")])
+    before = model.SerializeToString()
+    loaded = load(model)
+    assert [node.op_type for node in loaded.graph] == ["Abs", "If"]
+    assert [node.op_type for node in loaded.graph.node(1).attributes["then_branch"].as_graph()] == ["Abs", "Relu"]
+    assert model.SerializeToString() == before
+    onnx.checker.check_model(ir.to_proto(loaded))
+
+
+def test_outputs_without_shape_are_accepted():
+    model = build()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert load(model).graph.outputs[0].shape is None
+
+
+# ---- tensors ----
+
+@pytest.mark.parametrize("tensor, says", [
+    (TensorProto(name="w", data_type=1, dims=[3, 2], raw_data=b"\0" * 20), "'w'.*needs 24 bytes, the model has 20"),
+    (TensorProto(name="w", data_type=1, dims=[3, 2], raw_data=b"\0" * 28), "needs 24 bytes"),
+    (TensorProto(name="w", data_type=1, dims=[3, 2], float_data=[1, 2]), "needs 6 values, the model has 2"),
+    (TensorProto(name="w", data_type=1, dims=[3, 2]), "needs 6 values, the model has 0"),
+    (TensorProto(name="w", data_type=1, dims=[3, -2], raw_data=b"\0" * 24), "negative"),
+    (TensorProto(name="w", data_type=1, dims=[1 << 40, 1 << 40], raw_data=b"\0" * 24), "the model has 24"),
+    (TensorProto(name="w", data_type=0, dims=[3, 2], raw_data=b"\0" * 24), "no data type"),
+    (TensorProto(name="w", data_type=8, dims=[1], raw_data=b"abc"), "strings"),
+])
+def test_tensors_that_do_not_fit_their_shape(tensor, says):
+    with pytest.raises(InvalidModelError, match=says):
+        load(matmul(tensor))
+    with pytest.raises(InvalidModelError, match=says):
+        load(build([helper.make_node("Constant", [], ["w"], value=tensor), helper.make_node("MatMul", ["x", "w"], ["y"])]))
+
+
+def test_unknown_data_type():
+    with pytest.raises(UnsupportedError, match="'w'.*data type 77"):
+        load(matmul(TensorProto(name="w", data_type=77, dims=[1], raw_data=b"\0")))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "uint8", "int32", "int64", "bool"])
+def test_weights_come_through_exactly(dtype):
+    array = np.array([[0, 1, 5], [7, 0, 1]]).astype(dtype)
+    raw = numpy_helper.from_array(array, "w")
+    typed = helper.make_tensor("w", raw.data_type, array.shape, array.ravel().tolist())
+    for tensor in (raw, typed):
+        model = load(build([helper.make_node("Identity", ["w"], ["y"])], initializers=[tensor]))
+        found = model.graph.initializers["w"].const_value.numpy()
+        assert found.dtype == array.dtype and found.flags.aligned and np.array_equal(found, array)
+
+
+def test_sparse_initializers_become_dense():
+    def sparse(index):
+        return helper.make_sparse_tensor(helper.make_tensor("w", TensorProto.FLOAT, [2], [5, 7]),
+                                         helper.make_tensor("i", TensorProto.INT64, [2], [1, index]), [3, 2])
+    model = build([helper.make_node("MatMul", ["x", "w"], ["y"])])
+    model.graph.sparse_initializer.append(sparse(4))
+    assert load(model).graph.initializers["w"].const_value.numpy().tolist() == [[0, 5], [0, 0], [7, 0]]
+    model.graph.sparse_initializer[0].CopyFrom(sparse(6))
+    with pytest.raises(InvalidModelError, match="sparse tensor 'w'"):
+        load(model)
+
+
+# ---- external data ----
+
+def test_external_data_inside_the_folder(folder):
+    path = save(folder, matmul(external("w.bin", 4, 24)))
+    (folder / "sub").mkdir()
+    os.symlink("../w.bin", folder / "sub" / "link.bin")  # a link that stays inside is fine
+    for source, options in ((path, {}), (path.read_bytes(), {"folder": folder}),
+                            (save(folder, matmul(external("sub/link.bin", 4))), {}), (ir.load(path), {})):
+        model = load(source, **options)
+        assert np.array_equal(model.graph.initializers["w"].const_value.numpy().ravel(), WEIGHT.ravel())
+        assert ir.to_proto(model).graph.initializer[0].data_location == TensorProto.DEFAULT
+
+
+@pytest.mark.parametrize("tensor, says", [
+    (lambda folder: external("gone.bin"), "gone.bin.*No such file"),
+    (lambda folder: external("w.bin", 8), "bytes 8 to 32 of 'w.bin', which has 28"),
+    (lambda folder: external("w.bin", 1 << 62), "which has 28"),
+    (lambda folder: external("w.bin", -4), "offset -4"),
+    (lambda folder: external("w.bin", 0, 20), "needs 24 bytes.*length 20"),
+    (lambda folder: external("w.bin", "four"), "must be numbers"),
+    (lambda folder: external(None), "without a location"),
+    (lambda folder: external(str(folder / "w.bin"), 4), "inside the model's folder"),
+    (lambda folder: external("../secret.bin", 4), "inside the model's folder"),
+    (lambda folder: external("sub/../../secret.bin", 4), "inside the model's folder"),
+    (lambda folder: external("..\\secret.bin", 4), "inside the model's folder"),
+    (lambda folder: external("link.bin", 4), "symbolic link"),
+    (lambda folder: external("linked/secret.bin", 4), "symbolic link"),
+    (lambda folder: external("hard.bin", 4), "hard links"),
+    (lambda folder: external("."), "cannot be read"),
+    (lambda folder: external("pipe"), "not a regular file"),
+])
+def test_external_data_that_is_refused(folder, tensor, says):
+    os.symlink("../secret.bin", folder / "link.bin")
+    os.symlink("..", folder / "linked")
+    os.link(folder.parent / "secret.bin", folder / "hard.bin")
+    os.mkfifo(folder / "pipe")
+    tensor = tensor(folder)
+    with pytest.raises(ExternalDataError, match=says) as info:
+        load(save(folder, matmul(tensor)))
+    assert "'w'" in str(info.value)
+    constant = build([helper.make_node("Constant", [], ["w"], value=tensor), helper.make_node("MatMul", ["x", "w"], ["y"])])
+    with pytest.raises(ExternalDataError, match=says):
+        load(save(folder, constant))
+
+
+def test_external_data_without_a_folder(folder):
+    for source in (model := matmul(external("w.bin", 4)), model.SerializeToString()):
+        with pytest.raises(ExternalDataError, match="'w'.*no folder"):
+            load(source)
+
+
+# ---- legal models ----
+
+@pytest.mark.parametrize("path", sorted(LIGHT.glob("*.onnx")), ids=lambda path: path.stem)
+def test_light_models_come_through(path):
+    proto, model = onnx.load(path), load(path)
+    again = ir.to_proto(model)
+    assert [node.op_type for node in again.graph.node] == [node.op_type for node in proto.graph.node]
+    assert {tensor.name for tensor in again.graph.initializer} == {tensor.name for tensor in proto.graph.initializer}
+    onnx.checker.check_model(again)
+    assert load(model) is model
+
+
+def test_dispatch_by_suffix(tmp_path):
+    assert isinstance(infold.importers.load(LIGHT / "light_squeezenet.onnx"), ir.Model)
+    for suffix in (".caffemodel", ".prototxt", ".t7", ".pt2", ".pt"):
+        with pytest.raises(UnsupportedError, match=f"no importer.*{suffix}"):
+            infold.importers.load(tmp_path / f"net{suffix}")
