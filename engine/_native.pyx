@@ -1,0 +1,261 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The C kernels seen from Python: what this CPU offers, and `Program`, a flat list of prepared steps that runs without the GIL."""
+from cpython.buffer cimport PyBuffer_FillInfo, PyObject_GetBuffer, PyBuffer_Release, PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, Py_buffer
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, intptr_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void **p, size_t alignment, size_t size)
+
+cdef extern from "abi.h" nogil:
+    enum:
+        INFOLD_MAX_ARGS
+        INFOLD_ALIGN
+    ctypedef enum infold_status:
+        INFOLD_OK
+    ctypedef struct infold_kernels:
+        const char *name
+        int64_t lanes, mr, nr
+    ctypedef struct infold_ctx:
+        const infold_kernels *kernels
+        int64_t threads
+    ctypedef struct infold_extent:
+        const void *ptr
+        int64_t before, after
+    ctypedef struct infold_op:
+        const char *name
+        const char *params
+        const char *args
+        size_t params_size
+        infold_status (*check)(const void *params, const infold_extent *args, const infold_kernels *kernels) noexcept
+        void (*run)(const void *params, void *const *args, const infold_ctx *ctx) noexcept nogil
+    const infold_kernels *infold_find_kernels(const char *name)
+    int infold_isa_names(const char **names, int room)
+    const infold_op *const *infold_ops()
+    int64_t infold_cache_bytes(int level)
+    void infold_survive_fork()
+    const char *infold_act_name(int act) noexcept
+    const char *infold_binary_name(int op) noexcept
+
+infold_survive_fork()
+
+cdef double _now() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <double>t.tv_sec + 1e-9 * <double>t.tv_nsec
+
+
+def isa_names():
+    """Names of the instruction sets usable on this CPU, best first."""
+    cdef const char *names[8]
+    cdef int count = infold_isa_names(names, 8)
+    return [names[i].decode() for i in range(count)]
+
+
+def isa_info(str name):
+    """{lanes, mr, nr} of one instruction set's kernels, or None if this CPU cannot run it."""
+    cdef const infold_kernels *k = infold_find_kernels(name.encode())
+    return None if k == NULL else {"lanes": k.lanes, "mr": k.mr, "nr": k.nr}
+
+
+def cache_bytes(int level):
+    """Size in bytes of the data cache of a level (1, 2, 3); 0 if unknown."""
+    return infold_cache_bytes(level)
+
+
+def operations():
+    """{name: (index, params description, args description, bytes of the parameter struct)} of every C operation."""
+    cdef const infold_op *const *ops = infold_ops()
+    cdef int i = 0
+    out = {}
+    while ops[i] != NULL:
+        out[ops[i].name.decode()] = (i, ops[i].params.decode(), ops[i].args.decode(), ops[i].params_size)
+        i += 1
+    return out
+
+
+cdef dict _names(const char *(*name_of)(int) noexcept nogil):
+    out = {}
+    while name_of(len(out)) != NULL:
+        out[name_of(len(out)).decode()] = len(out)
+    return out
+
+
+ACTS = _names(infold_act_name)
+BINARIES = _names(infold_binary_name)
+
+
+cdef class Arena:
+    """Zeroed memory of one running call, 64-byte aligned; freed with the object."""
+    cdef void *memory
+    cdef readonly int64_t nbytes
+
+    def __cinit__(self, int64_t nbytes):
+        if nbytes < 0 or posix_memalign(&self.memory, INFOLD_ALIGN, <size_t>(nbytes if nbytes > 0 else 1)) != 0:
+            self.memory = NULL
+            raise MemoryError(f"cannot allocate an arena of {nbytes} bytes")
+        self.nbytes = nbytes
+        memset(self.memory, 0, <size_t>nbytes)
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.memory, self.nbytes, 0, flags)
+
+
+cdef struct Step:
+    const infold_op *op
+    void *params
+    int64_t region[8]  # >= 0: index into the run's buffers; -1: offset is an address; -2: absent
+    int64_t offset[8]
+    int args
+
+
+cdef class Program:
+    """A list of steps over numbered regions (0: the arena; 1..: arrays given to `run`) and constants.
+
+    `append` proves that a step stays inside its regions, so `run` needs to check only the sizes of what it is given.
+    """
+    cdef Step *steps
+    cdef int64_t count, room
+    cdef const infold_kernels *kernels
+    cdef readonly list region_bytes
+    cdef list constants  # keeps the arrays alive whose addresses the steps hold
+
+    def __cinit__(self, str isa, list region_bytes):
+        self.kernels = infold_find_kernels(isa.encode())
+        if self.kernels == NULL:
+            raise ValueError(f"this CPU cannot run the {isa} kernels")
+        self.region_bytes = list(region_bytes)
+        self.constants = []
+
+    def __dealloc__(self):
+        cdef int64_t i
+        for i in range(self.count):
+            free(self.steps[i].params)
+        free(self.steps)
+
+    def __len__(self):
+        return self.count
+
+    def append(self, int op_index, bytes params, list args):
+        """Add a step. args: None, or (region, byte offset), or (array, byte offset) for a constant.
+
+        Returns 0, or the infold_status (1 parameter, 2 bounds, 3 missing buffer) with which the operation refused.
+        """
+        cdef const infold_op *op = infold_ops()[op_index]
+        cdef infold_extent extents[8]
+        cdef Step step
+        cdef Py_buffer view
+        cdef int i
+        cdef int64_t offset, total
+        if len(params) != <Py_ssize_t>op.params_size or len(args) > INFOLD_MAX_ARGS:
+            return 1
+        memset(&step, 0, sizeof(step))
+        step.op = op
+        step.args = <int>len(args)
+        for i in range(INFOLD_MAX_ARGS):
+            step.region[i] = -2
+            extents[i].ptr, extents[i].before, extents[i].after = NULL, 0, -1
+        for i, arg in enumerate(args):
+            if arg is None:
+                continue
+            where, offset = arg
+            if isinstance(where, int):
+                total = self.region_bytes[where]
+                step.region[i], step.offset[i] = where, offset
+            else:
+                PyObject_GetBuffer(where, &view, PyBUF_C_CONTIGUOUS)
+                total = view.len
+                step.region[i], step.offset[i] = -1, <int64_t><intptr_t>view.buf + offset
+                extents[i].ptr = <char *>view.buf + offset
+                PyBuffer_Release(&view)
+                self.constants.append(where)
+            if offset < 0 or offset > total:
+                return 2
+            extents[i].before, extents[i].after = offset, total - offset
+        cdef int status = op.check(<const char *>params, extents, self.kernels)
+        if status != 0:
+            return status
+        if self.count == self.room:
+            self.room = 2 * self.room + 16
+            steps = <Step *>realloc(self.steps, <size_t>self.room * sizeof(Step))
+            if steps == NULL:
+                raise MemoryError()
+            self.steps = steps
+        step.params = malloc(op.params_size)
+        if step.params == NULL:
+            raise MemoryError()
+        memcpy(step.params, <const char *>params, op.params_size)
+        self.steps[self.count] = step
+        self.count += 1
+        return 0
+
+    def run(self, list buffers, int threads, int64_t first=0, int64_t last=-1, double[::1] seconds=None):
+        """Run steps [first, last) on buffers (one per region, writable, contiguous); seconds receives each step's time."""
+        cdef int regions = <int>len(self.region_bytes), held = 0, i
+        cdef int64_t at
+        cdef Py_buffer *views
+        cdef void **bases
+        cdef void *args[8]
+        cdef infold_ctx ctx
+        cdef const Step *s
+        cdef double before, after, checked
+        cdef double *clock = NULL
+        cdef int interrupted = 0
+        if last < 0 or last > self.count:
+            last = self.count
+        if len(buffers) != regions or threads < 1 or first < 0:
+            raise ValueError(f"{regions} buffers and at least one thread expected, got {len(buffers)} and {threads}")
+        if seconds is not None:
+            if seconds.shape[0] < self.count:
+                raise ValueError(f"room for {self.count} step times expected, got {seconds.shape[0]}")
+            clock = &seconds[0] if self.count else NULL
+        views = <Py_buffer *>calloc(<size_t>regions + 1, sizeof(Py_buffer))
+        bases = <void **>calloc(<size_t>regions + 1, sizeof(void *))
+        ctx.kernels, ctx.threads = self.kernels, threads
+        try:
+            if views == NULL or bases == NULL:
+                raise MemoryError()
+            for i in range(regions):
+                PyObject_GetBuffer(buffers[i], &views[i], PyBUF_C_CONTIGUOUS)
+                held = i + 1
+                if views[i].len < <int64_t>self.region_bytes[i]:
+                    raise ValueError(f"region {i} needs {self.region_bytes[i]} bytes, got {views[i].len}")
+                bases[i] = views[i].buf
+            with nogil:
+                checked = before = _now()
+                for at in range(first, last):
+                    s = &self.steps[at]
+                    for i in range(s.args):
+                        if s.region[i] >= 0:
+                            args[i] = <char *>bases[s.region[i]] + s.offset[i]
+                        elif s.region[i] == -1:
+                            args[i] = <void *><intptr_t>s.offset[i]
+                        else:
+                            args[i] = NULL
+                    for i in range(s.args, 8):
+                        args[i] = NULL
+                    s.op.run(s.params, args, &ctx)
+                    after = _now()
+                    if clock != NULL:
+                        clock[at] = after - before
+                    before = after
+                    if after - checked > 0.05:  # a Ctrl-C waits for the end of a step at most
+                        checked = after
+                        with gil:
+                            interrupted = PyErr_CheckSignals()
+                        if interrupted:
+                            break
+            if interrupted:
+                PyErr_CheckSignals()
+                raise KeyboardInterrupt
+        finally:
+            for i in range(held):
+                PyBuffer_Release(&views[i])
+            free(views)
+            free(bases)

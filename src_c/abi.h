@@ -1,0 +1,134 @@
+/* The contract between the planner (Python), the drivers and the kernels.
+ *
+ * An operation is a record `infold_op`: a driver with a parameter struct whose fields are described by a string, so that the
+ * planner packs parameters by name and a mistyped field is an error there. Tensors reach a driver as bare pointers: strides,
+ * extents and offsets are parameters, counted in elements unless a name says bytes. Every operation has a `check` that proves,
+ * once per plan, that the addresses its parameters describe lie inside the buffers it was given. */
+#ifndef INFOLD_ABI_H
+#define INFOLD_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum {
+    INFOLD_OK = 0,
+    INFOLD_EPARAM = 1,    /* a parameter is outside its legal range */
+    INFOLD_EBOUNDS = 2,   /* parameters describe an address outside a buffer */
+    INFOLD_EMISSING = 3,  /* a required buffer was not given */
+} infold_status;
+
+#define INFOLD_MAX_ARGS 8
+#define INFOLD_MAX_DIMS 6
+#define INFOLD_MAX_LANES 16
+#define INFOLD_ALIGN 64 /* bytes: one cache line, one AVX-512 vector; every arena buffer starts on it */
+
+/* Activations, by number, for epilogues and the unary operation. a and b are the two scalar parameters. */
+#define INFOLD_ACTS(X)                                                                                                  \
+    X(IDENTITY) X(RELU) X(CLIP) X(LEAKY_RELU) X(PRELU) X(SIGMOID) X(HARD_SIGMOID) X(HARD_SWISH) X(SILU) X(GELU)         \
+    X(GELU_TANH) X(TANH) X(ELU) X(SELU) X(CELU) X(SOFTPLUS) X(SOFTSIGN) X(MISH) X(THRESHOLDED_RELU) X(EXP) X(LOG)       \
+    X(SQRT) X(RECIPROCAL) X(ABS) X(NEG) X(FLOOR) X(CEIL) X(ROUND) X(ERF) X(SIGN) X(SQUARE)
+
+typedef enum {
+#define X(name) INFOLD_##name,
+    INFOLD_ACTS(X)
+#undef X
+    INFOLD_ACT_COUNT
+} infold_act;
+
+#define INFOLD_BINARIES(X) X(ADD) X(SUB) X(MUL) X(DIV) X(MIN) X(MAX) X(POW) X(PRELU_SLOPE)
+
+typedef enum {
+#define X(name) INFOLD_##name,
+    INFOLD_BINARIES(X)
+#undef X
+    INFOLD_BINARY_COUNT
+} infold_binary;
+
+/* One micro-kernel call: C[i][0..n) = clamp(sum_t sum_k A[i][tap[t] + k] * B[t][k][0..n) + bias + R[i]), i < m.
+ * A rows need no relation to one another: a tile may span image rows. B is packed panel-major, zero-padded to NR columns. */
+typedef struct {
+    const float *const *a; /* m row pointers */
+    float *const *c;       /* m row pointers */
+    const float *const *r; /* m row pointers of the residual, or NULL */
+    const int64_t *tap;    /* element offsets added to every a[i] */
+    int64_t taps, k;
+    int64_t column;    /* first column of this panel: added to every c[i] and r[i] */
+    const float *b;    /* taps * k rows of `width` floats, 64-byte aligned */
+    const float *bias; /* at least `width` floats */
+    int64_t n;         /* live columns, 1..width */
+    float lo, hi;      /* clamp; -inf/+inf for none */
+} infold_tile;
+
+typedef void (*infold_gemm_fn)(const infold_tile *);
+
+/* Depthwise: C[i][c] = clamp(sum_t A[i][tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <= INFOLD_DW_MR. */
+typedef struct {
+    const float *const *a;
+    float *const *c;
+    const int64_t *tap;
+    int64_t taps, channels, m;
+    const float *w; /* [taps][channels rounded up to a vector] */
+    int64_t w_stride;
+    const float *bias;
+    float lo, hi;
+} infold_dw_tile;
+
+#define INFOLD_DW_MR 6
+#define INFOLD_MAX_MR 14
+
+typedef struct infold_kernels {
+    const char *name;
+    int64_t lanes; /* floats in a vector */
+    int64_t mr;    /* rows of a full micro-kernel */
+    int64_t nr;    /* columns of a panel: two vectors */
+    infold_gemm_fn gemm[2][INFOLD_MAX_MR]; /* [vectors - 1][m - 1] */
+    void (*depthwise)(const infold_dw_tile *);
+    /* dst[i] = act(src[i]); w: per-element PReLU slopes or NULL; dst may be src */
+    void (*act)(infold_act act, int64_t n, const float *src, float *dst, const float *w, float a, float b);
+    /* rows x n; strides in elements: {row, element} of each operand; element strides are 0 or 1 except in the slow path */
+    void (*binary)(infold_binary op, int64_t rows, int64_t n, const float *a, const int64_t sa[2], const float *b,
+                   const int64_t sb[2], float *out, const int64_t so[2]);
+    /* out = x * scale + shift; element stride of x and out 1, of scale/shift 0 or 1 */
+    void (*affine)(int64_t rows, int64_t n, const float *x, int64_t x_row, const float *scale, const float *shift,
+                   int64_t s_row, int64_t s_elem, float *out, int64_t out_row);
+    /* dst[c * dst_ld + r] = src[r * src_ld + c] */
+    void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
+    /* out[c] = max over taps of in[tap[t] + c] */
+    void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, const float *in, float *out);
+    /* out[c] = scale * sum over taps of in[tap[t] + c] */
+    void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, const float *in, float scale, float *out);
+} infold_kernels;
+
+typedef struct {
+    const infold_kernels *kernels;
+    int64_t threads; /* >= 1; 1 never enters OpenMP */
+} infold_ctx;
+
+/* Where an argument's pointer lies inside its buffer. ptr is NULL unless the buffer is a constant. */
+typedef struct {
+    const void *ptr;
+    int64_t before, after; /* bytes that may be touched below and from the pointer on; after = -1: argument absent */
+} infold_extent;
+
+typedef struct {
+    const char *name;
+    const char *params; /* "n[4] taps act lo:f ..." in struct order; every field is 8 bytes (int64 or double) */
+    const char *args;   /* "in w bias? out": '?' marks optional */
+    size_t params_size;
+    infold_status (*check)(const void *params, const infold_extent *args, const infold_kernels *kernels);
+    void (*run)(const void *params, void *const *args, const infold_ctx *ctx);
+} infold_op;
+
+/* dispatch.c */
+const infold_kernels *infold_find_kernels(const char *name); /* NULL name: best; NULL result: not on this CPU */
+int infold_isa_names(const char **names, int room);       /* usable here, best first; returns how many */
+const infold_op *const *infold_ops(void);                    /* NULL-terminated */
+int64_t infold_cache_bytes(int level);                       /* 1, 2, 3; 0 if unknown */
+
+const char *infold_act_name(int act); /* NULL past the last */
+const char *infold_binary_name(int op);
+
+/* drivers/parallel.c */
+void infold_survive_fork(void); /* call once: a forked child starts without its parent's thread team */
+
+#endif

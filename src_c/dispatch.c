@@ -1,0 +1,102 @@
+/* Which kernels this CPU can run. CPUID tells what the chip has, XGETBV what the operating system saves: both must agree. */
+#define _DEFAULT_SOURCE /* sysconf names of the caches */
+
+#include <stdbool.h>
+#include <string.h>
+#if defined(__linux__)
+#include <unistd.h>
+#endif
+
+#include "abi.h"
+
+extern const infold_kernels infold_kernels_scalar;
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+extern const infold_kernels infold_kernels_avx2, infold_kernels_avx512;
+
+static uint64_t enabled_state(void) {
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return ((uint64_t)d << 32) | a;
+}
+
+static bool has_avx2(void) {
+    unsigned a, b, c, d;
+    if ((enabled_state() & 0x6) != 0x6) return false; /* XMM and YMM state */
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_FMA) || !(c & bit_AVX) || !(c & bit_F16C)) return false;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
+}
+
+static bool has_avx512(void) {
+    unsigned a, b, c, d;
+    const unsigned need = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    if (!has_avx2() || (enabled_state() & 0xe6) != 0xe6) return false; /* plus opmask and both halves of ZMM */
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & need) == need;
+}
+#endif
+
+static bool always(void) { return true; }
+
+static const struct {
+    const infold_kernels *kernels;
+    bool (*usable)(void);
+} tables[] = {
+#if defined(__x86_64__)
+    {&infold_kernels_avx512, has_avx512},
+    {&infold_kernels_avx2, has_avx2},
+#endif
+    {&infold_kernels_scalar, always},
+};
+enum { TABLES = sizeof tables / sizeof *tables };
+
+const infold_kernels *infold_find_kernels(const char *name) {
+    for (int i = 0; i < TABLES; i++)
+        if ((!name || !strcmp(name, tables[i].kernels->name)) && tables[i].usable()) return tables[i].kernels;
+    return NULL;
+}
+
+int infold_isa_names(const char **names, int room) {
+    int count = 0;
+    for (int i = 0; i < TABLES && count < room; i++)
+        if (tables[i].usable()) names[count++] = tables[i].kernels->name;
+    return count;
+}
+
+#define X(name) #name,
+const char *infold_act_name(int act) {
+    static const char *const names[] = {INFOLD_ACTS(X)};
+    return act >= 0 && act < INFOLD_ACT_COUNT ? names[act] : NULL;
+}
+
+const char *infold_binary_name(int op) {
+    static const char *const names[] = {INFOLD_BINARIES(X)};
+    return op >= 0 && op < INFOLD_BINARY_COUNT ? names[op] : NULL;
+}
+#undef X
+
+#define INFOLD_OP(name) extern const infold_op infold_op_##name;
+#include "ops.h"
+#undef INFOLD_OP
+
+const infold_op *const *infold_ops(void) {
+#define INFOLD_OP(name) &infold_op_##name,
+    static const infold_op *const ops[] = {
+#include "ops.h"
+        NULL};
+#undef INFOLD_OP
+    return ops;
+}
+
+int64_t infold_cache_bytes(int level) {
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+    const int key = level == 1 ? _SC_LEVEL1_DCACHE_SIZE : level == 2 ? _SC_LEVEL2_CACHE_SIZE : _SC_LEVEL3_CACHE_SIZE;
+    const long bytes = sysconf(key);
+    return bytes > 0 ? bytes : 0;
+#else
+    (void)level;
+    return 0;
+#endif
+}

@@ -1,0 +1,69 @@
+/* Proving that strided accesses stay inside their buffers. Every sum and product is overflow-checked: the numbers may be hostile. */
+#ifndef INFOLD_CHECK_H
+#define INFOLD_CHECK_H
+
+#include <stdbool.h>
+
+#include "abi.h"
+
+/* Lowest and highest element offset reached so far; `broken` after an overflow or a negative extent. */
+typedef struct {
+    int64_t low, high;
+    bool broken, empty;
+} infold_span;
+
+static inline infold_span span_of_run(int64_t elements) {
+    infold_span s = {0, 0, elements < 0, elements == 0};
+    s.high = elements > 0 ? elements - 1 : 0;
+    return s;
+}
+
+/* Repeat the span at strides: shape[i] times stride[i], i < dims. */
+static inline infold_span span_repeat(infold_span s, int dims, const int64_t *shape, const int64_t *stride) {
+    for (int i = 0; i < dims; i++) {
+        if (shape[i] < 0) s.broken = true;
+        if (shape[i] <= 0) {
+            s.empty = true;
+            continue;
+        }
+        int64_t reach;
+        if (__builtin_mul_overflow(shape[i] - 1, stride[i], &reach)) {
+            s.broken = true;
+            continue;
+        }
+        int64_t *end = reach < 0 ? &s.low : &s.high;
+        if (__builtin_add_overflow(*end, reach, end)) s.broken = true;
+    }
+    return s;
+}
+
+/* Repeat the span at each of the given offsets (a constant table of taps). */
+static inline infold_span span_at(infold_span s, int64_t count, const int64_t *offset) {
+    int64_t low = INT64_MAX, high = INT64_MIN;
+    for (int64_t i = 0; i < count; i++) {
+        if (offset[i] < low) low = offset[i];
+        if (offset[i] > high) high = offset[i];
+    }
+    if (count <= 0) {
+        s.empty = true;
+        return s;
+    }
+    if (__builtin_add_overflow(s.low, low, &s.low) || __builtin_add_overflow(s.high, high, &s.high)) s.broken = true;
+    return s;
+}
+
+static inline bool span_fits(infold_span s, const infold_extent *e, int64_t item_bytes) {
+    if (s.broken) return false;
+    if (s.empty) return true;
+    if (e->after < 0) return false;
+    int64_t low, high;
+    if (__builtin_mul_overflow(s.low, item_bytes, &low) || __builtin_mul_overflow(s.high + 1, item_bytes, &high)) return false;
+    return low >= -e->before && high <= e->after;
+}
+
+static inline bool arg_given(const infold_extent *e) { return e->after >= 0; }
+
+#define CHECK(condition, status)                                                                                        \
+    if (!(condition)) return status
+
+#endif

@@ -1,0 +1,136 @@
+/* Implicit matrix product: Conv 1/2/3-D, grouped, each phase of a ConvTranspose, Gemm and MatMul are all
+ *     out[p][:] = act(sum over taps t of in[p + tap[t]][0..k) * w[t] + bias + residual[p])
+ * over a 4-D space of output pixels p. Images bring their own zero border, so no tap needs a test. */
+#include <math.h>
+
+#include "drivers/check.h"
+#include "drivers/parallel.h"
+#include "drivers/rows.h"
+
+typedef struct {
+    int64_t n[4];                                    /* output pixels: batch, depth, height, width */
+    int64_t in_stride[4], out_stride[4], res_stride[4]; /* elements per step of n; in_stride includes the conv's stride */
+    int64_t taps, k;                                 /* k: contiguous elements under each tap */
+    int64_t groups, columns;                         /* columns: output channels of one group */
+    int64_t in_group;                                /* elements between the groups' input channels */
+    int64_t w_group;                                 /* elements between the groups' packed panels */
+    int64_t panels_per_block;                        /* panels kept in L2 while all pixels pass by */
+    int64_t act;
+    double a, b; /* activation parameters; for CLIP the bounds */
+} conv_params;
+
+enum { IN, W, BIAS, TAP, OUT, RES, SLOPE };
+
+static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
+    const conv_params *p = params;
+    CHECK(p->taps >= 1 && p->k >= 0 && p->groups >= 1 && p->columns >= 1 && p->panels_per_block >= 1, INFOLD_EPARAM);
+    CHECK(p->act >= 0 && p->act < INFOLD_ACT_COUNT, INFOLD_EPARAM);
+    CHECK(e[TAP].ptr && e[TAP].after / 8 >= p->taps, INFOLD_EMISSING);
+    int64_t channels, padded, size, rows;
+    CHECK(!__builtin_mul_overflow(p->groups, p->columns, &channels) && channels <= INT64_MAX / 2, INFOLD_EPARAM);
+    padded = (p->columns + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
+    const int64_t in_steps[1] = {p->in_group}, groups[1] = {p->groups}, w_steps[1] = {p->w_group};
+    const infold_span in = span_at(span_repeat(span_repeat(span_of_run(p->k), 4, p->n, p->in_stride), 1, groups, in_steps),
+                                   p->taps, e[TAP].ptr);
+    CHECK(span_fits(in, &e[IN], 4), INFOLD_EBOUNDS);
+    /* the kernel reads whole vectors of weights and bias */
+    CHECK(!__builtin_mul_overflow(p->taps, p->k, &rows) && !__builtin_mul_overflow(rows, padded, &size), INFOLD_EPARAM);
+    CHECK(span_fits(span_repeat(span_of_run(size), 1, groups, w_steps), &e[W], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_of_run(channels - p->columns + padded), &e[BIAS], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_repeat(span_of_run(channels), 4, p->n, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
+    if (arg_given(&e[RES]))
+        CHECK(span_fits(span_repeat(span_of_run(channels), 4, p->n, p->res_stride), &e[RES], 4), INFOLD_EBOUNDS);
+    if (p->act == INFOLD_PRELU) CHECK(span_fits(span_of_run(channels), &e[SLOPE], 4), INFOLD_EBOUNDS);
+    return INFOLD_OK;
+}
+
+typedef struct {
+    const conv_params *p;
+    const infold_kernels *kernels;
+    void *const *args;
+    int64_t pixels, panels; /* panels of one group */
+} job;
+
+/* All pixels [p0, p1) times panels [j0, j1) of one group. */
+static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j0, int64_t j1) {
+    const conv_params *p = j->p;
+    const infold_kernels *kn = j->kernels;
+    const float *in = (const float *)j->args[IN] + group * p->in_group;
+    const float *w = (const float *)j->args[W] + group * p->w_group;
+    float *out = j->args[OUT];
+    const float *res = j->args[RES], *slope = j->args[SLOPE];
+    const int64_t first_channel = group * p->columns, mr = kn->mr, nr = kn->nr, rows = p->taps * p->k;
+    const float *a[INFOLD_MAX_MR], *r[INFOLD_MAX_MR];
+    float *c[INFOLD_MAX_MR];
+    const bool clamp = p->act == INFOLD_CLIP || p->act == INFOLD_RELU, late = !clamp && p->act != INFOLD_IDENTITY;
+    infold_tile tile = {.a = a, .c = c, .r = res ? r : NULL, .tap = j->args[TAP], .taps = p->taps, .k = p->k,
+                        .lo = clamp ? p->act == INFOLD_RELU ? 0.0f : (float)p->a : -INFINITY,
+                        .hi = p->act == INFOLD_CLIP ? (float)p->b : INFINITY};
+    infold_pixel x = pixel_at(p->n, p0);
+    for (int64_t at = p0; at < p1; at += mr) {
+        const int64_t m = p1 - at < mr ? p1 - at : mr;
+        for (int64_t i = 0; i < m; i++, pixel_next(&x, p->n)) {
+            a[i] = in + pixel_offset(&x, p->in_stride);
+            c[i] = out + pixel_offset(&x, p->out_stride) + first_channel;
+            if (res) r[i] = res + pixel_offset(&x, p->res_stride) + first_channel;
+        }
+        for (int64_t q = j0; q < j1; q++) {
+            tile.column = q * nr;
+            tile.n = p->columns - tile.column < nr ? p->columns - tile.column : nr;
+            tile.b = w + q * nr * rows;
+            tile.bias = (const float *)j->args[BIAS] + first_channel + tile.column;
+            kn->gemm[tile.n > kn->lanes][m - 1](&tile);
+        }
+        if (late) {
+            const int64_t begin = j0 * nr, end = j1 * nr < p->columns ? j1 * nr : p->columns;
+            for (int64_t i = 0; i < m; i++)
+                kn->act((infold_act)p->act, end - begin, c[i] + begin, c[i] + begin,
+                        slope ? slope + first_channel + begin : NULL, (float)p->a, (float)p->b);
+        }
+    }
+}
+
+static void by_pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
+    const job *j = arg;
+    for (int64_t g = 0; g < j->p->groups; g++)
+        for (int64_t q = 0; q < j->panels; q += j->p->panels_per_block) {
+            const int64_t q1 = q + j->p->panels_per_block;
+            block(j, begin, end, g, q, q1 < j->panels ? q1 : j->panels);
+        }
+}
+
+/* Few pixels, many channels: threads take panels, counted across the groups. */
+static void by_panels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
+    const job *j = arg;
+    for (int64_t at = begin; at < end;) {
+        const int64_t g = at / j->panels, q = at % j->panels;
+        int64_t q1 = q + j->p->panels_per_block;
+        if (q1 > j->panels) q1 = j->panels;
+        if (q1 > q + end - at) q1 = q + end - at;
+        block(j, 0, j->pixels, g, q, q1);
+        at += q1 - q;
+    }
+}
+
+static void run(const void *params, void *const *args, const infold_ctx *ctx) {
+    const conv_params *p = params;
+    const int64_t nr = ctx->kernels->nr, mr = ctx->kernels->mr;
+    const job j = {p, ctx->kernels, args, pixel_count(p->n), (p->columns + nr - 1) / nr};
+    const int64_t work = p->taps * p->k * p->columns * p->groups; /* multiply-adds of one pixel */
+    if (j.pixels >= 4 * mr * ctx->threads || j.pixels >= j.panels * p->groups * mr)
+        infold_parallel(ctx, j.pixels, 1 + 200000 / (work + 1), by_pixels, &j);
+    else
+        infold_parallel(ctx, j.panels * p->groups, 1 + 200000 / (j.pixels * p->taps * p->k * nr + 1), by_panels, &j);
+}
+
+const infold_op infold_op_conv = {
+    .name = "conv",
+    .params = "n[4] in_stride[4] out_stride[4] res_stride[4] taps k groups columns in_group w_group panels_per_block act "
+              "a:f b:f",
+    .args = "in w bias tap out res? slope?",
+    .params_size = sizeof(conv_params),
+    .check = check,
+    .run = run,
+};

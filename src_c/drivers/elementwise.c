@@ -1,0 +1,151 @@
+/* Unary, binary and affine maps over strided operands, and the strided copy. The planner has merged the dimensions that can be merged
+ * and put the one that is contiguous in the output last. */
+#include <string.h>
+
+#include "drivers/check.h"
+#include "drivers/parallel.h"
+
+enum { D = INFOLD_MAX_DIMS, OUTER = INFOLD_MAX_DIMS - 2 };
+
+typedef struct {
+    int64_t shape[D], a_stride[D], b_stride[D], out_stride[D];
+    int64_t op;
+    double a, b;
+} map_params; /* shared by the three maps; what each leaves unused is zero */
+
+typedef struct {
+    const map_params *p;
+    const infold_kernels *kernels;
+    const float *a, *b, *c;
+    float *out;
+    void (*plane)(const map_params *, const infold_kernels *, const float *, const float *, const float *, float *, int64_t rows);
+} job;
+
+static int64_t outer_count(const map_params *p) {
+    int64_t count = 1;
+    for (int i = 0; i < OUTER; i++) count *= p->shape[i];
+    return count;
+}
+
+/* Work is counted in rows (the next-to-last dimension), so that one large plane is shared out too. */
+static void rows_range(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
+    const job *j = arg;
+    const map_params *p = j->p;
+    const int64_t rows = p->shape[D - 2];
+    for (int64_t at = begin; at < end;) {
+        int64_t outer = at / rows;
+        const int64_t first = at % rows, count = rows - first < end - at ? rows - first : end - at;
+        int64_t ao = first * p->a_stride[D - 2], bo = first * p->b_stride[D - 2], oo = first * p->out_stride[D - 2];
+        for (int i = OUTER - 1; i >= 0; i--) {
+            const int64_t index = outer % p->shape[i];
+            outer /= p->shape[i];
+            ao += index * p->a_stride[i];
+            bo += index * p->b_stride[i];
+            oo += index * p->out_stride[i];
+        }
+        j->plane(p, j->kernels, j->a + ao, j->b ? j->b + bo : NULL, j->c ? j->c + bo : NULL, j->out + oo, count);
+        at += count;
+    }
+}
+
+static void map(const job *j, const infold_ctx *ctx) {
+    const map_params *p = j->p;
+    infold_parallel(ctx, outer_count(p) * p->shape[D - 2], 1 + 16384 / (p->shape[D - 1] + 1), rows_range, j);
+}
+
+static void unary_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,
+                        int64_t rows) {
+    (void)b, (void)c;
+    const int64_t n = p->shape[D - 1], as = p->a_stride[D - 1], os = p->out_stride[D - 1];
+    for (int64_t r = 0; r < rows; r++, a += p->a_stride[D - 2], out += p->out_stride[D - 2]) {
+        if (as == 1 && os == 1)
+            k->act((infold_act)p->op, n, a, out, NULL, (float)p->a, (float)p->b);
+        else
+            for (int64_t i = 0; i < n; i++)
+                k->act((infold_act)p->op, 1, a + i * as, out + i * os, NULL, (float)p->a, (float)p->b);
+    }
+}
+
+static void copy_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,
+                       int64_t rows) {
+    (void)b, (void)c;
+    const int64_t n = p->shape[D - 1], as = p->a_stride[D - 1], ar = p->a_stride[D - 2], or = p->out_stride[D - 2];
+    if (as == 1 && p->out_stride[D - 1] == 1) {
+        for (int64_t r = 0; r < rows; r++) memcpy(out + r * or, a + r * ar, (size_t)n * sizeof *out);
+    } else if (ar == 1 && p->out_stride[D - 1] == 1) {
+        k->transpose(n, rows, a, as, out, or);
+    } else {
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = 0; i < n; i++) out[r * or + i * p->out_stride[D - 1]] = a[r * ar + i * as];
+    }
+}
+
+static void binary_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,
+                         int64_t rows) {
+    (void)c;
+    k->binary((infold_binary)p->op, rows, p->shape[D - 1], a, p->a_stride + D - 2, b, p->b_stride + D - 2, out, p->out_stride + D - 2);
+}
+
+static void affine_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,
+                         int64_t rows) {
+    const int64_t n = p->shape[D - 1], or = p->out_stride[D - 2];
+    k->affine(rows, n, a, p->a_stride[D - 2], b, c, p->b_stride[D - 2], p->b_stride[D - 1], out, or);
+    if (p->op != INFOLD_IDENTITY)
+        for (int64_t r = 0; r < rows; r++)
+            k->act((infold_act)p->op, n, out + r * or, out + r * or, NULL, (float)p->a, (float)p->b);
+}
+
+static bool fits(const map_params *p, const int64_t *stride, const infold_extent *e) {
+    return span_fits(span_repeat(span_of_run(1), D, p->shape, stride), e, 4);
+}
+
+static infold_status check_unary(const void *params, const infold_extent *e, const infold_kernels *kernels) {
+    (void)kernels;
+    const map_params *p = params;
+    CHECK(p->op >= 0 && p->op < INFOLD_ACT_COUNT && p->op != INFOLD_PRELU, INFOLD_EPARAM);
+    return fits(p, p->a_stride, &e[0]) && fits(p, p->out_stride, &e[1]) ? INFOLD_OK : INFOLD_EBOUNDS;
+}
+
+static infold_status check_binary(const void *params, const infold_extent *e, const infold_kernels *kernels) {
+    (void)kernels;
+    const map_params *p = params;
+    CHECK(p->op >= 0 && p->op < INFOLD_BINARY_COUNT, INFOLD_EPARAM);
+    return fits(p, p->a_stride, &e[0]) && fits(p, p->b_stride, &e[1]) && fits(p, p->out_stride, &e[2]) ? INFOLD_OK : INFOLD_EBOUNDS;
+}
+
+static infold_status check_affine(const void *params, const infold_extent *e, const infold_kernels *kernels) {
+    (void)kernels;
+    const map_params *p = params;
+    CHECK(p->op >= 0 && p->op < INFOLD_ACT_COUNT && p->op != INFOLD_PRELU, INFOLD_EPARAM);
+    CHECK(p->a_stride[D - 1] == 1 && p->out_stride[D - 1] == 1 && p->b_stride[D - 1] >= 0 && p->b_stride[D - 1] <= 1, INFOLD_EPARAM);
+    return fits(p, p->a_stride, &e[0]) && fits(p, p->b_stride, &e[1]) && fits(p, p->b_stride, &e[2]) &&
+                   fits(p, p->out_stride, &e[3])
+               ? INFOLD_OK
+               : INFOLD_EBOUNDS;
+}
+
+static void run_unary(const void *params, void *const *args, const infold_ctx *ctx) {
+    const map_params *p = params;
+    const job j = {p, ctx->kernels, args[0], NULL, NULL, args[1], p->op == INFOLD_IDENTITY ? copy_plane : unary_plane};
+    map(&j, ctx);
+}
+
+static void run_binary(const void *params, void *const *args, const infold_ctx *ctx) {
+    const job j = {params, ctx->kernels, args[0], args[1], NULL, args[2], binary_plane};
+    map(&j, ctx);
+}
+
+static void run_affine(const void *params, void *const *args, const infold_ctx *ctx) {
+    const job j = {params, ctx->kernels, args[0], args[1], args[2], args[3], affine_plane};
+    map(&j, ctx);
+}
+
+#define MAP_PARAMS "shape[6] a_stride[6] b_stride[6] out_stride[6] op a:f b:f"
+
+const infold_op infold_op_unary = {.name = "unary", .params = MAP_PARAMS, .args = "in out",
+                                   .params_size = sizeof(map_params), .check = check_unary, .run = run_unary};
+const infold_op infold_op_binary = {.name = "binary", .params = MAP_PARAMS, .args = "a b out",
+                                    .params_size = sizeof(map_params), .check = check_binary, .run = run_binary};
+const infold_op infold_op_affine = {.name = "affine", .params = MAP_PARAMS, .args = "x scale shift out",
+                                    .params_size = sizeof(map_params), .check = check_affine, .run = run_affine};

@@ -1,0 +1,12 @@
+/* The only door to threads: split [0, count) into one contiguous piece per thread. A session of one thread calls straight through. */
+#ifndef INFOLD_PARALLEL_H
+#define INFOLD_PARALLEL_H
+
+#include "abi.h"
+
+typedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread);
+
+/* grain: the smallest piece worth a thread of its own, in units of count. */
+void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold_body body, const void *arg);
+
+#endif

@@ -1,0 +1,92 @@
+/* Max and average pooling, 1-D to 3-D. Windows are clipped to the image here, so kernels see only real pixels. */
+#include "drivers/check.h"
+#include "drivers/parallel.h"
+#include "drivers/rows.h"
+
+enum { MAX_TAPS = 4096 };
+
+typedef struct {
+    int64_t n[4], in_stride[4], out_stride[4]; /* output pixels; in_stride per input pixel (the window moves by `stride`) */
+    int64_t in_size[3], kernel[3], stride[3], pad[3], pad_end[3], dilation[3];
+    int64_t channels;
+    int64_t average, include_pad; /* include_pad: the divisor counts padding, but not what ceil_mode adds beyond it */
+} pool_params;
+
+enum { IN, OUT };
+
+static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
+    (void)kernels;
+    const pool_params *p = params;
+    int64_t taps = 1;
+    for (int i = 0; i < 3; i++) {
+        CHECK(p->kernel[i] >= 1 && p->kernel[i] <= MAX_TAPS && p->stride[i] >= 1 && p->dilation[i] >= 1 && p->pad[i] >= 0, INFOLD_EPARAM);
+        CHECK(p->pad_end[i] >= 0 && p->in_size[i] >= 0, INFOLD_EPARAM);
+        int64_t last;
+        CHECK(!__builtin_mul_overflow(p->n[i + 1], p->stride[i], &last), INFOLD_EPARAM);
+        CHECK(!__builtin_mul_overflow(p->kernel[i], p->dilation[i], &last), INFOLD_EPARAM);
+        taps *= p->kernel[i];
+        CHECK(taps <= MAX_TAPS, INFOLD_EPARAM);
+    }
+    const int64_t in_shape[4] = {p->n[0], p->in_size[0], p->in_size[1], p->in_size[2]};
+    const infold_span run = span_of_run(p->channels);
+    CHECK(span_fits(span_repeat(run, 4, in_shape, p->in_stride), &e[IN], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
+    return INFOLD_OK;
+}
+
+typedef struct {
+    const pool_params *p;
+    const infold_kernels *kernels;
+    void *const *args;
+} job;
+
+static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
+    const job *j = arg;
+    const pool_params *p = j->p;
+    int64_t tap[MAX_TAPS];
+    infold_pixel x = pixel_at(p->n, begin);
+    for (int64_t at = begin; at < end; at++, pixel_next(&x, p->n)) {
+        int64_t first[3], count[3], divisor = 1;
+        for (int i = 0; i < 3; i++) {
+            const int64_t d = p->dilation[i], start = x.index[i + 1] * p->stride[i] - p->pad[i];
+            const int64_t skip = start < 0 ? (-start + d - 1) / d : 0, room = p->in_size[i] - start;
+            const int64_t live = room <= 0 ? 0 : (room + d - 1) / d < p->kernel[i] ? (room + d - 1) / d : p->kernel[i];
+            const int64_t padded_room = p->in_size[i] + p->pad_end[i] - start;
+            const int64_t padded = padded_room <= 0 ? 0 : (padded_room + d - 1) / d < p->kernel[i] ? (padded_room + d - 1) / d : p->kernel[i];
+            first[i] = start + skip * d;
+            count[i] = live > skip ? live - skip : 0;
+            divisor *= p->include_pad ? padded : count[i];
+        }
+        int64_t taps = 0;
+        for (int64_t a = 0; a < count[0]; a++)
+            for (int64_t b = 0; b < count[1]; b++)
+                for (int64_t c = 0; c < count[2]; c++)
+                    tap[taps++] = a * p->dilation[0] * p->in_stride[1] + b * p->dilation[1] * p->in_stride[2] +
+                                  c * p->dilation[2] * p->in_stride[3];
+        const float *in = (const float *)j->args[IN] + x.index[0] * p->in_stride[0];
+        if (taps) in += first[0] * p->in_stride[1] + first[1] * p->in_stride[2] + first[2] * p->in_stride[3];
+        float *out = (float *)j->args[OUT] + pixel_offset(&x, p->out_stride);
+        if (p->average)
+            j->kernels->pool_sum(p->channels, taps, tap, in, divisor > 0 ? 1.0f / (float)divisor : 0.0f, out);
+        else
+            j->kernels->pool_max(p->channels, taps, tap, in, out);
+    }
+}
+
+static void run(const void *params, void *const *args, const infold_ctx *ctx) {
+    const pool_params *p = params;
+    const job j = {p, ctx->kernels, args};
+    const int64_t work = p->kernel[0] * p->kernel[1] * p->kernel[2] * p->channels;
+    infold_parallel(ctx, pixel_count(p->n), 1 + 65536 / (work + 1), pixels, &j);
+}
+
+const infold_op infold_op_pool = {
+    .name = "pool",
+    .params = "n[4] in_stride[4] out_stride[4] in_size[3] kernel[3] stride[3] pad[3] pad_end[3] dilation[3] channels average "
+              "include_pad",
+    .args = "in out",
+    .params_size = sizeof(pool_params),
+    .check = check,
+    .run = run,
+};

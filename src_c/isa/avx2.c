@@ -1,0 +1,5 @@
+#include <stdint.h>
+
+#include "vec/avx2.h"
+
+#include "isa/table.h"

@@ -1,0 +1,5 @@
+#include <stdint.h>
+
+#include "vec/avx512.h"
+
+#include "isa/table.h"

@@ -1,0 +1,5 @@
+#include <stdint.h>
+
+#include "vec/scalar.h"
+
+#include "isa/table.h"

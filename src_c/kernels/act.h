@@ -1,0 +1,65 @@
+/* Activations and other unary functions over a contiguous run: one loop each, the function chosen outside it. */
+
+#define ACT_LOOP(expr)                                                                                                  \
+    {                                                                                                                   \
+        int64_t i = 0;                                                                                                  \
+        for (; i + VL <= n; i += VL) {                                                                                  \
+            const vf x = v_load(src + i);                                                                               \
+            v_store(dst + i, (expr));                                                                                   \
+        }                                                                                                               \
+        if (i < n) {                                                                                                    \
+            const vf x = v_loadn(src + i, n - i);                                                                       \
+            v_storen(dst + i, (expr), n - i);                                                                           \
+        }                                                                                                               \
+    }                                                                                                                   \
+    break
+
+static void act_run(infold_act act, int64_t n, const float *src, float *dst, const float *w, float fa, float fb) {
+    const vf a = v_set1(fa), b = v_set1(fb), zero = v_set1(0.0f), one = v_set1(1.0f), half = v_set1(0.5f);
+    switch (act) {
+    case INFOLD_IDENTITY: ACT_LOOP(x);
+    case INFOLD_RELU: ACT_LOOP(v_max(zero, x));
+    case INFOLD_CLIP: ACT_LOOP(v_min(b, v_max(a, x)));
+    case INFOLD_LEAKY_RELU: ACT_LOOP(v_sel(v_lt(x, zero), x * a, x));
+    case INFOLD_PRELU: { /* slopes differ by element: the only one that reads w */
+        int64_t i = 0;
+        for (; i + VL <= n; i += VL) {
+            const vf x = v_load(src + i);
+            v_store(dst + i, v_sel(v_lt(x, zero), x * v_load(w + i), x));
+        }
+        if (i < n) {
+            const vf x = v_loadn(src + i, n - i);
+            v_storen(dst + i, v_sel(v_lt(x, zero), x * v_loadn(w + i, n - i), x), n - i);
+        }
+        break;
+    }
+    case INFOLD_SIGMOID: ACT_LOOP(v_sigmoid(x));
+    case INFOLD_HARD_SIGMOID: ACT_LOOP(v_min(one, v_max(zero, v_fma(x, a, b))));
+    case INFOLD_HARD_SWISH: ACT_LOOP(x *v_min(one, v_max(zero, v_fma(x, v_set1(1.0f / 6.0f), half))));
+    case INFOLD_SILU: ACT_LOOP(x *v_sigmoid(a *x));
+    case INFOLD_GELU: ACT_LOOP(half *x *(one + v_erf(x * v_set1(0.70710678118654752f))));
+    case INFOLD_GELU_TANH:
+        ACT_LOOP(half *x *(one + v_tanh(v_set1(0.79788456080286536f) * v_fma(v_set1(0.044715f) * x * x, x, x))));
+    case INFOLD_TANH: ACT_LOOP(v_tanh(x));
+    case INFOLD_ELU: ACT_LOOP(v_sel(v_lt(x, zero), a * v_expm1(x), x));
+    case INFOLD_SELU: ACT_LOOP(b *v_sel(v_lt(x, zero), a *v_expm1(x), x));
+    case INFOLD_CELU: ACT_LOOP(v_sel(v_lt(x, zero), a * v_expm1(x / a), x));
+    case INFOLD_SOFTPLUS: ACT_LOOP(v_softplus(x));
+    case INFOLD_SOFTSIGN: ACT_LOOP(x / (one + v_abs(x)));
+    case INFOLD_MISH: ACT_LOOP(x *v_tanh(v_softplus(x)));
+    case INFOLD_THRESHOLDED_RELU: ACT_LOOP(v_sel(v_le(x, a), zero, x));
+    case INFOLD_EXP: ACT_LOOP(v_exp(x));
+    case INFOLD_LOG: ACT_LOOP(v_log(x));
+    case INFOLD_SQRT: ACT_LOOP(v_sqrt(x));
+    case INFOLD_RECIPROCAL: ACT_LOOP(one / x);
+    case INFOLD_ABS: ACT_LOOP(v_abs(x));
+    case INFOLD_NEG: ACT_LOOP(-x);
+    case INFOLD_FLOOR: ACT_LOOP(v_floor(x));
+    case INFOLD_CEIL: ACT_LOOP(v_ceil(x));
+    case INFOLD_ROUND: ACT_LOOP(v_round(x));
+    case INFOLD_ERF: ACT_LOOP(v_erf(x));
+    case INFOLD_SIGN: ACT_LOOP(v_sel(v_lt(zero, x), one, v_sel(v_lt(x, zero), -one, x)));
+    case INFOLD_SQUARE: ACT_LOOP(x *x);
+    case INFOLD_ACT_COUNT: break;
+    }
+}

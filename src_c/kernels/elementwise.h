@@ -1,0 +1,99 @@
+/* Binary operations with broadcasting, the per-channel affine map, and the blocked transpose. */
+#include <math.h>
+
+static inline float binary_scalar(infold_binary op, float x, float y) {
+    switch (op) {
+    case INFOLD_ADD: return x + y;
+    case INFOLD_SUB: return x - y;
+    case INFOLD_MUL: return x * y;
+    case INFOLD_DIV: return x / y;
+    case INFOLD_MIN: return x != x ? x : y != y ? y : x < y ? x : y;
+    case INFOLD_MAX: return x != x ? x : y != y ? y : x > y ? x : y;
+    case INFOLD_POW: return powf(x, y);
+    case INFOLD_PRELU_SLOPE: return x < 0.0f ? x * y : x;
+    case INFOLD_BINARY_COUNT: break;
+    }
+    return 0.0f;
+}
+
+/* ONNX Min/Max propagate NaN from either side. */
+static inline vf v_nan_either(vf x, vf y, vf r) { return v_sel(v_eq(y, y), r, y + x); }
+
+/* One vectorised row; LOAD_A and LOAD_B are either vector loads or a broadcast made before the loop. */
+#define BINARY_ROW(LOAD_A, LOAD_B, expr)                                                                                \
+    {                                                                                                                   \
+        int64_t i = 0;                                                                                                  \
+        for (; i + VL <= n; i += VL) {                                                                                  \
+            const vf x = LOAD_A(v_load, a + i), y = LOAD_B(v_load, b + i);                                              \
+            v_store(out + i, (expr));                                                                                   \
+        }                                                                                                               \
+        if (i < n) {                                                                                                    \
+            const vf x = LOAD_A##N(a + i), y = LOAD_B##N(b + i);                                                        \
+            v_storen(out + i, (expr), n - i);                                                                           \
+        }                                                                                                               \
+    }
+#define VEC(load, p) load(p)
+#define VECN(p) v_loadn(p, n - i)
+#define ONE_A(load, p) a_one
+#define ONE_AN(p) a_one
+#define ONE_B(load, p) b_one
+#define ONE_BN(p) b_one
+
+#define BINARY_CASE(op, expr)                                                                                           \
+    case op:                                                                                                            \
+        if (sa && sb) BINARY_ROW(VEC, VEC, expr)                                                                        \
+        else if (sa) BINARY_ROW(VEC, ONE_B, expr)                                                                       \
+        else BINARY_ROW(ONE_A, VEC, expr)                                                                               \
+        return
+
+static inline void binary_row(infold_binary op, int64_t n, const float *a, int64_t sa, const float *b, int64_t sb,
+                              float *out, int64_t so) {
+    if (so == 1 && (sa | sb) == 1 && sa <= 1 && sb <= 1) {
+        const vf a_one = v_set1(a[0]), b_one = v_set1(b[0]);
+        switch (op) {
+            BINARY_CASE(INFOLD_ADD, x + y);
+            BINARY_CASE(INFOLD_SUB, x - y);
+            BINARY_CASE(INFOLD_MUL, x *y);
+            BINARY_CASE(INFOLD_DIV, x / y);
+            BINARY_CASE(INFOLD_MIN, v_nan_either(x, y, v_min(y, x)));
+            BINARY_CASE(INFOLD_MAX, v_nan_either(x, y, v_max(y, x)));
+            BINARY_CASE(INFOLD_PRELU_SLOPE, v_sel(v_lt(x, v_set1(0.0f)), x *y, x));
+        default: break; /* POW has no vector form */
+        }
+    }
+    for (int64_t i = 0; i < n; i++) out[i * so] = binary_scalar(op, a[i * sa], b[i * sb]);
+}
+
+static void binary_run(infold_binary op, int64_t rows, int64_t n, const float *a, const int64_t sa[2], const float *b,
+                       const int64_t sb[2], float *out, const int64_t so[2]) {
+    for (int64_t r = 0; r < rows; r++)
+        binary_row(op, n, a + r * sa[0], sa[1], b + r * sb[0], sb[1], out + r * so[0], so[1]);
+}
+
+static void affine_run(int64_t rows, int64_t n, const float *x, int64_t x_row, const float *scale, const float *shift,
+                       int64_t s_row, int64_t s_elem, float *out, int64_t out_row) {
+    for (int64_t r = 0; r < rows; r++, x += x_row, scale += s_row, shift += s_row, out += out_row) {
+        int64_t i = 0;
+        if (s_elem) {
+            for (; i + VL <= n; i += VL) v_store(out + i, v_fma(v_load(x + i), v_load(scale + i), v_load(shift + i)));
+            if (i < n) {
+                const int64_t t = n - i;
+                v_storen(out + i, v_fma(v_loadn(x + i, t), v_loadn(scale + i, t), v_loadn(shift + i, t)), t);
+            }
+        } else {
+            const vf s = v_set1(scale[0]), h = v_set1(shift[0]);
+            for (; i + VL <= n; i += VL) v_store(out + i, v_fma(v_load(x + i), s, h));
+            if (i < n) v_storen(out + i, v_fma(v_loadn(x + i, n - i), s, h), n - i);
+        }
+    }
+}
+
+static void transpose_run(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld) {
+    enum { B = 16 }; /* a 16 x 16 block touches 16 + 16 cache lines, each of them fully */
+    for (int64_t r0 = 0; r0 < rows; r0 += B)
+        for (int64_t c0 = 0; c0 < cols; c0 += B) {
+            const int64_t r1 = r0 + B < rows ? r0 + B : rows, c1 = c0 + B < cols ? c0 + B : cols;
+            for (int64_t c = c0; c < c1; c++)
+                for (int64_t r = r0; r < r1; r++) dst[c * dst_ld + r] = src[r * src_ld + c];
+        }
+}

@@ -1,0 +1,64 @@
+/* The matrix micro-kernel: m rows x (1 or 2) vectors of accumulators that never leave the registers while k runs.
+ * One function per m, so that every edge is a full-speed kernel of its own size. Rows come as pointers: x86 has too few integer
+ * registers for 14 of them, but reloading a pointer is an integer load, and those ports idle in this loop. */
+
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t, const int m, const int nv) {
+    vf acc[VEC_MR][2];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_set1(0.0f);
+    const float *a[VEC_MR];
+    UNROLL for (int i = 0; i < m; i++) a[i] = t->a[i];
+    const float *b = t->b;
+    const int64_t k_count = t->k, taps = t->taps;
+    for (int64_t tap = 0; tap < taps; tap++) {
+        const int64_t begin = t->tap[tap], end = begin + k_count;
+        for (int64_t k = begin; k < end; k++) {
+            vf bv[2];
+            UNROLL for (int j = 0; j < nv; j++) bv[j] = v_load(b + j * VL);
+            UNROLL for (int i = 0; i < m; i++) {
+                const vf av = v_set1(a[i][k]);
+                UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
+            }
+            b += nv * VL;
+        }
+    }
+    const vf lo = v_set1(t->lo), hi = v_set1(t->hi);
+    const int64_t n = t->n, column = t->column;
+    UNROLL for (int j = 0; j < nv; j++) {
+        const int64_t live = n - j * VL < VL ? n - j * VL : VL;
+        if (live <= 0) break;
+        const vf bias = v_load(t->bias + j * VL);
+        const int64_t offset = column + j * VL;
+        if (live == VL) {
+            UNROLL for (int i = 0; i < m; i++) {
+                vf x = acc[i][j] + bias;
+                if (t->r) x += v_load(t->r[i] + offset);
+                v_store(t->c[i] + offset, v_min(hi, v_max(lo, x)));
+            }
+        } else {
+            UNROLL for (int i = 0; i < m; i++) {
+                vf x = acc[i][j] + bias;
+                if (t->r) x += v_loadn(t->r[i] + offset, live);
+                v_storen(t->c[i] + offset, v_min(hi, v_max(lo, x)), live);
+            }
+        }
+    }
+}
+
+#define GEMM_DEFINE(m)                                                                                                  \
+    static void gemm_##m##x1(const infold_tile *t) { gemm_tile(t, m, 1); }                                              \
+    static void gemm_##m##x2(const infold_tile *t) { gemm_tile(t, m, 2); }
+GEMM_DEFINE(1) GEMM_DEFINE(2) GEMM_DEFINE(3) GEMM_DEFINE(4) GEMM_DEFINE(5) GEMM_DEFINE(6)
+#if VEC_MR > 6
+GEMM_DEFINE(7) GEMM_DEFINE(8) GEMM_DEFINE(9) GEMM_DEFINE(10) GEMM_DEFINE(11) GEMM_DEFINE(12) GEMM_DEFINE(13) GEMM_DEFINE(14)
+#define GEMM_ROW(v)                                                                                                     \
+    {gemm_1x##v, gemm_2x##v, gemm_3x##v, gemm_4x##v,  gemm_5x##v,  gemm_6x##v,  gemm_7x##v,                             \
+     gemm_8x##v, gemm_9x##v, gemm_10x##v, gemm_11x##v, gemm_12x##v, gemm_13x##v, gemm_14x##v}
+#else
+#define GEMM_ROW(v) {gemm_1x##v, gemm_2x##v, gemm_3x##v, gemm_4x##v, gemm_5x##v, gemm_6x##v}
+#endif
