@@ -42,9 +42,9 @@ def times(console: Console, how: str, rows: dict[str, dict[str, float]]) -> None
 
 
 def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each call; they take turns, so whatever disturbs the machine disturbs all of them alike."""
+    """Median milliseconds of each call; they take turns, so what disturbs the machine disturbs all of them alike."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for name, call in calls.items():
+    for call in calls.values():
         call()                                                                      # plans, packs, warms the caches
     for _ in range(rounds):
         for name, call in calls.items():

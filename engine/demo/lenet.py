@@ -1,6 +1,7 @@
 """LeNet with BatchNorm, trained on scikit-learn's digits by train_lenet.py: fold, classify, verify, time."""
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ def test_set() -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(console: Console, short: bool = False) -> dict:
-    """Returns `ok`, `batchnorms`, `folded`, `remaining`, `accuracy`, `outputs` (verify's) and `ms` {batch: {engine: ms}}.
+    """Returns `ok`, `batchnorms`, `folded`, `remaining`, `accuracy`, `outputs` (verify's), `ms` {batch: {engine: ms}}.
 
     Without onnxruntime there is nothing to time infold against, and `ms` is left out.
     """
@@ -57,8 +58,7 @@ def run(console: Console, short: bool = False) -> dict:
     result["ms"] = {}
     for batch in (1, 64):
         feeds = {"image": images[:batch]}
-        result["ms"][batch] = _show.interleaved({"infold": lambda: session.run(None, feeds),
-                                                 "onnxruntime": lambda: peer.run(None, feeds)}, 30 if short else 300)
-    _show.times(console, "one thread, median, taking turns",
-                {f"batch {batch}": ms for batch, ms in result["ms"].items()})
+        calls = {"infold": partial(session.run, None, feeds), "onnxruntime": partial(peer.run, None, feeds)}
+        result["ms"][f"batch {batch}"] = _show.interleaved(calls, 30 if short else 300)
+    _show.times(console, "one thread, median, taking turns", result["ms"])
     return result

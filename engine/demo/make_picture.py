@@ -63,9 +63,9 @@ def photograph(sheet: Image.Image, rng: np.random.Generator) -> Image.Image:
 
     edge_x, edge_y = sheet.width, sheet.height
     matrix = homography([(0, 0), (edge_x, 0), (edge_x, edge_y), (0, edge_y)], CORNERS)
-    seen = np.asarray(sheet.transform(SIZE, Image.Transform.PERSPECTIVE, matrix, Image.Resampling.BICUBIC), np.float64)
-    mask = Image.new("L", sheet.size, 255).transform(SIZE, Image.Transform.PERSPECTIVE, matrix, Image.Resampling.BICUBIC)
-    cover = np.asarray(mask, np.float64)[..., None] / 255
+    view = (SIZE, Image.Transform.PERSPECTIVE, matrix, Image.Resampling.BICUBIC)
+    seen = np.asarray(sheet.transform(*view), np.float64)
+    cover = np.asarray(Image.new("L", sheet.size, 255).transform(*view), np.float64)[..., None] / 255
     scene = cover * seen + (1 - cover) * table
 
     light = 0.74 + 0.34 * np.exp(-((x - 0.3) ** 2 + (y - 0.25) ** 2) / 0.35)            # a lamp at the upper left

@@ -1,8 +1,8 @@
 """Read the text in a picture with PP-OCRv4: RapidOCR's own pipeline, infold's sessions in the place of onnxruntime's.
 
-The package rapidocr-onnxruntime holds three models (text detection, text direction, text recognition) and the code around
-them. Each of its three stages keeps an onnxruntime session; here every one is replaced by an `infold.InferenceSession`,
-which takes the same calls, and the rest of the pipeline does not notice.
+The package rapidocr-onnxruntime holds three models (text detection, text direction, text recognition) and the code
+around them. Each of its three stages keeps an onnxruntime session; here every one is replaced by an
+`infold.InferenceSession`, which takes the same calls, and the rest of the pipeline does not notice.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PICTURE = Path(__file__).with_name("notice.jpg")
-STAGES = {                                      # stage: (part of RapidOCR, its attribute that runs the model, the model)
+STAGES = {                                      # stage: (part of RapidOCR, its attribute that runs the model, model)
     "detection": ("text_det", "infer", "ch_PP-OCRv4_det_infer.onnx"),
     "direction": ("text_cls", "infer", "ch_ppocr_mobile_v2.0_cls_infer.onnx"),
     "recognition": ("text_rec", "session", "ch_PP-OCRv4_rec_infer.onnx"),
@@ -77,7 +77,7 @@ class Reader:
             getattr(getattr(self.pipeline, part), attribute).session = self.sessions[stage]
 
     def read(self, picture: Path) -> tuple[list[dict], dict[str, float]]:
-        """The lines of text found, [{text, score, box: 4 corners}], and the milliseconds of each stage's model and of all."""
+        """The lines found, [{text, score, box: 4 corners}], and the milliseconds of each stage's model and of all."""
         for session in self.sessions.values():
             session.seconds = 0.0
         start = time.perf_counter()
@@ -140,8 +140,8 @@ def run(console: Console, short: bool = False) -> dict:
     apart = difference(lines, expected)
     ok = bool(lines) and apart["same_text"] and apart["score"] < 1e-3 and apart["box"] <= 1
     if apart["same_text"]:
-        console.print(f"onnxruntime reads the same {len(expected)} lines; scores differ by at most {apart['score']:.1e}, "
-                      f"corners by {apart['box']:.0f} pixels: {'ok' if ok else 'NOT OK'}")
+        console.print(f"onnxruntime reads the same {len(expected)} lines; scores differ by at most "
+                      f"{apart['score']:.1e}, corners by {apart['box']:.0f} pixels: {'ok' if ok else 'NOT OK'}")
     else:
         console.print(f"NOT OK: onnxruntime reads {[line['text'] for line in expected]}", markup=False)
     _show.times(console, f"{threads} threads, median of {rounds}, taking turns", ms)

@@ -2,9 +2,9 @@
 
     python engine/demo/train_lenet.py [--epochs 40] [--out engine/demo]
 
-Needs torch, onnxscript and scikit-learn. Writes OUT/lenet.onnx (BatchNormalization nodes left in, dynamic batch axis) and
-OUT/digits.npz (the held-out images and labels, never seen in training). One thread and fixed seeds: the same versions of
-the packages give the same network again.
+Needs torch, onnxscript and scikit-learn. Writes OUT/lenet.onnx (BatchNormalization nodes left in, dynamic batch axis)
+and OUT/digits.npz (the held-out images and labels, never seen in training). One thread and fixed seeds: the same
+versions of the packages give the same network again.
 """
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def train(model: nn.Module, images: np.ndarray, labels: np.ndarray, epochs: int, batch: int = 64) -> None:
-    """Adam with a one-cycle learning rate; every batch is shifted by up to two pixels. Leaves the model in eval mode."""
+    """Adam with a one-cycle learning rate; every batch shifted by up to two pixels. Leaves the model in eval mode."""
     x = torch.tensor(images, dtype=torch.float32) / 255
     y = torch.tensor(labels, dtype=torch.long)
     steps = -(-len(x) // batch)
