@@ -1,0 +1,47 @@
+"""The command line: one command per file, assembled here; `main` turns every foreseen failure into one line and an exit code."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from infold.cli import bench, convert, demo, fold, info, profile, run, verify
+
+CommandLineError = typer.BadParameter.__mro__[2]  # the root of typer's usage errors, which it does not export under a stable name
+
+app = typer.Typer(
+    name="infold",
+    help="Fold a trained CNN's BatchNorm layers away and run what is left on the CPU.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (run.run, fold.fold, verify.verify, bench.bench, profile.profile, convert.convert, info.info, demo.demo):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 good, 1 the check says no, 2 wrong usage or unreadable input, 130 interrupted.
+
+    arguments: what follows the program's name; default `sys.argv[1:]`. Always raises SystemExit.
+    """
+    from infold.errors import Error
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = app(args=arguments, prog_name="infold", standalone_mode=False)
+    except CommandLineError as error:
+        code = _complain(error.format_message())
+    except (Error, OSError) as error:
+        code = _complain(str(error) or type(error).__name__)
+    except (KeyboardInterrupt, typer.Abort):
+        print("infold: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> int:
+    print(f"infold: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

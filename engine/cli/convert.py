@@ -1,0 +1,28 @@
+"""`infold convert`: any model infold can read to .onnx."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infold.cli import common
+
+
+def convert(
+    model: common.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx to write.", show_default=False)],
+    as_json: common.Json = False,
+) -> None:
+    """Convert a model to ONNX, unchanged in what it computes."""
+    import infold
+    from infold.cli import files
+
+    with common.working(f"Converting {model}"):
+        loaded = infold.load(model)
+        files.write_model(loaded, output, source=model)
+    facts = {"model": str(model), "written": str(output), "nodes": len(loaded.graph), "opset": loaded.opset_imports.get("", None)}
+    if as_json:
+        common.print_json(facts)
+    else:
+        common.out().print(f"{facts['nodes']} nodes, opset {facts['opset']}, written to {output}")

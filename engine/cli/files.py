@@ -1,0 +1,111 @@
+"""Reading inputs and writing results for the commands; what is written appears whole or not at all."""
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+PROTOBUF_LIMIT = 2**31 - 2**24  # a protobuf message ends below 2 GiB; the graph around the weights gets 16 MiB
+
+
+def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """`["x=1x3x224x224"]` to `{"x": (1, 3, 224, 224)}`."""
+    shapes = {}
+    for text in texts or []:
+        name, _, dims = text.rpartition("=")
+        if not name or not re.fullmatch(r"\d+([x,]\d+)*|", dims):
+            raise typer.BadParameter(f"--shape takes NAME=1x3x224x224, not {text!r}")
+        shapes[name] = tuple(int(dim) for dim in re.split("[x,]", dims) if dim)
+    return shapes
+
+
+def read_inputs(model: ir.Model, texts: Sequence[str] | None, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """The feeds that `--input` and `--shape` describe; inputs that no file gives are random.
+
+    Raises: InvalidInputError for a file without the array or an unknown name, OSError for an unreadable one.
+    """
+    from infold.errors import InvalidInputError
+    from infold.report.inputs import random_inputs, required_inputs
+
+    feeds: dict[str, np.ndarray] = {}
+    known = [value.name for value in required_inputs(model)]
+    for text in texts or []:
+        if text == "random":
+            continue
+        name, _, path = text.rpartition("=")
+        arrays = _arrays(path or text)
+        if name or None in arrays:
+            name = name or (known[0] if len(known) == 1 else "")
+            if not name:
+                raise InvalidInputError(f"{text}: which input? Write NAME={text}; the model has {', '.join(known)}")
+            array = arrays.get(None, arrays.get(name))
+            if array is None:
+                raise InvalidInputError(f"{path} has no array {name!r}; it has {', '.join(map(str, arrays))}")
+            arrays = {name: array}
+        feeds.update(arrays)
+    if unknown := feeds.keys() - {value.name for value in model.graph.inputs}:
+        raise InvalidInputError(f"the model has no input {sorted(unknown)[0]!r}; it has {', '.join(known)}")
+    if feeds.keys() >= set(known):
+        return feeds
+    missing = {name: shapes.get(name) or feeds[name].shape for name in known if name in shapes or name in feeds}
+    return {**random_inputs(model, missing), **feeds}
+
+
+def _arrays(path: str) -> dict[str | None, np.ndarray]:
+    """The arrays of an .npz by name, or the one of an .npy under None."""
+    import numpy as np
+
+    from infold.errors import InvalidInputError
+
+    try:
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return {None: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError) as error:
+        raise InvalidInputError(f"{path}: not an .npy or .npz file without pickled objects ({error})") from None
+
+
+def write(path: Path, save: Callable[[Path], None]) -> None:
+    """Have `save` write into an empty folder beside `path`, then move every file it made into place, `path` itself last."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder")
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        save(Path(folder) / path.name)
+        for made in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
+            os.replace(made, path.parent / made.name)
+
+
+def write_model(model: ir.Model, path: Path, *, source: Path) -> None:
+    """Write `model` as .onnx, with its weights beside it in `PATH.data` if protobuf's 2 GiB do not hold them.
+
+    Raises: typer.BadParameter if a file to be written is `source`, the model that was read.
+    """
+    import onnx_ir as ir
+
+    large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > PROTOBUF_LIMIT
+    data = f"{path.name}.data" if large else None
+    if path.exists() and path.samefile(source):
+        raise typer.BadParameter(f"{path} is the model itself: write to another file")
+    write(path, lambda made: ir.save(model, made, format="protobuf", external_data=data))
+
+
+def write_npz(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write `arrays` as an .npz."""
+    import numpy as np
+
+    def save(made: Path) -> None:
+        with open(made, "wb") as file:
+            np.savez(file, **arrays)
+
+    write(path, save)

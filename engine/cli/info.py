@@ -1,0 +1,80 @@
+"""`infold info`: what this machine offers, or what is in a model."""
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infold.cli import common
+
+
+def info(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Describe this model.", show_default=False)] = None,
+    as_json: common.Json = False,
+) -> None:
+    """Describe this machine as infold sees it, or a model."""
+    facts = machine_facts() if model is None else model_facts(model)
+    if as_json:
+        common.print_json(facts)
+    else:
+        _show(facts)
+
+
+def machine_facts() -> dict:
+    """CPU, instruction sets, caches, threads, and the versions of what infold works with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from infold.report import machine
+
+    versions = {}
+    for package in ("infold", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {"cpu": machine.cpu_name(), "isas": machine.isas(), "isa": machine.chosen_isa(), "caches": machine.caches(),
+            "threads": machine.cpu_count(), "versions": versions}
+
+
+def model_facts(path: Path) -> dict:
+    """Opset, inputs, outputs, operators, parameters, BatchNorms, and which operators have no native kernel."""
+    import infold
+
+    with common.working(f"Reading {path}"):
+        model = infold.load(path)
+        _, report = infold.fold(model)
+        session = infold.InferenceSession(model, infold.SessionOptions())
+    operators = Counter(node.op_type if not node.domain else f"{node.domain}::{node.op_type}" for node in model.graph.all_nodes())
+    parameters = sum(value.const_value.size for value in model.graph.initializers.values())
+    return {"model": str(path), "producer": model.producer_name, "opsets": dict(model.opset_imports),
+            "inputs": [_argument(argument) for argument in session.get_inputs()],
+            "outputs": [_argument(argument) for argument in session.get_outputs()],
+            "nodes": operators.total(), "operators": dict(operators.most_common()), "parameters": parameters,
+            "batchnorms": report.batchnorms, "folded": report.folded, "fallback": list(session.report.fallbacks)}
+
+
+def _argument(argument) -> dict:
+    return {"name": argument.name, "shape": list(argument.shape), "type": argument.type}
+
+
+def _show(facts: dict) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for key, value in facts.items():
+        table.add_row(key, _text(key, value))
+    common.out().print(table)
+
+
+def _text(key: str, value) -> str:
+    if key in ("inputs", "outputs"):
+        return "\n".join(f"{item['name']}  {'x'.join(map(str, item['shape']))}  {item['type']}" for item in value)
+    if key == "caches":
+        return ", ".join(f"{name} {size // 1024} KiB" for name, size in value.items())
+    if isinstance(value, dict):
+        return ", ".join(f"{name or 'ai.onnx'} {item if item is not None else 'not installed'}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value or "-")

@@ -1,0 +1,223 @@
+"""Timing infold beside its peers: interleaved rounds in one process, robust statistics, and the accuracy beside every time."""
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from infold.errors import InvalidInputError, MissingDependencyError
+from infold.report import engines as registry
+from infold.report.engines import Prepared
+
+FOLDED = "-folded"  # the suffix that names a peer running the model infold folded
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One engine's times. `rounds[i]` holds the runs of round i in milliseconds."""
+
+    rounds: list[np.ndarray]
+    precision: str
+    version: str
+    error: float | None  # max|y - r| / max|r| over all outputs against a float64 run r; None if not asked for
+
+    @property
+    def median_ms(self) -> float:
+        return float(np.median(np.concatenate(self.rounds)))
+
+    def to_dict(self) -> dict:
+        times = np.concatenate(self.rounds)
+        p10, p90, p99 = (float(value) for value in np.percentile(times, (10, 90, 99)))
+        return {"median_ms": self.median_ms, "p10_ms": p10, "p90_ms": p90, "p99_ms": p99, "min_ms": float(times.min()),
+                "runs": times.size, "precision": self.precision, "version": self.version, "error": self.error}
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What a benchmark found: times by engine, and how they relate to infold's."""
+
+    model: str
+    threads: int
+    batch: int | None
+    shapes: dict[str, list[int]]
+    engines: dict[str, Timing]
+    cpu: str
+    isa: str
+    failed: dict[str, str] = field(default_factory=dict)  # engine -> why it could not run this model
+
+    @property
+    def ratio(self) -> dict[str, float]:
+        """Each peer's median over infold's: above 1 infold is faster."""
+        own = self.engines["infold"].median_ms
+        return {name: timing.median_ms / own for name, timing in self.engines.items() if name != "infold"}
+
+    @property
+    def interval(self) -> dict[str, tuple[float, float]]:
+        """The 95 % bootstrap interval of each ratio, resampling rounds (in which every engine met the same conditions)."""
+        own = self.engines["infold"].rounds
+        return {name: ratio_interval(timing.rounds, own) for name, timing in self.engines.items() if name != "infold"}
+
+    def to_dict(self) -> dict:
+        return {"model": self.model, "threads": self.threads, "batch": self.batch, "shapes": self.shapes,
+                "engines": {name: timing.to_dict() for name, timing in self.engines.items()},
+                "ratio": self.ratio, "ratio_ci95": {name: list(pair) for name, pair in self.interval.items()},
+                "failed": self.failed, "cpu": self.cpu, "isa": self.isa}
+
+
+def bench(model: str | os.PathLike, *, threads: int = 1, batch: int | None = None, rounds: int = 10, seconds: float = 0.3,
+          engines: Sequence[str] | None = None, shapes: Mapping[str, Sequence[int]] | None = None, accuracy: bool = True,
+          peers_folded: bool = False, progress: Callable[[int, int], None] | None = None) -> BenchReport:
+    """Time one model in infold and in every other installed engine, on the same random inputs.
+
+    Args:
+        model: path of an .onnx file.
+        threads: threads given to each engine, at least 1.
+        batch: first dimension of the inputs, where the model leaves it open.
+        rounds, seconds: each engine is timed for about `seconds` in each of `rounds` rounds, a quiet pause before each.
+        engines: names from `infold.report.engines.ENGINES`; default all that are installed. infold always takes part.
+        shapes: input shapes by name, where the model leaves them open.
+        accuracy: measure each engine's error against a float64 run (slow for large models).
+        peers_folded: also time each peer on the model as folded by infold.
+        progress: called with (engine turns done, turns in all).
+    Raises:
+        InvalidInputError: `threads`, `rounds`, an engine's name or the shapes make no sense.
+        MissingDependencyError: an engine asked for by name is not installed.
+        infold.Error: infold cannot run the model. A peer that cannot is listed under `failed`.
+    """
+    import infold
+    from infold.report.inputs import random_inputs
+    from infold.report.machine import chosen_isa, cpu_name
+
+    if threads < 1 or rounds < 1:
+        raise InvalidInputError("threads and rounds are at least 1")
+    names = _select(engines)
+    loaded = infold.load(model)
+    feeds = random_inputs(loaded, shapes, batch)
+    reference = float64_outputs(loaded, feeds) if accuracy else None
+    with tempfile.TemporaryDirectory(prefix="infold-bench-") as folder:
+        paths = {name: os.fspath(model) for name in names}
+        if peers_folded:
+            folded = write_folded(loaded, Path(folder) / "folded.onnx")
+            paths |= {name + FOLDED: folded for name in names if name != "infold"}
+        prepared, failed = prepare(paths, feeds, threads)
+        times = measure(prepared, rounds=rounds, seconds=seconds, threads=threads, progress=progress)
+        timings = {name: Timing(times[name], ready.precision, ready.version,
+                                None if reference is None else max_relative_error(ready.run(), reference))
+                   for name, ready in prepared.items()}
+    dims = {name: list(array.shape) for name, array in feeds.items()}
+    first = next(iter(dims.values()), [])
+    return BenchReport(os.fspath(model), threads, first[0] if first else None, dims, timings, cpu_name(), chosen_isa(), failed)
+
+
+def _select(names: Sequence[str] | None) -> list[str]:
+    available = registry.installed()
+    for name in names or []:
+        if name not in registry.ENGINES:
+            raise InvalidInputError(f"no engine is called {name!r}; known: {', '.join(registry.ENGINES)}")
+        if name not in available:
+            raise MissingDependencyError(f"the engine {name} is not installed: pip install 'infold[bench]'")
+    return ["infold", *(name for name in (names or available) if name != "infold")]
+
+
+def write_folded(model, path: Path) -> str:
+    """Fold `model` and write it to `path`; returns the path."""
+    import onnx_ir as ir
+
+    import infold
+
+    ir.save(infold.fold(model)[0], path)
+    return os.fspath(path)
+
+
+def float64_outputs(model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of `model`, every floating value computed in float64."""
+    from infold.reference import Evaluator
+
+    return Evaluator(model, float64=True).run(None, dict(feeds))
+
+
+def prepare(paths: Mapping[str, str], feeds: Mapping[str, np.ndarray], threads: int) -> tuple[dict[str, Prepared], dict[str, str]]:
+    """Prepare each engine on its path and run it once; those that cannot are returned with the reason.
+
+    The name of an entry begins with its engine's name, up to the first `-`. infold's own failure is raised.
+    """
+    ready, failed = {}, {}
+    for name, path in paths.items():
+        kind = name.split("-")[0]
+        try:
+            prepared = registry.ENGINES[kind](path, feeds, threads)
+            prepared.run()
+        except Exception as error:  # a peer may raise anything: what it cannot run is a finding, not our failure
+            if kind == "infold":
+                raise
+            failed[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        else:
+            ready[name] = prepared
+    return ready, failed
+
+
+def measure(prepared: Mapping[str, Prepared], *, rounds: int, seconds: float, threads: int,
+            progress: Callable[[int, int], None] | None = None) -> dict[str, list[np.ndarray]]:
+    """Milliseconds of every run, by name and round.
+
+    In each round every engine has one turn, in an order that rotates: a quiet pause, in which the previous engine's threads
+    stop spinning, an untimed warm-up of a fifth of its time, then timed runs for `seconds` and at least three.
+    """
+    pause = 0.02 if threads == 1 else 0.25
+    names, times = list(prepared), {name: [] for name in prepared}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(rounds * len(names)):
+            lap, place = divmod(turn, len(names))
+            name = names[(lap + place) % len(names)]
+            gc.collect()
+            time.sleep(pause)
+            _runs(prepared[name].run, seconds / 5, 1)
+            times[name].append(_runs(prepared[name].run, seconds, 3))
+            if progress is not None:
+                progress(turn + 1, rounds * len(names))
+    finally:
+        if collecting:
+            gc.enable()
+    return times
+
+
+def _runs(run: Callable[[], object], seconds: float, least: int) -> np.ndarray:
+    times, start = [], time.perf_counter_ns()
+    while len(times) < least or time.perf_counter_ns() - start < seconds * 1e9:
+        before = time.perf_counter_ns()
+        run()
+        times.append((time.perf_counter_ns() - before) / 1e6)
+    return np.array(times)
+
+
+def ratio_interval(peer: Sequence[np.ndarray], own: Sequence[np.ndarray], resamples: int = 2000) -> tuple[float, float]:
+    """The 95 % bootstrap interval of median(peer) / median(own), from the medians of paired rounds."""
+    pairs = np.array([[np.median(theirs), np.median(ours)] for theirs, ours in zip(peer, own, strict=True)])
+    picks = np.random.default_rng(0).integers(0, len(pairs), (resamples, len(pairs)))
+    medians = np.median(pairs[picks], axis=1)
+    low, high = np.percentile(medians[:, 0] / medians[:, 1], (2.5, 97.5))
+    return float(low), float(high)
+
+
+def max_relative_error(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
+    """The largest over the outputs of max|y - r| / max|r|; infinite where y is not finite and r is."""
+    worst = 0.0
+    for got, exact in zip(outputs, reference, strict=True):
+        got, exact = np.asarray(got, np.float64), np.asarray(exact, np.float64)
+        if got.shape != exact.shape:
+            return float("inf")
+        if exact.size:
+            same = (got == exact) | (np.isnan(got) & np.isnan(exact))
+            with np.errstate(invalid="ignore"):
+                difference = np.where(same, 0.0, np.abs(got - exact)).max()
+            scale = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
+            worst = max(worst, float("inf") if not np.isfinite(difference) else float(difference / (scale or 1.0)))
+    return worst
