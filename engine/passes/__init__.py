@@ -1,0 +1,67 @@
+"""Rewriting of models: BatchNormalization folding, constant folding and clean-up, ONNX to ONNX."""
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
+
+from ..report.fold import FoldReport
+from . import backward, cleanup, constants, identity, pad, sequences, shapes
+from .context import GraphContext, Pass, is_op
+
+_FOLD_SIZE_LIMIT = 64 << 20  # of a file that somebody stores
+_PREPARE_SIZE_LIMIT = 2 << 30  # of a model in memory, where broadcast constants are views
+
+
+def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
+    """Fold every BatchNormalization that exact algebra can fold, and all that is constant.
+
+    Args:
+        model: any legal model, float16 to float64; it is not modified (weights are shared, never written to).
+
+    Returns:
+        A legal ONNX model for any runtime that computes the same, with the same graph inputs, outputs and operator
+        sets (initializers of models older than IR version 4 leave the input list), and the verdict on every
+        BatchNormalization. Tensors that keep their name keep their meaning.
+    """
+    context = GraphContext(_normalised(model), _FOLD_SIZE_LIMIT)
+    _rewrite(context, _RULES)
+    return context.model, context.report()
+
+
+def prepare(model: ir.Model) -> tuple[ir.Model, FoldReport]:
+    """`fold` for infold's own session: activations spelled out in several nodes also become one function call each."""
+    context = GraphContext(_normalised(model), _PREPARE_SIZE_LIMIT)
+    _rewrite(context, _RULES)
+    return context.model, context.report()
+
+
+_RULES: tuple[Pass, ...] = (constants.apply, identity.apply, sequences.apply, pad.apply, backward.apply, cleanup.apply)
+
+
+def _normalised(model: ir.Model) -> ir.Model:
+    """A copy that all passes can assume: functions inlined, and only overridable initializers among the graph inputs."""
+    model = model.clone()
+    InlinePass(lambda function: _can_inline(model, function))(model)
+    if model.ir_version < 4:  # there every initializer is listed as an input, and constant nevertheless
+        RemoveInitializersFromInputsPass()(model)
+        model.ir_version = 4
+    return model
+
+
+def _can_inline(model: ir.Model, function: ir.Function) -> bool:
+    versions = model.opset_imports
+    return function.domain != "infold" and all(versions.get(domain, version) == version
+                                               for domain, version in function.opset_imports.items())
+
+
+def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
+    """Apply the rules until none changes anything, and again where new constants may make more shapes known."""
+    constants.apply(context)
+    cleanup.apply(context)
+    size = None
+    while size != (size := len(context.nodes())):
+        shapes.apply(context)
+        while any([rule(context) for rule in rules]):
+            pass
+        if not any(is_op(node, "Shape", "Size") for node in context.nodes()):
+            break

@@ -1,0 +1,132 @@
+"""Per-channel affine maps y = scale * x + shift, and the nodes that are one."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from .context import GraphContext, attribute, is_op
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y = scale * x + shift per channel: two float64 vectors of one length."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+    @classmethod
+    def identity(cls, channels: int) -> Affine:
+        return cls(np.ones(channels), np.zeros(channels))
+
+    def then(self, after: Affine) -> Affine:
+        """This map followed by another."""
+        return Affine(after.scale * self.scale, after.scale * self.shift + after.shift)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Which axis of a tensor holds its channels.
+
+    Attributes:
+        count: the number of channels.
+        from_end: the axis, counted from the last, which is 1.
+        rank: the tensor's rank, or None where it is unknown.
+        least_rank: what the rank is at least.
+    """
+
+    count: int
+    from_end: int
+    rank: int | None
+    least_rank: int
+
+    def vector(self, array: np.ndarray) -> np.ndarray | None:
+        """A broadcast operand as one float64 per channel; None if it varies along another axis or would enlarge the tensor."""
+        if array.ndim > self.least_rank or array.size not in (1, self.count):
+            return None
+        if array.size > 1 and (array.ndim < self.from_end or array.shape[-self.from_end] != self.count):
+            return None
+        return np.broadcast_to(array.astype(np.float64).ravel(), self.count)
+
+
+def batchnorm(context: GraphContext, node: ir.Node, channels: Channels) -> Affine | str:
+    """A BatchNormalization in inference as an affine map, or the reason why it is none.
+
+    scale = gamma / sqrt(variance + epsilon), shift = beta - mean * scale, in float64. All operator sets: before 7,
+    `is_test` tells inference from training; until 13, naming the optional outputs means training; since 14,
+    `training_mode` does. `spatial=0` (before 9) normalises every position for itself.
+    """
+    opset = context.opset(node)
+    if opset >= 14:
+        training = attribute(node, "training_mode", 0) != 0
+    elif opset >= 7:
+        training = any(output.name for output in node.outputs[1:])
+    else:
+        training = attribute(node, "is_test", 0) == 0
+    if training:
+        return "it is in training mode: its statistics come from the batch"
+    parameters = []
+    for what, value in zip(("scale", "bias", "mean", "variance"), node.inputs[1:]):
+        array = context.array(value)
+        if array is None:
+            return f"its {what} '{value.name}' {not_constant(value)}"
+        if array.ndim != 1:
+            return f"its {what} is per position, not per channel (spatial=0)"
+        parameters.append(array.astype(np.float64))
+    if opset < 9 and attribute(node, "spatial", 1) == 0 and channels.rank != 2:
+        return "it normalises every position for itself (spatial=0)"
+    if channels.rank is None:
+        return "the rank of its input is unknown"
+    if channels.rank - channels.from_end != 1:
+        return "its channel axis is not the one that the weights produce"
+    scale, bias, mean, variance = parameters
+    if scale.size != channels.count:
+        return f"it has {scale.size} channels where its input has {channels.count}"
+    if not all(np.isfinite(array).all() for array in parameters):
+        return "its parameters or statistics are not finite"
+    spread = variance + attribute(node, "epsilon", 1e-5)
+    if (spread <= 0).any():
+        return f"variance + epsilon is not positive in channel {int(np.argmax(spread <= 0))}"
+    scale = scale / np.sqrt(spread)
+    return Affine(scale, bias - mean * scale)
+
+
+def elementwise(context: GraphContext, node: ir.Node, value: ir.Value, channels: Channels) -> Affine | None:
+    """Add, Sub, Mul, Div or Neg of `value` and a per-channel constant as an affine map, else None."""
+    if is_op(node, "Neg"):
+        return Affine(-np.ones(channels.count), np.zeros(channels.count))
+    if not is_op(node, "Add", "Sub", "Mul", "Div"):
+        return None
+    first = node.inputs[0] is value
+    array = context.array(node.inputs[1 if first else 0])
+    if array is None or array.dtype.kind in "iub":
+        return None
+    constant = channels.vector(_aligned(context, node, array, channels))
+    if constant is None or not np.isfinite(constant).all():
+        return None
+    zero, one = np.zeros(channels.count), np.ones(channels.count)
+    match node.op_type:
+        case "Add":
+            return Affine(one, constant)
+        case "Sub":
+            return Affine(one, -constant) if first else Affine(-one, constant)
+        case "Mul":
+            return Affine(constant, zero)
+        case _:
+            return Affine(1 / constant, zero) if first and constant.all() else None
+
+
+def _aligned(context: GraphContext, node: ir.Node, array: np.ndarray, channels: Channels) -> np.ndarray:
+    """The second operand as NumPy broadcasts it: before opset 7, `axis` says where its first dimension goes."""
+    axis = attribute(node, "axis")
+    if context.opset(node) >= 7 or axis is None or channels.rank is None:
+        return array
+    return array.reshape(array.shape + (1,) * (channels.rank - axis % channels.rank - array.ndim))
+
+
+def not_constant(value: ir.Value) -> str:
+    """Why `GraphContext.array` has no array for a value."""
+    if value.is_initializer():
+        return "is an overridable graph input"
+    return "is a graph input" if value.is_graph_input() else "is computed at run time"

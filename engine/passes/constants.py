@@ -1,0 +1,177 @@
+"""Typed constant folding: what is the same in every run becomes an initializer.
+
+Covers expressions that only look dynamic: `CastLike(0, x)` needs only the type of x, `Shape(x)` only its known
+dimensions. torch's un-optimised exports compute every convolution bias as `Expand(CastLike(0, x), Shape(w))`.
+"""
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from .context import GraphContext, attribute, is_op, static_shape
+from .shapes import dtype
+
+logger = logging.getLogger(__name__)
+
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+_DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the output's size follows from the data, and never exceeds the input's
+_EXCLUDED = _RANDOM | {"BatchNormalization"}  # the reference mixes batch statistics into opset 9-13's inference form
+_TYPE_INFERENCE_LIMIT = 1024  # elements of a constant that shape inference may look at
+
+
+def apply(context: GraphContext) -> bool:
+    """Replace every node whose outputs are constant by initializers, in one sweep in graph order."""
+    modified = False
+    for node in context.nodes():
+        if node.domain != "" or any(output.is_graph_output() for output in node.outputs):
+            continue
+        arrays = _evaluate(context, node)
+        if arrays is None:
+            continue
+        for output, array in zip(node.outputs, arrays):
+            _become_initializer(context, output, array)
+        context.remove(node)
+        modified = True
+    return modified
+
+
+def _become_initializer(context: GraphContext, output: ir.Value, array: np.ndarray) -> None:
+    if not output.uses():
+        return
+    if output.producer().graph is context.graph:  # its name is free as soon as the node goes
+        name = output.name
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        context.graph.register_initializer(value)
+    else:
+        value = context.constant(array, output.name)
+    output.replace_all_uses_with(value)
+
+
+def _evaluate(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
+    """The node's outputs if they are constant, of known type and reasonable size."""
+    if is_op(node, "Constant"):
+        tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        return None if tensor is None or tensor.dtype == ir.DataType.STRING else [tensor.numpy()]
+    if is_op(node, "Shape", "Size"):
+        return _shape(node)
+    if is_op(node, "CastLike"):
+        return _cast_like(context, node)
+    if is_op(node, "Gather", "Slice"):
+        known = _known_dimensions(context, node)
+        if known is not None:
+            return known
+    if node.op_type in _EXCLUDED or any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+                                        for attr in node.attributes.values()):
+        return None
+    inputs = [context.array(value) for value in node.inputs]
+    if any(array is None and value is not None for array, value in zip(inputs, node.inputs)):
+        return None
+    return _compute(context, node, inputs)
+
+
+def _shape(node: ir.Node) -> list[np.ndarray] | None:
+    shape = node.inputs[0].shape
+    if shape is None:
+        return None
+    dims = shape.dims
+    if is_op(node, "Shape"):
+        dims = dims[attribute(node, "start", 0):attribute(node, "end", len(dims))]
+    if not all(isinstance(dim, int) for dim in dims):
+        return None
+    return [np.array(dims if is_op(node, "Shape") else math.prod(dims), np.int64)]
+
+
+def _cast_like(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
+    array, target = context.array(node.inputs[0]), dtype(node.inputs[1])
+    if array is None or target is None:
+        return None
+    return _compute(context, node, [array, np.zeros(1, target.numpy())])
+
+
+def _known_dimensions(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
+    """Gather or Slice of `Shape(x)` where x has the wanted dimensions known, though not all of them."""
+    producer = node.inputs[0].producer()
+    if not is_op(producer, "Shape") or producer.inputs[0].shape is None:
+        return None
+    dims = producer.inputs[0].shape.dims
+    dims = dims[attribute(producer, "start", 0):attribute(producer, "end", len(dims))]
+    inputs = [context.array(value) for value in node.inputs[1:]]
+    if any(array is None and value is not None for array, value in zip(inputs, node.inputs[1:])):
+        return None
+    places = _compute(context, node, [np.arange(len(dims)), *inputs])
+    if places is None or not all(isinstance(dims[place], int) for place in places[0].flat):
+        return None
+    return [np.array([dims[place] for place in places[0].flat], np.int64).reshape(places[0].shape)]
+
+
+def _compute(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | None]) -> list[np.ndarray] | None:
+    """Run one node on constants; None where its result would be too large, or of a type other than ONNX prescribes."""
+    types = _infer(context, node, inputs)
+    if types is None:
+        return None
+    growth = sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in types if shape is not None)
+    growth -= sum(array.nbytes for array in inputs if array is not None)
+    if growth > context.size_limit:
+        return None
+    if is_op(node, "Expand"):
+        outputs = [np.broadcast_to(inputs[0], types[0][1])]
+    elif is_op(node, "ConstantOfShape"):
+        fill = attribute(node, "value")
+        outputs = [np.broadcast_to(np.float32(0) if fill is None else fill.numpy().reshape(()), types[0][1])]
+    else:
+        outputs = _reference(context, node, inputs)
+    if outputs is None or any(array.dtype != kind or (shape is not None and array.shape != shape)
+                              for array, (kind, shape) in zip(outputs, types)):
+        return None
+    return outputs
+
+
+def _infer(context: GraphContext, node: ir.Node,
+           inputs: list[np.ndarray | None]) -> list[tuple[np.dtype, tuple[int, ...] | None]] | None:
+    """NumPy type and shape of each output of a node on constants, by ONNX's inference; None where that says too little."""
+    opset = context.opset(node)
+    types, data = {}, {}
+    for value, array in zip(node.inputs, inputs):
+        if array is not None:
+            kind = ir.DataType.from_numpy(array.dtype)
+            types[value.name] = onnx.helper.make_tensor_type_proto(int(kind), array.shape)
+            if array.size <= _TYPE_INFERENCE_LIMIT:
+                data[value.name] = ir.to_proto(ir.tensor(array))
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        found = onnx.shape_inference.infer_node_outputs(schema, ir.to_proto(node), types, data,
+                                                        opset_imports=[onnx.helper.make_opsetid("", opset)])
+    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError) as error:
+        logger.debug("not folding %s: %s", node.name, error)
+        return None
+    result = []
+    for output in node.outputs:
+        tensor = found[output.name].tensor_type if output.name in found else None
+        if tensor is None or tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            return None
+        dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+        known = tensor.HasField("shape") and None not in dims
+        if not known and node.op_type not in _DATA_SIZED:
+            return None
+        result.append((ir.DataType(tensor.elem_type).numpy(), tuple(dims) if known else None))
+    return result
+
+
+def _reference(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | None]) -> list[np.ndarray] | None:
+    proto = ir.to_proto(node)
+    feeds = {name: array for name, array in zip(proto.input, inputs) if name}
+    graph = onnx.helper.make_graph([proto], "constant", [onnx.ValueInfoProto(name=name) for name in feeds],
+                                   [onnx.ValueInfoProto(name=name) for name in proto.output])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", context.opset(node))])
+    try:
+        with np.errstate(all="ignore"):
+            return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, feeds)]
+    except Exception as error:  # the reference has gaps, of many exception types; the node then stays as it is
+        logger.debug("not folding %s: %s", node.name, error)
+        return None

@@ -1,0 +1,163 @@
+"""What every pass needs of a graph: constants, single users, replacement that keeps names, and the fold verdicts."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from ..report.fold import FoldItem, FoldReport
+
+
+class Pass(Protocol):
+    """A rewriting rule: changes the context's graph in place and tells whether it did."""
+
+    def __call__(self, context: GraphContext) -> bool: ...
+
+
+class GraphContext:
+    """A model under rewriting.
+
+    Holds for the whole graph, subgraphs included. New constants become initializers of the main graph. A value that
+    replaces another takes over its name, so a name found both in the original and in the rewritten graph means the
+    same tensor in both.
+
+    Args:
+        model: rewritten in place; its initializers must be listed as graph inputs only where they are overridable.
+        size_limit: bytes a constant expression may add to the model when it is replaced by its value.
+    """
+
+    def __init__(self, model: ir.Model, size_limit: int) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.size_limit = size_limit
+        self._names = {value.name for graph in model.graphs() for value in _values(graph) if value.name}
+        self._batchnorms = {node: FoldItem(node_name(node), "kept") for node in self.nodes()
+                            if is_op(node, "BatchNormalization")}
+
+    # Reading
+
+    def nodes(self) -> list[ir.Node]:
+        """All nodes, subgraphs included, as a list that stays valid while nodes are removed (their `graph` is then None)."""
+        return list(ir.traversal.RecursiveGraphIterator(self.graph))
+
+    def opset(self, node: ir.Node) -> int:
+        """The version of the node's operator set."""
+        return node.version or self.model.opset_imports.get(node.domain, 1)
+
+    def array(self, value: ir.Value | None) -> np.ndarray | None:
+        """The value as an array if it is the same in every run, else None; it may be a view of the model's memory: never write to it."""
+        if value is None or value.is_graph_input():  # an initializer that is also an input is only a default
+            return None
+        if value.is_initializer() and value.const_value is not None:
+            return value.const_value.numpy()
+        node = value.producer()
+        if node is not None and is_op(node, "Constant"):
+            tensor = ir.convenience.get_const_tensor(value)
+            return None if tensor is None else tensor.numpy()
+        return None
+
+    def sole_user(self, value: ir.Value) -> ir.Node | None:
+        """The node that reads the value, if it reads it once and nothing else does, graph outputs included."""
+        uses = tuple(value.uses())
+        return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+    # Rewriting
+
+    def unique_name(self, hint: str) -> str:
+        """`hint`, or `hint_2`, `hint_3`, ... if it is taken."""
+        name, count = hint, 1
+        while name in self._names:
+            count += 1
+            name = f"{hint}_{count}"
+        self._names.add(name)
+        return name
+
+    def constant(self, array: np.ndarray, hint: str) -> ir.Value:
+        """A new initializer of the main graph."""
+        name = self.unique_name(hint)
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def set_constant(self, node: ir.Node, index: int, array: np.ndarray, hint: str) -> None:
+        """Make input `index` of a node the given constant; the one it had keeps its name if nothing else reads it."""
+        if len(node.inputs) <= index:
+            node.resize_inputs(index + 1)
+        old = node.inputs[index]
+        if old is not None and old.is_initializer() and self.sole_user(old) is node and not old.is_graph_input():
+            tensor = ir.tensor(array, name=old.name)
+            old.const_value, old.shape, old.type = tensor, tensor.shape, ir.TensorType(tensor.dtype)
+        else:
+            node.replace_input_with(index, self.constant(array, hint))
+
+    def supersede(self, old: ir.Value, new: ir.Value) -> None:
+        """Let `new` stand for `old`: its uses, its place among the graph outputs, its name, type and shape."""
+        new.type = old.type if old.type is not None else new.type
+        new.shape = old.shape if old.shape is not None else new.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        new.name, old.name = old.name, None
+
+    def remove(self, *nodes: ir.Node) -> None:
+        """Remove nodes whose outputs nothing reads any more."""
+        for node in nodes:
+            node.graph.remove(node, safe=True)
+
+    # Verdicts
+
+    def folded(self, batchnorm: ir.Node, into: ir.Node) -> None:
+        """Record that a BatchNormalization has become part of another node's weights."""
+        item = self._batchnorms[batchnorm]
+        item.verdict, item.into, item.reason = "folded", node_name(into), None
+
+    def kept(self, batchnorm: ir.Node, reason: str) -> None:
+        """Record why a BatchNormalization could not be folded (a later rule may still fold it)."""
+        self._batchnorms[batchnorm].reason = reason
+
+    def report(self) -> FoldReport:
+        """The verdicts, each with a reason where the BatchNormalization stayed."""
+        present = {node for node in self.nodes() if is_op(node, "BatchNormalization")}
+        for node, item in self._batchnorms.items():
+            if node in present and item.reason is None:
+                item.reason = _no_rule(node)
+            elif node not in present and item.verdict == "kept":
+                item.verdict, item.reason = "folded", "nothing reads its output"
+        return FoldReport(list(self._batchnorms.values()), remaining=len(present))
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether the node is one of these operators of the ONNX domain."""
+    return node is not None and node.domain == "" and node.op_type in op_types
+
+
+def node_name(node: ir.Node) -> str:
+    """The node's name, or that of its first output, which every graph has."""
+    return node.name or node.outputs[0].name or node.op_type
+
+
+def attribute(node: ir.Node, name: str, default=None):
+    """An attribute's value, or the default where it is absent."""
+    attr = node.attributes.get(name)
+    return default if attr is None else attr.value
+
+
+def static_shape(value: ir.Value) -> tuple[int, ...] | None:
+    """The value's shape if every dimension is a known number."""
+    return value.shape.numpy() if value.shape is not None and value.shape.is_static() else None
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _no_rule(batchnorm: ir.Node) -> str:
+    source = batchnorm.inputs[0]
+    producer = source.producer() if source is not None else None
+    if producer is None:
+        return f"it normalises the graph input '{source.name}'"
+    return f"it follows {producer.op_type} '{node_name(producer)}', not a convolution or matrix product"

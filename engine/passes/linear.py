@@ -1,0 +1,159 @@
+"""The operators that are linear in constant weights, and how each takes a per-channel affine map of its output into them."""
+from __future__ import annotations
+
+from typing import Protocol
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from .affine import Affine, Channels, not_constant
+from .context import GraphContext, attribute, is_op, node_name
+
+
+class Linear(Protocol):
+    """A node with constant weights.
+
+    `absorb` changes the weights so that the node computes the affine map of its former output. It returns the value
+    that holds the result, or the reason why it refused and changed nothing.
+    """
+
+    node: ir.Node
+    channels: Channels
+
+    def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str: ...
+
+
+def read(context: GraphContext, node: ir.Node) -> Linear | str | None:
+    """The node as a linear layer; a reason if it is one whose weights are not constant; None if it is another operator."""
+    if is_op(node, "Conv", "ConvTranspose"):
+        return _constant(context, node, (1, 2)) or Convolution(context, node)
+    if is_op(node, "Gemm"):
+        return _constant(context, node, (1, 2)) or Gemm(context, node)
+    if is_op(node, "MatMul"):
+        index = 1 if context.array(node.inputs[1]) is not None else 0
+        return _constant(context, node, (index,)) or MatMul.read(context, node, index)
+    return None
+
+
+def _constant(context: GraphContext, node: ir.Node, indices: tuple[int, ...]) -> str | None:
+    for index in indices:
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is None:
+            continue
+        array = context.array(value)
+        if array is None:
+            return f"input '{value.name}' of {node.op_type} '{node_name(node)}' {not_constant(value)}"
+        if array.dtype.kind in "iub":
+            return f"the weights of {node.op_type} '{node_name(node)}' are integers"
+    return None
+
+
+class Convolution:
+    """Conv, weight [M, C/g, k...], or ConvTranspose, weight [C, M/g, k...], of any rank and number of groups g."""
+
+    def __init__(self, context: GraphContext, node: ir.Node) -> None:
+        self.node = node
+        self.weight = context.array(node.inputs[1])
+        self.bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
+        self.groups = attribute(node, "group", 1) if is_op(node, "ConvTranspose") else 0
+        count = self.weight.shape[1] * self.groups if self.groups else self.weight.shape[0]
+        rank = self.weight.ndim
+        self.channels = Channels(count, from_end=rank - 1, rank=rank, least_rank=rank)
+
+    def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
+        shape, spatial = self.weight.shape, (1,) * (self.weight.ndim - 2)
+        if self.groups:  # channel m of group i is row m of the group's block of input channels
+            blocks = self.weight.reshape(self.groups, -1, *shape[1:])
+            scaled = _product(blocks, affine.scale.reshape(self.groups, 1, -1, *spatial)).reshape(shape)
+        else:
+            scaled = _product(self.weight, affine.scale.reshape(-1, 1, *spatial))
+        bias = affine.shift if self.bias is None else affine.scale * self.bias.astype(np.float64) + affine.shift
+        weight, bias = _rounded(scaled, self.weight.dtype), _rounded(bias, self.weight.dtype)
+        if weight is None or bias is None:
+            return _overflow(self.node)
+        hint = self.node.inputs[1].name
+        context.set_constant(self.node, 1, weight, f"{hint}_folded")
+        context.set_constant(self.node, 2, bias, f"{hint}_bias")
+        return self.node.outputs[0]
+
+
+class Gemm:
+    """alpha * A' * B' + beta * C with constant B, and C where there is one."""
+
+    def __init__(self, context: GraphContext, node: ir.Node) -> None:
+        self.node = node
+        self.weight = context.array(node.inputs[1])
+        self.bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
+        self.transposed = bool(attribute(node, "transB", 0))
+        count = self.weight.shape[0 if self.transposed else 1]
+        self.channels = Channels(count, from_end=1, rank=2, least_rank=2)
+
+    def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
+        scaled = _product(self.weight, affine.scale[:, None] if self.transposed else affine.scale)
+        bias = affine.shift
+        if self.bias is not None:
+            bias = attribute(self.node, "beta", 1.0) * affine.scale * self.bias.astype(np.float64) + affine.shift
+        weight, bias = _rounded(scaled, self.weight.dtype), _rounded(bias, self.weight.dtype)
+        if weight is None or bias is None:
+            return _overflow(self.node)
+        hint = self.node.inputs[1].name
+        context.set_constant(self.node, 1, weight, f"{hint}_folded")
+        context.set_constant(self.node, 2, bias, f"{hint}_bias")
+        self.node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+        if context.opset(self.node) < 7:
+            self.node.attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
+        return self.node.outputs[0]
+
+
+class MatMul:
+    """A product with constant weights, A @ W or W @ A. It has no bias: a shift becomes an Add after it."""
+
+    def __init__(self, node: ir.Node, index: int, weight: np.ndarray) -> None:
+        self.node, self.index, self.weight = node, index, weight
+        self.axis = weight.ndim - 1 if index == 1 else weight.ndim - 2
+        shape = node.outputs[0].shape
+        self.channels = Channels(weight.shape[self.axis], from_end=1 if index == 1 else 2,
+                                 rank=None if shape is None else len(shape), least_rank=weight.ndim)
+
+    @classmethod
+    def read(cls, context: GraphContext, node: ir.Node, index: int) -> MatMul | None:
+        weight = context.array(node.inputs[index])
+        return cls(node, index, weight) if weight.ndim >= 2 else None
+
+    def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
+        column = (-1,) + (1,) * (self.channels.from_end - 1)
+        scaled = _rounded(_product(self.weight, affine.scale.reshape(column)), self.weight.dtype)
+        shift = _rounded(affine.shift, self.weight.dtype)
+        if scaled is None or shift is None:
+            return _overflow(self.node)
+        name, result = self.node.inputs[self.index].name, self.node.outputs[0]
+        context.set_constant(self.node, self.index, scaled, f"{name}_folded")
+        if not shift.any():
+            return result
+        result.name = context.unique_name(f"{result.name}_folded")  # it is no longer the original's tensor
+        add = ir.node("Add", [result, context.constant(shift.reshape(column), f"{name}_bias")])
+        if context.opset(self.node) < 7:
+            add.attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
+        self.node.append(add)
+        return add.outputs[0]
+
+
+def _product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.multiply(weight, scale, dtype=np.float64)
+
+
+def _rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+    """The array in its final type, or None if finite results could become infinite with it.
+
+    Weights beyond the square root of the type's range could overflow in a sum whose scaled total is still finite;
+    in float16, whose range is small and whose sums run in float32, only the weights themselves must be finite.
+    """
+    info = ml_dtypes.finfo(dtype)
+    limit = float(info.max) if info.bits == 16 and info.maxexp <= 16 else 2.0 ** (info.maxexp // 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype) if array.size == 0 or np.abs(array).max() < limit else None
+
+
+def _overflow(node: ir.Node) -> str:
+    return f"the weights of {node.op_type} '{node_name(node)}' would overflow or are not finite"

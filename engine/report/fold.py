@@ -1,0 +1,50 @@
+"""What became of every BatchNormalization of a model."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+Verdict = Literal["folded", "fused", "kept"]
+
+
+@dataclass
+class FoldItem:
+    """One BatchNormalization: its node name, where it went (`into`: a node name) or why it stayed (`reason`)."""
+
+    name: str
+    verdict: Verdict
+    into: str | None = None
+    reason: str | None = None
+
+
+@dataclass
+class FoldReport:
+    """The verdict on every BatchNormalization found, in graph order.
+
+    `remaining` counts the BatchNormalization nodes left in the resulting graph: kept ones, and fused ones, which are
+    still nodes of their own in ONNX and disappear only in a session's plan.
+    """
+
+    items: list[FoldItem] = field(default_factory=list)
+    remaining: int = 0
+
+    @property
+    def batchnorms(self) -> int:
+        return len(self.items)
+
+    @property
+    def folded(self) -> int:
+        return self._count("folded")
+
+    @property
+    def fused(self) -> int:
+        return self._count("fused")
+
+    def _count(self, verdict: Verdict) -> int:
+        return sum(item.verdict == verdict for item in self.items)
+
+    def to_dict(self) -> dict[str, int | Sequence[dict[str, str | None]]]:
+        """The JSON form: `batchnorms`, `folded`, `fused`, `remaining`, `items`."""
+        return {"batchnorms": self.batchnorms, "folded": self.folded, "fused": self.fused, "remaining": self.remaining,
+                "items": [asdict(item) for item in self.items]}
