@@ -1,13 +1,14 @@
 """LeNet with BatchNorm, trained on scikit-learn's digits by train_lenet.py: fold, classify, verify, time."""
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import infold
+from infold.errors import MissingDependencyError
+from infold.report.bench import bench
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,12 +28,12 @@ def run(console: Console, short: bool = False) -> dict:
 
     Without onnxruntime there is nothing to time infold against, and `ms` is left out.
     """
-    from infold.demo import _show
+    from infold.demo import tables
 
     console.rule("LeNet with BatchNorm, trained on scikit-learn's digits")
     images, labels = test_set()
     _, report = infold.fold(infold.load(MODEL))
-    _show.fold_report(console, MODEL.name, report)
+    tables.fold_report(console, MODEL.name, report)
 
     session = infold.InferenceSession(MODEL, infold.SessionOptions(intra_op_num_threads=1))
     logits, = session.run(None, {"image": images})
@@ -48,17 +49,16 @@ def run(console: Console, short: bool = False) -> dict:
               "batchnorms": report.batchnorms, "folded": report.folded, "remaining": report.remaining,
               "outputs": verdict.to_dict()["outputs"]}
     try:
-        import onnxruntime
-    except ImportError:
+        result["ms"] = {f"batch {batch}": _milliseconds(batch, short) for batch in (1, 64)}
+    except MissingDependencyError:
         console.print("onnxruntime is not installed: nothing to time beside infold")
-        return result
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    peer = onnxruntime.InferenceSession(str(MODEL), options, providers=["CPUExecutionProvider"])
-    result["ms"] = {}
-    for batch in (1, 64):
-        feeds = {"image": images[:batch]}
-        calls = {"infold": partial(session.run, None, feeds), "onnxruntime": partial(peer.run, None, feeds)}
-        result["ms"][f"batch {batch}"] = _show.interleaved(calls, 30 if short else 300)
-    _show.times(console, "one thread, median, taking turns", result["ms"])
+    else:
+        tables.times(console, "one thread, median, taking turns", result["ms"])
     return result
+
+
+def _milliseconds(batch: int, short: bool) -> dict[str, float]:
+    """The median of each engine on one thread."""
+    rounds, seconds = (3, 0.05) if short else (10, 0.2)
+    report = bench(MODEL, threads=1, batch=batch, rounds=rounds, seconds=seconds, engines=["onnxruntime"], accuracy=False)
+    return {name: timing.median_ms for name, timing in report.engines.items()}

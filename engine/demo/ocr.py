@@ -16,6 +16,7 @@ import numpy as np
 
 import infold
 from infold.errors import MissingDependencyError
+from infold.report.machine import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,7 @@ class Reader:
         """The lines found, [{text, score, box: 4 corners}], and the milliseconds of each stage's model and of all."""
         for session in self.sessions.values():
             session.seconds = 0.0
+        time.sleep(0.25)                        # the threads of whoever had the turn before spin on for a while
         start = time.perf_counter()
         found, _ = self.pipeline(str(picture))
         whole = time.perf_counter() - start
@@ -102,10 +104,10 @@ def run(console: Console, short: bool = False) -> dict:
 
     If the packages are missing: one line to the console, and {"skipped": why}.
     """
-    from infold.demo import _show
+    from infold.demo import tables
 
     console.rule(f"PP-OCRv4 reads {PICTURE.name}")
-    threads = _show.threads()
+    threads = cpu_count()
     try:
         import onnxruntime
         options = onnxruntime.SessionOptions()
@@ -122,7 +124,7 @@ def run(console: Console, short: bool = False) -> dict:
     for stage, path in models().items():
         _, report = infold.fold(infold.load(path))
         folds[stage] = report.to_dict()
-        _show.fold_report(console, f"{stage}, {path.name}", report)
+        tables.fold_report(console, f"{stage}, {path.name}", report)
 
     rounds = 3 if short else 15
     times: dict[str, dict[str, list[float]]] = {}
@@ -144,5 +146,5 @@ def run(console: Console, short: bool = False) -> dict:
                       f"{apart['score']:.1e}, corners by {apart['box']:.0f} pixels: {'ok' if ok else 'NOT OK'}")
     else:
         console.print(f"NOT OK: onnxruntime reads {[line['text'] for line in expected]}", markup=False)
-    _show.times(console, f"{threads} threads, median of {rounds}, taking turns", ms)
+    tables.times(console, f"{threads} threads, median of {rounds}, taking turns", ms)
     return {"ok": ok, "lines": lines, "difference": apart, "folds": folds, "ms": ms}

@@ -1,10 +1,6 @@
-"""What both halves of the demo share: tables, interleaved timing, and the thread count given to every engine."""
+"""The two tables that both halves of the demo print."""
 from __future__ import annotations
 
-import os
-import statistics
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -14,11 +10,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from infold.report.fold import FoldReport
-
-
-def threads() -> int:
-    """The CPUs this process may use: infold and onnxruntime both get as many threads."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fold_report(console: Console, model: str, report: FoldReport) -> None:
@@ -39,16 +30,3 @@ def times(console: Console, how: str, rows: dict[str, dict[str, float]]) -> None
         table.add_row(name, f"{ms['infold']:.3f} ms", f"{ms['onnxruntime']:.3f} ms",
                       f"{ms['onnxruntime'] / ms['infold']:.2f}")
     console.print(table)
-
-
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each call; they take turns, so what disturbs the machine disturbs all of them alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()                                                                      # plans, packs, warms the caches
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
