@@ -60,5 +60,6 @@ def run(console: Console, short: bool = False) -> dict:
 def _milliseconds(batch: int, short: bool) -> dict[str, float]:
     """The median of each engine on one thread."""
     rounds, seconds = (3, 0.05) if short else (10, 0.2)
-    report = bench(MODEL, threads=1, batch=batch, rounds=rounds, seconds=seconds, engines=["onnxruntime"], accuracy=False)
+    report = bench(MODEL, threads=1, batch=batch, rounds=rounds, seconds=seconds, accuracy=False,
+                   engines=["onnxruntime"])
     return {name: timing.median_ms for name, timing in report.engines.items()}
