@@ -5,7 +5,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from ..report.fold import FoldReport
-from . import backward, cleanup, constants, identity, pad, sequences, shapes
+from . import activations, backward, cleanup, constants, identity, pad, sequences, shapes
 from .context import GraphContext, Pass, is_op
 
 _FOLD_SIZE_LIMIT = 64 << 20  # of a file that somebody stores
@@ -24,18 +24,19 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
         BatchNormalization. Tensors that keep their name keep their meaning.
     """
     context = GraphContext(_normalised(model), _FOLD_SIZE_LIMIT)
-    _rewrite(context, _RULES)
+    _rewrite(context, _SIMPLIFY + _FOLD)
     return context.model, context.report()
 
 
 def prepare(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     """`fold` for infold's own session: activations spelled out in several nodes also become one function call each."""
     context = GraphContext(_normalised(model), _PREPARE_SIZE_LIMIT)
-    _rewrite(context, _RULES)
+    _rewrite(context, _SIMPLIFY + (activations.apply,) + _FOLD)
     return context.model, context.report()
 
 
-_RULES: tuple[Pass, ...] = (constants.apply, identity.apply, sequences.apply, pad.apply, backward.apply, cleanup.apply)
+_SIMPLIFY: tuple[Pass, ...] = (constants.apply, identity.apply, sequences.apply)
+_FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, cleanup.apply)
 
 
 def _normalised(model: ir.Model) -> ir.Model:

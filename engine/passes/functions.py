@@ -1,0 +1,76 @@
+"""Matched subgraphs as model-local functions: one node for the planner, still the original nodes for any other runtime."""
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .context import GraphContext, is_op
+from .shapes import dtype
+
+DOMAIN = "infold"
+_LEAST_IR_VERSION = 8  # the first with model-local functions
+
+
+def outline(context: GraphContext, name: str, x: ir.Value, nodes: list[ir.Node], attributes: dict[str, float]) -> bool:
+    """Replace `nodes`, which compute one value from `x` and constants, by a call of the function `infold::name`.
+
+    The first use of a name defines the function: by its nodes, or, where the call has attributes, by the ONNX operator
+    of that name with these attributes. Returns False, and changes nothing, where the function is defined for another
+    data type.
+
+    Args:
+        nodes: in graph order; the last one computes the result, and only it is read from outside.
+    """
+    function = context.model.functions.get((DOMAIN, name, ""))
+    if function is None:
+        function = _wrapper(context, name, attributes) if attributes else _body(context, name, x, nodes)
+        context.model.functions[function.identifier()] = function
+        context.model.opset_imports[DOMAIN] = 1
+        context.model.ir_version = max(context.model.ir_version, _LEAST_IR_VERSION)
+    elif _constants_type(function) not in (None, dtype(x)):
+        return False
+    last = nodes[-1]
+    call = ir.node(name, [x], attributes or None, domain=DOMAIN, name=last.name)
+    last.append(call)
+    context.supersede(last.outputs[0], call.outputs[0])
+    context.remove(*reversed(nodes))
+    return True
+
+
+def _body(context: GraphContext, name: str, x: ir.Value, nodes: list[ir.Node]) -> ir.Function:
+    parameter = ir.Value(name="x")
+    values, copies = {x: parameter}, []
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and value not in values:
+                constant = ir.node("Constant", [], {"value": ir.tensor(context.array(value), name=value.name)})
+                constant.outputs[0].name = value.name
+                values[value] = constant.outputs[0]
+                copies.append(constant)
+        copy = ir.Node(node.domain, node.op_type, [value and values[value] for value in node.inputs],
+                       node.attributes.values(), name=node.name)
+        for old, new in zip(node.outputs, copy.outputs):
+            new.name, values[old] = old.name, new
+        copies.append(copy)
+    return _function(context, name, parameter, copies, ())
+
+
+def _wrapper(context: GraphContext, name: str, attributes: dict[str, float]) -> ir.Function:
+    parameter = ir.Value(name="x")
+    references = [ir.RefAttr(key, key, ir.AttributeType.FLOAT) for key in attributes]
+    node = ir.Node("", name, [parameter], references, name=name)
+    node.outputs[0].name = "y"
+    formal = [ir.Attr(key, ir.AttributeType.UNDEFINED, None) for key in attributes]
+    return _function(context, name, parameter, [node], formal)
+
+
+def _function(context: GraphContext, name: str, parameter: ir.Value, nodes: list[ir.Node], formal) -> ir.Function:
+    graph = ir.Graph([parameter], [nodes[-1].outputs[0]], nodes=nodes,
+                     opset_imports={"": context.model.opset_imports[""]})
+    return ir.Function(DOMAIN, name, graph=graph, attributes=formal)
+
+
+def _constants_type(function: ir.Function) -> ir.DataType | None:
+    for node in function:
+        if is_op(node, "Constant"):
+            return ir.convenience.get_const_tensor(node.outputs[0]).dtype
+    return None
