@@ -1,0 +1,66 @@
+# Every target makes what it needs in the checkout: a virtual environment in .venv, an editable build of infold, exported models in
+# build/zoo. Stamp files keep the second time quick. PYTHON picks the interpreter (3.11 or newer), CC the compiler.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
+ZOO    := build/zoo
+NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
+
+.PHONY: demo test bench zoo lint cross clean
+
+demo: $(VENV)/.infold $(VENV)/.demo
+	$(BIN)/infold demo $(if $(SHORT),--short)
+
+test: $(VENV)/.infold $(VENV)/.test
+	$(BIN)/python tests/run.py $(PYTEST)
+
+zoo: $(VENV)/.infold $(VENV)/.test
+	$(BIN)/python bench/zoo.py $(ZOO)
+
+bench: zoo $(VENV)/.bench
+	$(BIN)/python bench/models.py --zoo $(ZOO) --output build/bench
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+
+# Compiles src_c for aarch64 (Debian: gcc-aarch64-linux-gnu); nothing is linked or run.
+cross: $(VENV)/.needs
+	CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar $(BIN)/python setup.py -q build_clib
+
+clean:
+	rm -rf build dist infold.egg-info $(VENV) engine/_native.*.so
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What pyproject.toml's [build-system] asks for: without build isolation the headers stay in place and objects are reused.
+$(VENV)/.needs: pyproject.toml | $(BIN)/python
+	$(PIP) $$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'])")
+	touch $@
+
+$(VENV)/.infold: $(NATIVE) $(VENV)/.needs
+	$(PIP) --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.demo: engine/demo/requirements.txt engine/demo/requirements-nodeps.txt | $(VENV)/.infold
+	$(PIP) -r engine/demo/requirements.txt
+	$(PIP) --no-deps -r engine/demo/requirements-nodeps.txt
+	touch $@
+
+# torch first: what depends on it would choose another build of it.
+$(VENV)/.test: pyproject.toml bench/requirements.txt bench/requirements-nodeps.txt $(VENV)/.demo | $(VENV)/.infold
+	$(PIP) $$(grep '^torch==' bench/requirements.txt)
+	$(PIP) -r bench/requirements.txt
+	$(PIP) --no-deps -r bench/requirements-nodeps.txt
+	$(PIP) --no-build-isolation -e '.[test]'
+	touch $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.infold
+	$(PIP) --no-build-isolation -e '.[bench]'
+	touch $@
+
+$(VENV)/.lint: | $(BIN)/python
+	$(PIP) ruff
+	touch $@

@@ -1,0 +1,1 @@
+"""Reports: what folding did, whether results are right, how long they take."""
