@@ -2,7 +2,7 @@
 
     HardSwish    x * clip(x + 3, 0, 6) / 6   or   x * HardSigmoid(x; 1/6, 1/2)
     HardSigmoid  clip(x + 3, 0, 6) / 6
-    Silu         x * sigmoid(x)
+    Silu         x * sigmoid(x), where Paddle multiplies the argument by 1
     Mish         x * tanh(softplus(x))
     Gelu         x / 2 * (1 + erf(x / sqrt 2))
     GeluTanh     x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
@@ -85,7 +85,7 @@ class _Matcher:
     def _gate(self, scale: float, x: ir.Value, gate: ir.Value) -> str | None:
         """Which activation `scale * x * gate` is."""
         if _close(scale, 1):
-            if self._operand(gate, "Sigmoid") is x:
+            if self._is_scaled(self._operand(gate, "Sigmoid"), 1.0, x):
                 return "Silu"
             if self._operand(self._operand(gate, "Tanh"), "Softplus") is x:
                 return "Mish"

@@ -1,1 +1,1 @@
-"""Reports: what folding did, whether results are right, how long they take."""
+"""Reports: what folding did, how results compare, how fast they come."""
