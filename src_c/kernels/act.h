@@ -37,7 +37,7 @@ static void act_run(infold_act act, int64_t n, const float *src, float *dst, con
     case INFOLD_HARD_SIGMOID: ACT_LOOP(v_min(one, v_max(zero, v_fma(x, a, b))));
     case INFOLD_HARD_SWISH: ACT_LOOP(x *v_min(one, v_max(zero, v_fma(x, v_set1(1.0f / 6.0f), half))));
     case INFOLD_SILU: ACT_LOOP(x *v_sigmoid(a *x));
-    case INFOLD_GELU: ACT_LOOP(half *x *(one + v_erf(x * v_set1(0.70710678118654752f))));
+    case INFOLD_GELU: ACT_LOOP(v_gelu(x));
     case INFOLD_GELU_TANH:
         ACT_LOOP(half *x *(one + v_tanh(v_set1(0.79788456080286536f) * v_fma(v_set1(0.044715f) * x * x, x, x))));
     case INFOLD_TANH: ACT_LOOP(v_tanh(x));
@@ -46,7 +46,7 @@ static void act_run(infold_act act, int64_t n, const float *src, float *dst, con
     case INFOLD_CELU: ACT_LOOP(v_sel(v_lt(x, zero), a * v_expm1(x / a), x));
     case INFOLD_SOFTPLUS: ACT_LOOP(v_softplus(x));
     case INFOLD_SOFTSIGN: ACT_LOOP(x / (one + v_abs(x)));
-    case INFOLD_MISH: ACT_LOOP(x *v_tanh(v_softplus(x)));
+    case INFOLD_MISH: ACT_LOOP(v_mish(x));
     case INFOLD_THRESHOLDED_RELU: ACT_LOOP(v_sel(v_le(x, a), zero, x));
     case INFOLD_EXP: ACT_LOOP(v_exp(x));
     case INFOLD_LOG: ACT_LOOP(v_log(x));

@@ -1,5 +1,5 @@
-/* Vector elementary functions, a few ulp each. exp and log follow the Cephes argument reduction (S. Moshier, 1989); tanh and erf
- * use exp and rational approximations with their limits handled by clamping. NaN goes through every one of them. */
+/* Vector elementary functions, at most 3 ulp each over the whole range, denormals included (tests/native/test_unary.py). exp, log and
+ * tanh follow Cephes (S. Moshier, 1989). NaN goes through every one of them. */
 
 static inline vf v_exp(vf x) {
     /* 2^n by exponent arithmetic in two halves, so that results down to denormals and up to FLT_MAX come out right */
@@ -49,7 +49,11 @@ static inline vf v_log(vf x) {
     return v_sel(v_eq(x, x), y, x);
 }
 
-static inline vf v_sigmoid(vf x) { return v_set1(1.0f) / (v_set1(1.0f) + v_exp(-x)); }
+/* exp of -|x| only, so that neither end overflows: 1/(1 + e) above zero, e/(1 + e) below. */
+static inline vf v_sigmoid(vf x) {
+    const vf one = v_set1(1.0f), e = v_exp(-v_abs(x));
+    return v_sel(v_lt(x, v_set1(0.0f)), e, one) / (one + e);
+}
 
 static inline vf v_tanh(vf x) {
     /* near zero a polynomial (Cephes tanhf) keeps relative accuracy; elsewhere 1 - 2/(e^2|x| + 1) */
@@ -65,22 +69,38 @@ static inline vf v_tanh(vf x) {
     return v_sel(v_lt(a, v_set1(0.625f)), small, signed_big);
 }
 
+/* erf in two pieces (coefficients after N. Juffa, 2018): an odd polynomial near zero, and erfc(t) = exp(q(t)) from 0.93 on, which
+ * keeps its relative accuracy far into the tail. */
+#define ERF_SPLIT 0.927734375f
+static inline vf v_erf_near(vf x) {
+    const vf z = x * x;
+    vf p = v_set1(-5.96761703e-4f);
+    p = v_fma(p, z, v_set1(4.99119423e-3f));
+    p = v_fma(p, z, v_set1(-2.67681349e-2f));
+    p = v_fma(p, z, v_set1(1.12819925e-1f));
+    p = v_fma(p, z, v_set1(-3.76125336e-1f));
+    p = v_fma(p, z, v_set1(1.28379166e-1f));
+    return v_fma(p, x, x);
+}
+static inline vf v_erfc_far(vf t) {
+    const vf z = t * t;
+    vf p = v_fma(v_set1(-1.72853470e-5f), t, v_set1(3.83197126e-4f));
+    p = v_fma(p, z, v_fma(v_set1(-3.88396438e-3f), t, v_set1(2.42546219e-2f)));
+    p = v_fma(p, t, v_set1(-1.06777877e-1f));
+    p = v_fma(p, t, v_set1(-6.34846687e-1f));
+    p = v_fma(p, t, v_set1(-1.28717512e-1f));
+    return v_exp(v_fma(p, t, -t));
+}
 static inline vf v_erf(vf x) {
-    /* Rational minimax on [-4, 4] (as in Eigen's generic float erf), exact +-1 beyond in float32 */
-    const vf c = v_max(v_set1(-4.0f), v_min(v_set1(4.0f), x)), z = c * c;
-    vf p = v_set1(-2.72614225801306e-10f);
-    p = v_fma(p, z, v_set1(2.77068142495902e-08f));
-    p = v_fma(p, z, v_set1(-2.10102402082508e-06f));
-    p = v_fma(p, z, v_set1(-5.69250639462346e-05f));
-    p = v_fma(p, z, v_set1(-7.34990630326855e-04f));
-    p = v_fma(p, z, v_set1(-2.95459980854025e-03f));
-    p = v_fma(p, z, v_set1(-1.60960333262415e-02f));
-    vf q = v_set1(-1.45660718464996e-05f);
-    q = v_fma(q, z, v_set1(-2.13374055278905e-04f));
-    q = v_fma(q, z, v_set1(-1.68282697438203e-03f));
-    q = v_fma(q, z, v_set1(-7.37332916720468e-03f));
-    q = v_fma(q, z, v_set1(-1.42647390514189e-02f));
-    return p * c / q;
+    const vf t = v_abs(x), far = v_set1(1.0f) - v_erfc_far(t);
+    return v_sel(v_lt(t, v_set1(ERF_SPLIT)), v_erf_near(x), v_sel(v_lt(x, v_set1(0.0f)), -far, far));
+}
+
+/* x times the normal distribution function. Below zero 1 + erf would cancel: the tail is used as it is. */
+static inline vf v_gelu(vf x) {
+    const vf one = v_set1(1.0f), h = v_set1(0.5f) * x, t = x * v_set1(0.70710678118654752f), far = v_erfc_far(v_abs(t));
+    const vf twice = v_sel(v_lt(t, v_set1(0.0f)), far, v_set1(2.0f) - far);
+    return h * v_sel(v_lt(v_abs(t), v_set1(ERF_SPLIT)), one + v_erf_near(t), twice);
 }
 
 /* Softplus without overflow: max(x, 0) + log(1 + exp(-|x|)). log1p(u) = log(w) * u / (w - 1), w = 1 + u (Goldberg 1991). */
@@ -95,4 +115,10 @@ static inline vf v_expm1(vf x) {
     const vf w = v_exp(x), d = w - v_set1(1.0f);
     const vf near = v_sel(v_eq(d, v_set1(0.0f)), x, d * x / v_log(w));
     return v_sel(v_lt(v_abs(x), v_set1(1.0f)), near, d);
+}
+
+/* tanh(log(1 + e)) = e(e + 2) / (e(e + 2) + 2), e = exp(x); 1 in float32 from x = 10 on. */
+static inline vf v_mish(vf x) {
+    const vf two = v_set1(2.0f), e = v_exp(v_min(v_set1(20.0f), x)), n = e * (e + two);
+    return x * (n / (n + two));
 }
