@@ -1,9 +1,10 @@
 """Build of the native part; all metadata is in pyproject.toml.
 
-`infold._native` is one Cython extension linked with static libraries: `infold_core` (dispatch and drivers, baseline flags and
-OpenMP) and one library for each ISA file, the only objects compiled with that ISA's flags. CC, CFLAGS and LDFLAGS are honoured; the
-target machine is asked of the compiler, so a cross compiler picks its own ISA files.
+`infold._native` is one Cython extension linked with static libraries: `infold_core` (dispatch and drivers, baseline flags
+and OpenMP) and one library for each ISA file, the only objects compiled with that ISA's flags. CC, CFLAGS and LDFLAGS are
+honoured; the target machine is asked of the compiler, so a cross compiler picks its own ISA files.
 """
+
 from __future__ import annotations
 
 import fcntl
@@ -70,7 +71,9 @@ class BuildLibraries(build_clib):
             for name, info in libraries:
                 archive = self.compiler.library_filename(name, output_dir=self.build_clib)
                 objects = [self._object(source) for source in info["sources"]]
-                if os.path.exists(archive) and os.path.getmtime(archive) < max(map(os.path.getmtime, [*objects, "setup.py"])):
+                if os.path.exists(archive) and os.path.getmtime(archive) < max(
+                    map(os.path.getmtime, [*objects, "setup.py"])
+                ):
                     os.remove(archive)  # `ar` would keep the members whose sources are gone
                 self.compiler.create_static_lib(objects, name, output_dir=self.build_clib)
 
@@ -80,10 +83,16 @@ class BuildLibraries(build_clib):
     def _stale(self, source: str, info: dict) -> bool:
         built = self._object(source)
         inputs = [source, *info["obj_deps"][""]]
-        return bool(self.force) or not os.path.exists(built) or os.path.getmtime(built) < max(map(os.path.getmtime, inputs))
+        return (
+            bool(self.force)
+            or not os.path.exists(built)
+            or os.path.getmtime(built) < max(map(os.path.getmtime, inputs))
+        )
 
     def _compile(self, source: str, info: dict) -> None:
-        self.compiler.compile([source], output_dir=self.build_temp, include_dirs=["src_c"], extra_postargs=info["cflags"])
+        self.compiler.compile(
+            [source], output_dir=self.build_temp, include_dirs=["src_c"], extra_postargs=info["cflags"]
+        )
 
 
 def libraries() -> list[tuple[str, dict]]:
@@ -109,7 +118,9 @@ native = Extension(
 )
 
 [native] = cythonize([native], build_dir="build", language_level=3)
-native.depends = sorted(glob("src_c/**/*.[ch]", recursive=True))  # set after cythonize, which would copy them into build/
+native.depends = sorted(
+    glob("src_c/**/*.[ch]", recursive=True)
+)  # set after cythonize, which would copy them into build/
 
 packages = ["infold", *(f"infold.{name}" for name in find_packages("engine"))]
 packages += ["infold.importers", *(f"infold.importers.{name}" for name in find_packages("importers"))]

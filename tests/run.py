@@ -1,7 +1,8 @@
-"""The whole suite: what depends on the instruction set once for each one this CPU has, then everything with the best one.
+"""The whole suite: what depends on the instruction set once for each one this CPU has, then everything with the best.
 
-Each part is a process of its own, for `INFOLD_ISA` is read once. Arguments go to pytest. Exits non-zero if any part failed.
+Each part is a process of its own with its `INFOLD_ISA`. Arguments go to pytest. Exits non-zero if any part failed.
 """
+
 from __future__ import annotations
 
 import os
@@ -12,7 +13,13 @@ from pathlib import Path
 from infold import _native
 
 ROOT = Path(__file__).parent.parent
-PER_ISA = ("native", "ops", "plan", "runtime", "models")  # folders under tests/ whose results depend on the instruction set
+PER_ISA = (
+    "native",
+    "ops",
+    "plan",
+    "runtime",
+    "models",
+)  # folders under tests/ whose results depend on the instruction set
 
 
 def pytest(folders: list[Path], isa: str | None) -> int:
@@ -20,7 +27,9 @@ def pytest(folders: list[Path], isa: str | None) -> int:
     if isa is not None:
         environment["INFOLD_ISA"] = isa
     print(f"== {isa or 'everything, ' + _native.isa_names()[0]} ==", flush=True)
-    return subprocess.call([sys.executable, "-m", "pytest", "-q", *sys.argv[1:], *map(str, folders)], cwd=ROOT, env=environment)
+    return subprocess.call(
+        [sys.executable, "-m", "pytest", "-q", *sys.argv[1:], *map(str, folders)], cwd=ROOT, env=environment
+    )
 
 
 def main() -> int:

@@ -1,4 +1,5 @@
-"""The command line: one command per file, assembled here; `main` turns every foreseen failure into one line and an exit code."""
+"""The command line: one command per file, assembled here."""
+
 from __future__ import annotations
 
 import sys
@@ -8,7 +9,9 @@ import typer
 
 from infold.cli import bench, convert, demo, fold, info, profile, run, verify
 
-CommandLineError = typer.BadParameter.__mro__[2]  # the root of typer's usage errors, which it does not export under a stable name
+CommandLineError = typer.BadParameter.__mro__[
+    2
+]  # the root of typer's usage errors, which it does not export under a stable name
 
 app = typer.Typer(
     name="infold",

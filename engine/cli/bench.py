@@ -1,4 +1,5 @@
 """`infold bench`: time infold beside every installed peer."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
 def bench(
     model: common.Model,
     threads: Annotated[int, typer.Option("--threads", "-t", min=1, help="Threads for each engine.")] = 1,
-    batch: Annotated[int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
+    ] = None,
     shapes: common.Shapes = None,
     engines: Annotated[
         list[str] | None,
-        typer.Option("--engine", "-e", help="An engine to compare with; may be repeated.", show_default="all installed"),
+        typer.Option(
+            "--engine", "-e", help="An engine to compare with; may be repeated.", show_default="all installed"
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; every engine has one turn in each.")] = 10,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time for each turn.")] = 0.3,
@@ -36,8 +41,16 @@ def bench(
 
     with common.progress(f"Timing {model}") as advance:
         report = measuring.bench(
-            model, threads=threads, batch=batch, rounds=rounds, seconds=seconds, engines=engines,
-            shapes=files.parse_shapes(shapes), accuracy=accuracy, peers_folded=peers_folded, progress=advance,
+            model,
+            threads=threads,
+            batch=batch,
+            rounds=rounds,
+            seconds=seconds,
+            engines=engines,
+            shapes=files.parse_shapes(shapes),
+            accuracy=accuracy,
+            peers_folded=peers_folded,
+            progress=advance,
         )
     if plot is not None:
         from infold.report.plot import plot_bench
@@ -69,5 +82,7 @@ def show(report: BenchReport) -> None:
     console.print(table)
     for name, reason in report.failed.items():
         console.print(f"{name} could not run this model: {reason}")
-    console.print(f"{report.model}, batch {report.batch}, {report.threads} thread(s); {report.cpu}, infold on {report.isa}; "
-                  "above 1 infold is faster (95 % interval)")
+    console.print(
+        f"{report.model}, batch {report.batch}, {report.threads} thread(s); {report.cpu}, infold on {report.isa}; "
+        "above 1 infold is faster (95 % interval)"
+    )

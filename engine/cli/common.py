@@ -1,4 +1,5 @@
 """What the commands share: the arguments most of them take, where text goes, progress, and JSON."""
+
 from __future__ import annotations
 
 import json
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The model file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Threads = Annotated[int, typer.Option("--threads", "-t", min=0, help="Threads; 0 means every CPU this process may use.")]
+Threads = Annotated[
+    int, typer.Option("--threads", "-t", min=0, help="Threads; 0 means every CPU this process may use.")
+]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", "-i", metavar="[NAME=]FILE", help="NAME=x.npy, an .npz with every input, or `random`.",
-                 show_default="random"),
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="[NAME=]FILE",
+        help="NAME=x.npy, an .npz with every input, or `random`.",
+        show_default="random",
+    ),
 ]
 Shapes = Annotated[
     list[str] | None,
@@ -53,7 +61,8 @@ def progress(message: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on a terminal's standard error; yields `advance(done, total)`."""
     from rich.progress import Progress
 
-    with Progress(console=err(), transient=True) as bar:
+    console = err()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(message, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

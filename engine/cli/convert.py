@@ -1,4 +1,5 @@
 """`infold convert`: any model infold can read to .onnx."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,7 +22,12 @@ def convert(
     with common.working(f"Converting {model}"):
         loaded = infold.load(model)
         files.write_model(loaded, output, source=model)
-    facts = {"model": str(model), "written": str(output), "nodes": len(loaded.graph), "opset": loaded.opset_imports.get("", None)}
+    facts = {
+        "model": str(model),
+        "written": str(output),
+        "nodes": len(loaded.graph),
+        "opset": loaded.opset_imports.get("", None),
+    }
     if as_json:
         common.print_json(facts)
     else:

@@ -1,4 +1,5 @@
 """`infold demo`: what infold does, shown on the models that come with it."""
+
 from __future__ import annotations
 
 from typing import Annotated

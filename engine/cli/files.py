@@ -1,4 +1,5 @@
 """Reading inputs and writing results for the commands; what is written appears whole or not at all."""
+
 from __future__ import annotations
 
 import os
@@ -28,7 +29,9 @@ def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_inputs(model: ir.Model, texts: Sequence[str] | None, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+def read_inputs(
+    model: ir.Model, texts: Sequence[str] | None, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, np.ndarray]:
     """The feeds that `--input` and `--shape` describe; inputs that no file gives are random.
 
     Raises: InvalidInputError for a file without the array or an unknown name, OSError for an unreadable one.
@@ -54,10 +57,9 @@ def read_inputs(model: ir.Model, texts: Sequence[str] | None, shapes: Mapping[st
         feeds.update(arrays)
     if unknown := feeds.keys() - {value.name for value in model.graph.inputs}:
         raise InvalidInputError(f"the model has no input {sorted(unknown)[0]!r}; it has {', '.join(known)}")
-    if feeds.keys() >= set(known):
+    if feeds.keys() >= set(known) and not shapes:
         return feeds
-    missing = {name: shapes.get(name) or feeds[name].shape for name in known if name in shapes or name in feeds}
-    return {**random_inputs(model, missing), **feeds}
+    return random_inputs(model, {name: feeds[name].shape for name in known if name in feeds} | dict(shapes)) | feeds
 
 
 def _arrays(path: str) -> dict[str | None, np.ndarray]:
@@ -75,7 +77,7 @@ def _arrays(path: str) -> dict[str | None, np.ndarray]:
 
 
 def write(path: Path, save: Callable[[Path], None]) -> None:
-    """Have `save` write into an empty folder beside `path`, then move every file it made into place, `path` itself last."""
+    """Have `save` write into an empty folder beside `path`, then move what it made into place, `path` last."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
     if path.is_dir():

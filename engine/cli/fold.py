@@ -1,4 +1,5 @@
 """`infold fold`: write a model with its BatchNorms folded away, and say of each where it went."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 def fold(
     model: common.Model,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the folded model to this .onnx.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="For every BN, the rule and condition that decided.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="For every BN, the rule and condition that decided.")
+    ] = False,
     as_json: common.Json = False,
 ) -> None:
     """Fold a model's BatchNorms into their neighbours; the result is plain ONNX for any runtime."""
@@ -30,7 +33,9 @@ def fold(
         common.print_json({"model": str(model), "written": output, **report.to_dict()})
     else:
         show(report, explain)
-        common.out().print(f"written to {output}" if output else "nothing written: give --output FILE to keep the folded model")
+        common.out().print(
+            f"written to {output}" if output else "nothing written: give --output FILE to keep the folded model"
+        )
 
 
 def show(report: FoldReport, explain: bool) -> None:
@@ -46,4 +51,6 @@ def show(report: FoldReport, explain: bool) -> None:
         table.add_row(item.name, verdict, item.into or ("" if explain else item.reason) or "", *why)
     if report.items:
         common.out().print(table)
-    common.out().print(f"{report.batchnorms} BatchNorms: {report.folded} folded, {report.fused} fused, {report.remaining} remaining")
+    common.out().print(
+        f"{report.batchnorms} BatchNorms: {report.folded} folded, {report.fused} fused, {report.remaining} remaining"
+    )

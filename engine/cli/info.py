@@ -1,4 +1,5 @@
 """`infold info`: what this machine offers, or what is in a model."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -11,7 +12,9 @@ from infold.cli import common
 
 
 def info(
-    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Describe this model.", show_default=False)] = None,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="Describe this model.", show_default=False)
+    ] = None,
     as_json: common.Json = False,
 ) -> None:
     """Describe this machine as infold sees it, or a model."""
@@ -34,8 +37,14 @@ def machine_facts() -> dict:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    return {"cpu": machine.cpu_name(), "isas": machine.isas(), "isa": machine.chosen_isa(), "caches": machine.caches(),
-            "threads": machine.cpu_count(), "versions": versions}
+    return {
+        "cpu": machine.cpu_name(),
+        "isas": machine.isas(),
+        "isa": machine.chosen_isa(),
+        "caches": machine.caches(),
+        "threads": machine.cpu_count(),
+        "versions": versions,
+    }
 
 
 def model_facts(path: Path) -> dict:
@@ -46,13 +55,23 @@ def model_facts(path: Path) -> dict:
         model = infold.load(path)
         _, report = infold.fold(model)
         session = infold.InferenceSession(model, infold.SessionOptions())
-    operators = Counter(node.op_type if not node.domain else f"{node.domain}::{node.op_type}" for node in model.graph.all_nodes())
+    operators = Counter(
+        node.op_type if not node.domain else f"{node.domain}::{node.op_type}" for node in model.graph.all_nodes()
+    )
     parameters = sum(value.const_value.size for value in model.graph.initializers.values())
-    return {"model": str(path), "producer": model.producer_name, "opsets": dict(model.opset_imports),
-            "inputs": [_argument(argument) for argument in session.get_inputs()],
-            "outputs": [_argument(argument) for argument in session.get_outputs()],
-            "nodes": operators.total(), "operators": dict(operators.most_common()), "parameters": parameters,
-            "batchnorms": report.batchnorms, "folded": report.folded, "fallback": list(session.report.fallbacks)}
+    return {
+        "model": str(path),
+        "producer": model.producer_name,
+        "opsets": dict(model.opset_imports),
+        "inputs": [_argument(argument) for argument in session.get_inputs()],
+        "outputs": [_argument(argument) for argument in session.get_outputs()],
+        "nodes": operators.total(),
+        "operators": dict(operators.most_common()),
+        "parameters": parameters,
+        "batchnorms": report.batchnorms,
+        "folded": report.folded,
+        "fallback": list(session.report.fallbacks),
+    }
 
 
 def _argument(argument) -> dict:
@@ -74,7 +93,9 @@ def _text(key: str, value) -> str:
     if key == "caches":
         return ", ".join(f"{name} {size // 1024} KiB" for name, size in value.items())
     if isinstance(value, dict):
-        return ", ".join(f"{name or 'ai.onnx'} {item if item is not None else 'not installed'}" for name, item in value.items())
+        return ", ".join(
+            f"{name or 'ai.onnx'} {item if item is not None else 'not installed'}" for name, item in value.items()
+        )
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value or "-")

@@ -1,4 +1,5 @@
 """`infold profile`: where the time of a run goes, step by step."""
+
 from __future__ import annotations
 
 from typing import Annotated

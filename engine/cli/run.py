@@ -1,4 +1,5 @@
 """`infold run`: run a model once on given or random inputs."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -62,7 +63,12 @@ def _show(summary: list[dict], elapsed: float, output: Path | None) -> None:
     table = Table("output", "shape", "dtype", "min", "max", "mean", "not finite")
     for facts in summary:
         numbers = [f"{facts[key]:.6g}" if key in facts else "" for key in ("min", "max", "mean")]
-        table.add_row(facts["name"], "x".join(map(str, facts.get("shape", []))), facts.get("dtype", facts.get("type")),
-                      *numbers, str(facts.get("not_finite", "")))
+        table.add_row(
+            facts["name"],
+            "x".join(map(str, facts.get("shape", []))),
+            facts.get("dtype", facts.get("type")),
+            *numbers,
+            str(facts.get("not_finite", "")),
+        )
     common.out().print(table)
     common.out().print(f"{elapsed:.3f} ms for the first run" + (f", written to {output}" if output else ""))

@@ -1,4 +1,5 @@
 """`infold verify`: is infold's result right, and whose error is larger?"""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -45,7 +46,9 @@ def show(report: VerifyReport) -> None:
     for output in report.to_dict()["outputs"]:
         own, peer = output["error"], output["onnxruntime_error"]
         larger = "" if peer is None else "equal" if own == peer else "infold" if own > peer else "onnxruntime"
-        numbers = ["" if value is None else f"{value:.2e}" for value in (output["max_abs"], output["max_rel"], own, peer)]
+        numbers = [
+            "" if value is None else f"{value:.2e}" for value in (output["max_abs"], output["max_rel"], own, peer)
+        ]
         table.add_row(output["name"], *numbers, larger)
     console = common.out()
     console.print(table)

@@ -1,4 +1,5 @@
-"""Timing infold beside its peers: interleaved rounds in one process, robust statistics, and the accuracy beside every time."""
+"""Timing infold beside its peers: interleaved rounds in one process, medians, and the accuracy beside every time."""
+
 from __future__ import annotations
 
 import gc
@@ -34,8 +35,17 @@ class Timing:
     def to_dict(self) -> dict:
         times = np.concatenate(self.rounds)
         p10, p90, p99 = (float(value) for value in np.percentile(times, (10, 90, 99)))
-        return {"median_ms": self.median_ms, "p10_ms": p10, "p90_ms": p90, "p99_ms": p99, "min_ms": float(times.min()),
-                "runs": times.size, "precision": self.precision, "version": self.version, "error": self.error}
+        return {
+            "median_ms": self.median_ms,
+            "p10_ms": p10,
+            "p90_ms": p90,
+            "p99_ms": p99,
+            "min_ms": float(times.min()),
+            "runs": times.size,
+            "precision": self.precision,
+            "version": self.version,
+            "error": self.error,
+        }
 
 
 @dataclass(frozen=True)
@@ -59,20 +69,38 @@ class BenchReport:
 
     @property
     def interval(self) -> dict[str, tuple[float, float]]:
-        """The 95 % bootstrap interval of each ratio, resampling rounds (in which every engine met the same conditions)."""
+        """The 95 % bootstrap interval of each ratio, resampling rounds (all engines meet the same conditions in one)."""
         own = self.engines["infold"].rounds
         return {name: ratio_interval(timing.rounds, own) for name, timing in self.engines.items() if name != "infold"}
 
     def to_dict(self) -> dict:
-        return {"model": self.model, "threads": self.threads, "batch": self.batch, "shapes": self.shapes,
-                "engines": {name: timing.to_dict() for name, timing in self.engines.items()},
-                "ratio": self.ratio, "ratio_ci95": {name: list(pair) for name, pair in self.interval.items()},
-                "failed": self.failed, "cpu": self.cpu, "isa": self.isa}
+        return {
+            "model": self.model,
+            "threads": self.threads,
+            "batch": self.batch,
+            "shapes": self.shapes,
+            "engines": {name: timing.to_dict() for name, timing in self.engines.items()},
+            "ratio": self.ratio,
+            "ratio_ci95": {name: list(pair) for name, pair in self.interval.items()},
+            "failed": self.failed,
+            "cpu": self.cpu,
+            "isa": self.isa,
+        }
 
 
-def bench(model: str | os.PathLike, *, threads: int = 1, batch: int | None = None, rounds: int = 10, seconds: float = 0.3,
-          engines: Sequence[str] | None = None, shapes: Mapping[str, Sequence[int]] | None = None, accuracy: bool = True,
-          peers_folded: bool = False, progress: Callable[[int, int], None] | None = None) -> BenchReport:
+def bench(
+    model: str | os.PathLike,
+    *,
+    threads: int = 1,
+    batch: int | None = None,
+    rounds: int = 10,
+    seconds: float = 0.3,
+    engines: Sequence[str] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    accuracy: bool = True,
+    peers_folded: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> BenchReport:
     """Time one model in infold and in every other installed engine, on the same random inputs.
 
     Args:
@@ -107,12 +135,20 @@ def bench(model: str | os.PathLike, *, threads: int = 1, batch: int | None = Non
             paths |= {name + FOLDED: folded for name in names if name != "infold"}
         prepared, failed = prepare(paths, feeds, threads)
         times = measure(prepared, rounds=rounds, seconds=seconds, threads=threads, progress=progress)
-        timings = {name: Timing(times[name], ready.precision, ready.version,
-                                None if reference is None else max_relative_error(ready.run(), reference))
-                   for name, ready in prepared.items()}
+        timings = {
+            name: Timing(
+                times[name],
+                ready.precision,
+                ready.version,
+                None if reference is None else max_relative_error(ready.run(), reference),
+            )
+            for name, ready in prepared.items()
+        }
     dims = {name: list(array.shape) for name, array in feeds.items()}
     first = next(iter(dims.values()), [])
-    return BenchReport(os.fspath(model), threads, first[0] if first else None, dims, timings, cpu_name(), chosen_isa(), failed)
+    return BenchReport(
+        os.fspath(model), threads, first[0] if first else None, dims, timings, cpu_name(), chosen_isa(), failed
+    )
 
 
 def _select(names: Sequence[str] | None) -> list[str]:
@@ -142,7 +178,9 @@ def float64_outputs(model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     return Evaluator(model, float64=True).run(None, dict(feeds))
 
 
-def prepare(paths: Mapping[str, str], feeds: Mapping[str, np.ndarray], threads: int) -> tuple[dict[str, Prepared], dict[str, str]]:
+def prepare(
+    paths: Mapping[str, str], feeds: Mapping[str, np.ndarray], threads: int
+) -> tuple[dict[str, Prepared], dict[str, str]]:
     """Prepare each engine on its path and run it once; those that cannot are returned with the reason.
 
     The name of an entry begins with its engine's name, up to the first `-`. infold's own failure is raised.
@@ -162,12 +200,18 @@ def prepare(paths: Mapping[str, str], feeds: Mapping[str, np.ndarray], threads: 
     return ready, failed
 
 
-def measure(prepared: Mapping[str, Prepared], *, rounds: int, seconds: float, threads: int,
-            progress: Callable[[int, int], None] | None = None) -> dict[str, list[np.ndarray]]:
+def measure(
+    prepared: Mapping[str, Prepared],
+    *,
+    rounds: int,
+    seconds: float,
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, list[np.ndarray]]:
     """Milliseconds of every run, by name and round.
 
-    In each round every engine has one turn, in an order that rotates: a quiet pause, in which the previous engine's threads
-    stop spinning, an untimed warm-up of a fifth of its time, then timed runs for `seconds` and at least three.
+    In each round every engine has one turn, in an order that rotates: a quiet pause, in which the previous engine's
+    threads stop spinning, an untimed warm-up of a fifth of its time, then timed runs for `seconds`, at least three.
     """
     pause = 0.02 if threads == 1 else 0.25
     names, times = list(prepared), {name: [] for name in prepared}

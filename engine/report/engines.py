@@ -1,8 +1,9 @@
 """The engines a benchmark knows, each prepared in its best documented form. A new one is a function under `@engine`.
 
-A preparing function takes the path of an .onnx file, the feeds (whose shapes the engine may fix) and a thread count, and returns a
-`Prepared`. Its import error means that the engine is not installed.
+A preparing function takes the path of an .onnx file, the feeds (whose shapes the engine may fix) and a thread count, and
+returns a `Prepared`.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -71,7 +72,12 @@ def _openvino(path: str, feeds: Feeds, threads: int) -> Prepared:
     core = openvino.Core()
     model = core.read_model(path)
     model.reshape({name: list(array.shape) for name, array in feeds.items()})
-    hints = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    hints = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
     compiled = core.compile_model(model, "CPU", hints)
     request, feeds = compiled.create_infer_request(), dict(feeds)
 

@@ -1,4 +1,5 @@
 """Inputs for a model that is measured or tried out rather than used: random tensors of the shapes it declares."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,12 @@ def required_inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
-def random_inputs(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None, batch: int | None = None,
-                  seed: int = 0) -> dict[str, np.ndarray]:
+def random_inputs(
+    model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None, batch: int | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Random tensors for every required input of `model`, the same for the same seed.
 
-    Floating types are standard normal; uint8 takes the range of a picture's bytes, other integers 0 and 1, bool both values.
+    Floating types are standard normal, uint8 uniform over all bytes, other integers 0 and 1, bool both values.
 
     Args:
         shapes: shape by input name, for inputs whose declared shape has open dimensions or none.
@@ -30,7 +32,9 @@ def random_inputs(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = 
     """
     inputs, shapes = required_inputs(model), dict(shapes or {})
     if unknown := shapes.keys() - {value.name for value in inputs}:
-        raise InvalidInputError(f"the model has no input {sorted(unknown)[0]!r}; it has {', '.join(repr(v.name) for v in inputs)}")
+        raise InvalidInputError(
+            f"the model has no input {sorted(unknown)[0]!r}; it has {', '.join(repr(v.name) for v in inputs)}"
+        )
     generator = np.random.default_rng(seed)
     return {value.name: _random(value, _shape(value, shapes.get(value.name), batch), generator) for value in inputs}
 
@@ -40,16 +44,25 @@ def _shape(value: ir.Value, wanted: Sequence[int] | None, batch: int | None) -> 
     if wanted is None:
         if declared is None:
             raise InvalidInputError(f"input {value.name!r} declares no shape: give one")
-        wanted = [(1 if batch is None else batch) if axis == 0 and dim is None else dim for axis, dim in enumerate(declared)]
+        wanted = [
+            (1 if batch is None else batch) if axis == 0 and dim is None else dim for axis, dim in enumerate(declared)
+        ]
         if batch is not None and wanted and wanted[0] != batch:
-            raise InvalidInputError(f"input {value.name!r}: the model fixes the batch at {wanted[0]}, {batch} was asked")
+            raise InvalidInputError(
+                f"input {value.name!r}: the model fixes the batch at {wanted[0]}, {batch} was asked"
+            )
         if None in wanted:
             axis = wanted.index(None)
-            raise InvalidInputError(f"input {value.name!r}: dimension {axis} ({value.shape[axis]}) is open: give the shape, "
-                                    f"declared as {_spelled(value)}")
-    if declared is not None and (len(wanted) != len(declared)
-                                 or any(want != dim for want, dim in zip(wanted, declared) if dim is not None)):
-        raise InvalidInputError(f"input {value.name!r} is declared as {_spelled(value)}, not {'x'.join(map(str, wanted))}")
+            raise InvalidInputError(
+                f"input {value.name!r}: dimension {axis} ({value.shape[axis]}) is open: give the shape, "
+                f"declared as {_spelled(value)}"
+            )
+    if declared is not None and (
+        len(wanted) != len(declared) or any(want != dim for want, dim in zip(wanted, declared) if dim is not None)
+    ):
+        raise InvalidInputError(
+            f"input {value.name!r} is declared as {_spelled(value)}, not {'x'.join(map(str, wanted))}"
+        )
     return tuple(wanted)
 
 

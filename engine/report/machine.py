@@ -1,4 +1,5 @@
 """What this machine is, as far as it matters for speed."""
+
 from __future__ import annotations
 
 import os

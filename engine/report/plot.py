@@ -1,4 +1,5 @@
 """Pictures of reports, drawn by matplotlib."""
+
 from __future__ import annotations
 
 import os
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plot_bench(report: BenchReport, path: str | os.PathLike) -> None:
-    """Draw each engine's times (median, 10th to 90th percentile, every round) and error; the suffix of `path` names the format.
+    """Draw each engine's times (median, percentiles, rounds) and error; the suffix of `path` names the format.
 
     Raises: MissingDependencyError without matplotlib.
     """
@@ -34,12 +35,19 @@ def plot_bench(report: BenchReport, path: str | os.PathLike) -> None:
         axes.plot(medians, np.full(len(medians), row), ".", color="#1b1b1b", markersize=3)
         ratio = "" if name == "infold" else f", {report.ratio[name]:.2f}×"
         error = "" if timing.error is None else f", error {timing.error:.1e}"
-        axes.annotate(f"{facts['median_ms']:.3f} ms{ratio}{error}", (facts["p90_ms"], row), xytext=(6, 0),
-                      textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(
+            f"{facts['median_ms']:.3f} ms{ratio}{error}",
+            (facts["p90_ms"], row),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.6 * max(timing.to_dict()["p90_ms"] for timing in report.engines.values()))
     axes.set_xlabel("milliseconds (bar: median; line: 10th to 90th percentile; dots: rounds)")
-    axes.set_title(f"{os.path.basename(report.model)}, batch {report.batch}, {report.threads} thread(s)\n{report.cpu}, {report.isa}", fontsize=10)
+    title = f"{os.path.basename(report.model)}, batch {report.batch}, {report.threads} thread(s)"
+    axes.set_title(f"{title}\n{report.cpu}, {report.isa}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

@@ -1,4 +1,5 @@
 """A copy of the sources, built from nothing: what these tests find comes from no earlier build."""
+
 from __future__ import annotations
 
 import shutil

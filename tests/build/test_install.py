@@ -1,4 +1,5 @@
 """The wheel and the editable install: everything under `infold`, nothing under the names of the source folders."""
+
 from __future__ import annotations
 
 import os
@@ -27,14 +28,20 @@ def wheel(tree: Path, form: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=["wheel", "editable"])
-def installed(request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def installed(
+    request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """A fresh environment with infold alone in it: its interpreter and its site-packages."""
     folder = tmp_path_factory.mktemp(request.param)
     made = wheel(tree, request.param, folder)
     output(sys.executable, "-m", "venv", "--without-pip", folder / "env", cwd=folder)
     python = folder / "env" / "bin" / "python"
-    output(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", made, cwd=folder)
-    return python, Path(output(python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))", cwd=folder).strip())
+    output(
+        sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", made, cwd=folder
+    )
+    return python, Path(
+        output(python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))", cwd=folder).strip()
+    )
 
 
 def run(python: Path, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -59,15 +66,22 @@ def test_source_folders_cannot_be_imported(installed: tuple[Path, Path], tree: P
 def test_the_package_is_complete(installed: tuple[Path, Path], tree: Path, tmp_path: Path) -> None:
     folders = {path.parent for path in tree.glob("engine/**/*.py")}
     names = sorted(".".join(("infold", *path.relative_to(tree / "engine").parts)) for path in folders)
-    done = run(installed[0], f"import importlib\nfor name in {names + ['infold.importers', 'infold._native']}: importlib.import_module(name)\n"
-               "from importlib.resources import files\n"
-               "assert files('infold').joinpath('py.typed').is_file()\n"
-               "assert files('infold.demo').joinpath('lenet.onnx').is_file()", tmp_path)
+    done = run(
+        installed[0],
+        "import importlib\n"
+        f"for name in {[*names, 'infold.importers', 'infold._native']}: importlib.import_module(name)\n"
+        "from importlib.resources import files\n"
+        "assert files('infold').joinpath('py.typed').is_file()\n"
+        "assert files('infold.demo').joinpath('lenet.onnx').is_file()",
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_command_is_installed(installed: tuple[Path, Path], tmp_path: Path) -> None:
-    help_text = output(installed[0].with_name("infold"), "--help", cwd=tmp_path, PYTHONPATH=sysconfig.get_path("platlib"))
+    help_text = output(
+        installed[0].with_name("infold"), "--help", cwd=tmp_path, PYTHONPATH=sysconfig.get_path("platlib")
+    )
     assert "verify" in help_text
 
 

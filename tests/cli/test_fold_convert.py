@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+
+def operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def logits(path: Path) -> np.ndarray:
+    images = np.random.default_rng(0).standard_normal((3, 1, 28, 28), np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"image": images})[0]
+
+
+def test_fold_writes_a_model_without_batchnorms_that_computes_the_same(
+    cli: Callable, lenet: Path, tmp_path: Path
+) -> None:
+    before = lenet.read_bytes()
+    result = cli("fold", lenet, "-o", tmp_path / "folded.onnx", "--json")
+    assert result.code == 0 and lenet.read_bytes() == before
+    document = result.json
+    assert {key: document[key] for key in ("batchnorms", "folded", "fused", "remaining")} == {
+        "batchnorms": 4,
+        "folded": 4,
+        "fused": 0,
+        "remaining": 0,
+    }
+    assert len(document["items"]) == 4
+    assert all(item["verdict"] == "folded" and item.keys() >= {"name", "into", "reason"} for item in document["items"])
+    assert "BatchNormalization" not in operators(tmp_path / "folded.onnx")
+    np.testing.assert_allclose(logits(tmp_path / "folded.onnx"), logits(lenet), rtol=1e-4, atol=1e-5)
+
+
+def test_fold_shows_every_batchnorm_and_where_it_went(cli: Callable, lenet: Path) -> None:
+    names = [node.name for node in onnx.load(lenet).graph.node if node.op_type == "BatchNormalization"]
+    result = cli("fold", lenet, "--explain")
+    assert result.code == 0 and all(name in result.out for name in names)
+    assert "4 BatchNorms: 4 folded, 0 fused, 0 remaining" in result.out and "nothing written" in result.out
+
+
+@pytest.mark.parametrize("command", ["fold", "convert"])
+def test_the_input_is_never_overwritten(cli: Callable, lenet: Path, tmp_path: Path, command: str) -> None:
+    before = lenet.read_bytes()
+    (tmp_path / "link.onnx").symlink_to(lenet)
+    os.link(lenet, tmp_path / "hard.onnx")
+    for name in ("lenet.onnx", "link.onnx", "hard.onnx"):
+        result = cli(command, lenet, "-o", tmp_path / name)
+        assert result.code == 2 and "is the model itself" in result.err and lenet.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["fold", "convert"])
+def test_a_failed_write_leaves_what_was_there(
+    cli: Callable, lenet: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old.onnx").write_bytes(b"precious")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    result = cli(command, lenet, "-o", tmp_path / "old.onnx")
+    assert result.code == 2 and "No space left" in result.err
+    assert (tmp_path / "old.onnx").read_bytes() == b"precious" and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("target", "word"), [("absent/out.onnx", "no such folder"), (".", "is a folder")])
+def test_where_nothing_can_be_written(cli: Callable, lenet: Path, tmp_path: Path, target: str, word: str) -> None:
+    result = cli("fold", lenet, "-o", tmp_path / target)
+    assert result.code == 2 and word in result.err
+
+
+def test_convert_keeps_what_the_model_computes(cli: Callable, lenet: Path, tmp_path: Path) -> None:
+    result = cli("convert", lenet, "-o", tmp_path / "copy.onnx", "--json")
+    assert result.code == 0 and result.json["written"] == str(tmp_path / "copy.onnx")
+    assert operators(tmp_path / "copy.onnx").count("BatchNormalization") == 4
+    np.testing.assert_array_equal(logits(tmp_path / "copy.onnx"), logits(lenet))
+
+
+def test_weights_beyond_protobuf_s_limit_lie_beside_the_model(
+    cli: Callable, lenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infold.cli.files.PROTOBUF_LIMIT", 1000)
+    assert cli("convert", lenet, "-o", tmp_path / "large.onnx").code == 0
+    assert (tmp_path / "large.onnx.data").stat().st_size > 100_000 > (tmp_path / "large.onnx").stat().st_size
+    np.testing.assert_array_equal(logits(tmp_path / "large.onnx"), logits(lenet))

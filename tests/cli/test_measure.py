@@ -1,0 +1,81 @@
+"""The commands that measure and check: verify, bench, profile, info."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+
+def test_verify_says_yes(cli: Callable, lenet: Path) -> None:
+    result = cli("verify", lenet, "--shape", "image=2x1x28x28", "--json")
+    assert result.code == 0 and result.json["ok"] and result.json["first_divergent"] is None
+    (output,) = result.json["outputs"]
+    assert output.keys() >= {"name", "max_abs", "max_rel", "error", "onnxruntime_error"} and output["error"] < 1e-5
+    text = cli("verify", lenet)
+    assert text.code == 0 and "ok" in text.out and "larger" in text.out
+
+
+def test_verify_says_no(cli: Callable, lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import infold
+
+    run = infold.InferenceSession.run
+    monkeypatch.setattr(infold.InferenceSession, "run", lambda *arguments: [1.01 * y for y in run(*arguments)])
+    result = cli("verify", lenet, "--json")
+    assert result.code == 1 and not result.json["ok"] and not result.err
+
+
+def test_bench_times_and_draws(cli: Callable, lenet: Path, tmp_path: Path) -> None:
+    short = ("--rounds", 2, "--seconds", 0.01, "--engine", "onnxruntime")
+    result = cli("bench", lenet, "--batch", 2, "--threads", 1, *short, "--plot", tmp_path / "bench.svg", "--json")
+    assert result.code == 0 and result.json["ratio"].keys() == {"onnxruntime"} and result.json["batch"] == 2
+    assert "<svg" in (tmp_path / "bench.svg").read_text()
+    text = cli("bench", lenet, *short)
+    assert text.code == 0 and "onnxruntime" in text.out and "peer / infold" in text.out
+
+
+def test_bench_refuses_what_it_does_not_know(cli: Callable, lenet: Path) -> None:
+    result = cli("bench", lenet, "--engine", "onxruntime")
+    assert result.code == 2 and "onxruntime" in result.err and len(result.err.splitlines()) == 1
+
+
+def test_profile_accounts_for_the_whole_run(cli: Callable, lenet: Path) -> None:
+    result = cli("profile", lenet, "--runs", 2, "--threads", 1, "--json")
+    assert result.code == 0
+    steps = result.json["steps"]
+    assert all(step.keys() >= {"name", "op", "kernel", "ms", "share"} for step in steps) and "Conv" in {
+        step["op"] for step in steps
+    }
+    assert sum(step["share"] for step in steps) == pytest.approx(1)
+    text = cli("profile", lenet, "--runs", 1, "--top", 2)
+    assert text.code == 0 and "in the fallback" in text.out and "faster steps not shown" in text.out
+
+
+def test_info_of_the_machine(cli: Callable) -> None:
+    result = cli("info", "--json")
+    assert result.code == 0
+    facts = result.json
+    assert facts["isa"] in facts["isas"] and facts["isas"][-1] == "scalar" and facts["threads"] >= 1
+    assert (
+        facts["versions"]["onnx"] == onnx.__version__
+        and facts["versions"]["infold"]
+        and facts["cpu"] in cli("info").out
+    )
+
+
+def test_info_obeys_the_environment(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFOLD_ISA", "scalar")
+    assert cli("info", "--json").json["isa"] == "scalar"
+
+
+def test_info_of_a_model(cli: Callable, lenet: Path) -> None:
+    facts = cli("info", lenet, "--json").json
+    weights = onnx.load(files("infold.demo") / "lenet.onnx").graph.initializer
+    assert facts["batchnorms"] == 4 and facts["operators"]["BatchNormalization"] == 4
+    assert facts["parameters"] == sum(onnx.numpy_helper.to_array(tensor).size for tensor in weights)
+    assert facts["inputs"] == [{"name": "image", "shape": ["batch", 1, 28, 28], "type": "tensor(float)"}]
+    assert np.all([name in cli("info", lenet).out for name in ("image", "logits", "BatchNormalization")])
