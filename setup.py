@@ -1,8 +1,8 @@
 """Build of the native part; all metadata is in pyproject.toml.
 
-`infold._native` is one Cython extension linked with static libraries: `infold_core` (dispatch and drivers, baseline flags
-and OpenMP) and one library for each ISA file, the only objects compiled with that ISA's flags. CC, CFLAGS and LDFLAGS are
-honoured; the target machine is asked of the compiler, so a cross compiler picks its own ISA files.
+`infold._native` is one Cython extension linked with static libraries: `infold_core` (dispatch and drivers, baseline
+flags and OpenMP) and one library for each ISA file, the only objects compiled with that ISA's flags. CC, CFLAGS and
+LDFLAGS are honoured; the target machine is asked of the compiler, so a cross compiler picks its own ISA files.
 """
 
 from __future__ import annotations

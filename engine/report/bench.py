@@ -69,7 +69,7 @@ class BenchReport:
 
     @property
     def interval(self) -> dict[str, tuple[float, float]]:
-        """The 95 % bootstrap interval of each ratio, resampling rounds (all engines meet the same conditions in one)."""
+        """The 95 % bootstrap interval of each ratio, resampling whole rounds."""
         own = self.engines["infold"].rounds
         return {name: ratio_interval(timing.rounds, own) for name, timing in self.engines.items() if name != "infold"}
 
@@ -119,6 +119,7 @@ def bench(
         infold.Error: infold cannot run the model. A peer that cannot is listed under `failed`.
     """
     import infold
+    from infold.reference import run_float64
     from infold.report.inputs import random_inputs
     from infold.report.machine import chosen_isa, cpu_name
 
@@ -127,7 +128,7 @@ def bench(
     names = _select(engines)
     loaded = infold.load(model)
     feeds = random_inputs(loaded, shapes, batch)
-    reference = float64_outputs(loaded, feeds) if accuracy else None
+    reference = list(run_float64(loaded, feeds).values()) if accuracy else None
     with tempfile.TemporaryDirectory(prefix="infold-bench-") as folder:
         paths = {name: os.fspath(model) for name in names}
         if peers_folded:
@@ -169,13 +170,6 @@ def write_folded(model, path: Path) -> str:
 
     ir.save(infold.fold(model)[0], path)
     return os.fspath(path)
-
-
-def float64_outputs(model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs of `model`, every floating value computed in float64."""
-    from infold.reference import Evaluator
-
-    return Evaluator(model, float64=True).run(None, dict(feeds))
 
 
 def prepare(

@@ -1,7 +1,7 @@
 """The engines a benchmark knows, each prepared in its best documented form. A new one is a function under `@engine`.
 
-A preparing function takes the path of an .onnx file, the feeds (whose shapes the engine may fix) and a thread count, and
-returns a `Prepared`.
+A preparing function takes the path of an .onnx file, the feeds (whose shapes the engine may fix) and a thread count,
+and returns a `Prepared`.
 """
 
 from __future__ import annotations
