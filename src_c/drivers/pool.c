@@ -4,6 +4,7 @@
 #include "drivers/rows.h"
 
 enum { MAX_TAPS = 4096 };
+static const int64_t LIMIT = INT64_C(1) << 60; /* sums of a few lengths below it cannot overflow */
 
 typedef struct {
     int64_t n[4], in_stride[4], out_stride[4]; /* output pixels; in_stride per input pixel (the window moves by `stride`) */
@@ -21,9 +22,10 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     for (int i = 0; i < 3; i++) {
         CHECK(p->kernel[i] >= 1 && p->kernel[i] <= MAX_TAPS && p->stride[i] >= 1 && p->dilation[i] >= 1 && p->pad[i] >= 0, INFOLD_EPARAM);
         CHECK(p->pad_end[i] >= 0 && p->in_size[i] >= 0, INFOLD_EPARAM);
+        CHECK(p->pad[i] < LIMIT && p->pad_end[i] < LIMIT && p->in_size[i] < LIMIT, INFOLD_EPARAM);
         int64_t last;
-        CHECK(!__builtin_mul_overflow(p->n[i + 1], p->stride[i], &last), INFOLD_EPARAM);
-        CHECK(!__builtin_mul_overflow(p->kernel[i], p->dilation[i], &last), INFOLD_EPARAM);
+        CHECK(!__builtin_mul_overflow(p->n[i + 1], p->stride[i], &last) && last < LIMIT, INFOLD_EPARAM);
+        CHECK(!__builtin_mul_overflow(p->kernel[i], p->dilation[i], &last) && last < LIMIT, INFOLD_EPARAM);
         taps *= p->kernel[i];
         CHECK(taps <= MAX_TAPS, INFOLD_EPARAM);
     }

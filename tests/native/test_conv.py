@@ -1,0 +1,272 @@
+"""The matrix micro-kernels through conv, depthwise and pack: every tile size and edge, taps, groups, residual, epilogue."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_harness import dims, normal, refusal, run, strides
+from test_unary import FUNCTIONS
+
+from infold import _native
+
+F32 = np.float32
+CONSTANTS = ("w", "bias", "tap", "slope")
+
+
+def packed(w: np.ndarray, isa: str) -> np.ndarray:
+    """[rows, columns] as the micro-kernel reads it: panels of two vectors, the last of one if that is enough."""
+    info = _native.isa_info(isa)
+    panels = []
+    for first in range(0, w.shape[1], info["nr"]):
+        part = w[:, first : first + info["nr"]]
+        width = info["nr"] if part.shape[1] > info["lanes"] else info["lanes"]
+        panels.append(np.pad(part, ((0, 0), (0, width - part.shape[1]))).ravel())
+    return np.concatenate(panels)
+
+
+def whole_vectors(v: np.ndarray, isa: str) -> np.ndarray:
+    return np.pad(v, (0, -len(v) % _native.isa_info(isa)["lanes"]))
+
+
+def epilogue(y: np.ndarray, act: str, a: float, b: float, slope) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.where(y < 0, y * slope, y) if act == "PRELU" else FUNCTIONS[act][2](y, a, b)
+
+
+def matmul(isa, m, k, columns, act="IDENTITY", residual=False, taps=1, seed=0, **how):
+    """A product [m, taps * k] x [taps * k, columns] with its taps a fixed distance apart; returns (got, float64)."""
+    rng = np.random.default_rng(seed)
+    x = normal(rng, m, taps, k)
+    w, bias, slope = normal(rng, taps * k, columns), normal(rng, columns), normal(rng, columns)
+    res = normal(rng, m, columns)
+    a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
+    params = {
+        "n": dims([m], 4, 1), "in_stride": dims([taps * k], 4, 0), "out_stride": dims([columns], 4, 0),
+        "res_stride": dims([columns], 4, 0), "taps": taps, "k": k, "groups": 1, "columns": columns, "panels_per_block": 2,
+        "act": _native.ACTS[act], "a": a, "b": b,
+    }  # fmt: skip
+    arrays = {"in": x, "w": packed(w, isa), "bias": whole_vectors(bias, isa), "tap": np.arange(taps) * k}
+    if residual:
+        arrays["res"] = res
+    if act == "PRELU":
+        arrays["slope"] = slope
+    got = run("conv", isa, params, **arrays, out=np.zeros((m, columns), F32), constants=CONSTANTS, **how)["out"]
+    y = x.reshape(m, -1).astype(np.float64) @ w + bias + (res if residual else 0)
+    return got, epilogue(y, act, a, b, slope)
+
+
+def close(got: np.ndarray, expected: np.ndarray, rtol: float = 2e-5) -> None:
+    scale = np.abs(expected).max()
+    assert scale > 0
+    np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol * scale)
+
+
+def test_every_tile(isa):
+    """Every row count of the micro-kernel with every column count up to two panels and one column."""
+    info = _native.isa_info(isa)
+    for m in range(1, info["mr"] + 2):
+        for columns in range(1, 2 * info["nr"] + 2):
+            close(*matmul(isa, m, 5, columns, residual=columns % 2 == 0, side="end" if m % 2 else "start", seed=m))
+
+
+@pytest.mark.parametrize("act", [*FUNCTIONS, "PRELU"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_epilogue(act, residual, isa, side):
+    if act in ("LOG", "SQRT", "RECIPROCAL", "FLOOR", "CEIL", "ROUND", "SIGN", "THRESHOLDED_RELU"):
+        pytest.skip("a rounding difference before a step or a pole is not an error")
+    close(*matmul(isa, 17, 3, 37, act, residual, side=side))
+
+
+@pytest.mark.parametrize("taps,k", [(1, 1), (9, 4), (3, 17), (25, 1), (1, 500)])
+def test_depth_and_threads(taps, k, isa, side):
+    for m, columns in ((200, 40), (3, 700)):  # shared out by pixels, and by panels
+        got, expected = matmul(isa, m, k, columns, taps=taps, side=side)
+        close(got, expected)
+        for act in ("RELU", "SILU"):
+            one, two = (matmul(isa, m, k, columns, act, True, taps, side=side, threads=t)[0] for t in (1, 2))
+            np.testing.assert_array_equal(one, two)
+
+
+def test_empty_reduction_gives_bias(isa):
+    got, expected = matmul(isa, 3, 0, 5)
+    np.testing.assert_array_equal(got, expected.astype(F32))
+
+
+@pytest.mark.parametrize("groups,cin,cout,stride,dilation", [(1, 3, 8, 1, 1), (1, 5, 33, 2, 1), (4, 3, 7, 1, 2), (2, 16, 20, 2, 1)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_conv2d(groups, cin, cout, stride, dilation, threads, isa, side):
+    """A 3x3 convolution over a padded NHWC image with pixel strides wider than its channels."""
+    rng = np.random.default_rng(9)
+    x = normal(rng, 2, 11, 13, groups * cin + 2)  # border included; two foreign channels at the end of each pixel
+    w = normal(rng, groups, 3, 3, cin, cout)
+    bias = np.stack([whole_vectors(b, isa) for b in normal(rng, groups, cout)])
+    height, width = ((s - 2 * dilation - 1) // stride + 1 for s in x.shape[1:3])
+    out = np.full((2, height, width, groups * cout + 1), 7, F32)
+    xs, os = strides(x), strides(out)
+    panels = np.stack([packed(g.reshape(-1, cout), isa) for g in w])
+    taps = np.array([dilation * (y * xs[1] + z * xs[2]) for y in range(3) for z in range(3)])
+    params = {
+        "n": [2, 1, height, width], "in_stride": [xs[0], 0, stride * xs[1], stride * xs[2]],
+        "out_stride": [os[0], 0, os[1], os[2]], "taps": 9, "k": cin, "groups": groups, "columns": cout, "in_group": cin,
+        "out_group": cout, "w_group": panels.shape[1], "bias_group": bias.shape[1], "panels_per_block": 1,
+        "act": _native.ACTS["RELU"],
+    }  # fmt: skip
+    trimmed = x.ravel()[: x.size - 2]  # the last pixel's foreign channels do not exist
+    got = run("conv", isa, params, **{"in": trimmed}, w=panels, bias=bias, tap=taps, out=out, threads=threads, side=side,
+              constants=CONSTANTS)["out"]  # fmt: skip
+    expected = np.zeros((2, height, width, groups, cout))
+    for y in range(3):
+        for z in range(3):
+            window = x[:, y * dilation :, z * dilation :][:, : (height - 1) * stride + 1 : stride, : (width - 1) * stride + 1 : stride]
+            window = window[..., : groups * cin].reshape(2, height, width, groups, cin)
+            expected += np.einsum("nhwgc,gco->nhwgo", window.astype(np.float64), w[:, y, z])
+    close(got[..., :-1], np.maximum(expected + bias[:, :cout], 0).reshape(2, height, width, -1))
+    assert (got[..., -1] == 7).all()
+
+
+@pytest.mark.parametrize("k_shape", [(1, 1, 7), (3, 3, 4), (1, 5, 1)])
+@pytest.mark.parametrize("order", ["columns last", "k last", "neither"])
+def test_pack(k_shape, order, isa, side):
+    rng = np.random.default_rng(3)
+    groups, lanes = 2, _native.isa_info(isa)["lanes"]
+    for columns in (1, lanes - 1, lanes, lanes + 1, 2 * lanes, 4 * lanes + 3):
+        if order == "columns last":
+            x = normal(rng, groups, *k_shape, columns)
+        elif order == "k last":
+            x = np.moveaxis(normal(rng, groups, columns, *k_shape), 1, -1)
+        else:
+            x = np.moveaxis(normal(rng, groups, k_shape[2], columns, *k_shape[:2]), (1, 2), (3, 4))
+        expected = np.stack([packed(g.reshape(-1, columns), isa) for g in x])
+        steps = strides(x)
+        params = {"k": k_shape, "k_stride": steps[1:4], "columns": columns, "column_stride": steps[4], "groups": groups,
+                  "in_group": steps[0], "out_group": expected.shape[1]}  # fmt: skip
+        storage = x.base if x.base is not None else x
+        for threads in (1, 2):
+            got = run("pack", isa, params, **{"in": storage}, out=np.full(expected.shape, 9, F32), threads=threads, side=side)["out"]
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("act", ["IDENTITY", "RELU", "CLIP", "SILU", "PRELU", "HARD_SWISH"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_depthwise(act, threads, isa, side):
+    rng = np.random.default_rng(11)
+    lanes = _native.isa_info(isa)["lanes"]
+    a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
+    for channels in (1, lanes - 1, lanes, lanes + 1, 3 * lanes + 2):
+        for width in (1, 2, 3, 4, 5, 6, 7, 40):
+            stride = 1 + width % 2
+            x = normal(rng, 2, 5, (width - 1) * stride + 3, channels)
+            height = 3
+            w = normal(rng, 9, channels)
+            w_stride = channels + -channels % lanes
+            bias, slope = normal(rng, channels), normal(rng, channels)
+            xs = strides(x)
+            out = np.zeros((2, height, width, channels), F32)
+            os = strides(out)
+            params = {
+                "n": [2, 1, height, width], "in_stride": [xs[0], 0, xs[1], stride * xs[2]], "out_stride": [os[0], 0, os[1], os[2]],
+                "taps": 9, "channels": channels, "w_stride": w_stride, "act": _native.ACTS[act], "a": a, "b": b,
+            }  # fmt: skip
+            tap = np.array([y * xs[1] + z * xs[2] for y in range(3) for z in range(3)])
+            arrays = {"in": x, "w": np.pad(w, ((0, 0), (0, w_stride - channels))), "bias": whole_vectors(bias, isa), "tap": tap}
+            if act == "PRELU":
+                arrays["slope"] = slope
+            got = run("depthwise", isa, params, **arrays, out=out, threads=threads, side=side, constants=CONSTANTS)["out"]
+            expected = np.zeros(out.shape)
+            for t, (y, z) in enumerate(np.ndindex(3, 3)):
+                expected += x[:, y : y + height, z : z + (width - 1) * stride + 1 : stride].astype(np.float64) * w[t]
+            np.testing.assert_allclose(got, epilogue(expected + bias, act, a, b, slope), rtol=1e-5, atol=1e-5)
+
+
+GEMM = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 3], "out_stride": [0, 0, 0, 5], "res_stride": [0, 0, 0, 5], "taps": 2, "k": 3,
+        "groups": 1, "columns": 5, "panels_per_block": 1}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 0),
+        ({"n": [1, 1, 1, 5]}, 2),
+        ({"n": [2**40, 2**40, 1, 1], "in_stride": [2**40, 1, 0, 3]}, 2),
+        ({"n": [1, 1, 1, -4]}, 2),
+        ({"in_stride": [0, 0, 0, 4]}, 2),
+        ({"in_stride": [0, 0, 0, -3]}, 2),
+        ({"out_stride": [0, 0, 0, 6]}, 2),
+        ({"res_stride": [0, 0, 0, 6]}, 2),
+        ({"taps": 3}, 3),
+        ({"taps": 0}, 1),
+        ({"k": 4}, 2),
+        ({"k": -1}, 1),
+        ({"k": 2**62}, 1),
+        ({"columns": 6}, 2),
+        ({"columns": 0}, 1),
+        ({"columns": 2**63 - 1}, 1),
+        ({"groups": 2, "in_group": 1}, 2),
+        ({"groups": 2, "out_group": 1}, 2),
+        ({"groups": 2, "w_group": 1}, 2),
+        ({"groups": 2, "bias_group": 1}, 2),
+        ({"groups": 0}, 1),
+        ({"groups": 2**62, "in_group": 2**62}, 2),
+        ({"panels_per_block": 0}, 1),
+        ({"panels_per_block": 2**63 - 1}, 1),
+        ({"act": 1000}, 1),
+        ({"act": _native.ACTS["PRELU"]}, 2),
+    ],
+)
+def test_check_conv(change, status, isa):
+    x, w, out = np.zeros(15, F32), np.zeros((6, 5), F32), np.zeros((4, 5), F32)
+    arrays = {"in": x, "w": packed(w, isa), "bias": whole_vectors(np.zeros(5, F32), isa), "tap": np.array([0, 3]), "out": out, "res": out}
+    assert refusal("conv", isa, GEMM | change, **arrays, constants=CONSTANTS) == status
+
+
+def test_check_taps(isa):
+    """Tap offsets are part of the address."""
+    x, w, out = np.zeros(15, F32), np.zeros((6, 5), F32), np.zeros((4, 5), F32)
+    arrays = {"in": x, "w": packed(w, isa), "bias": whole_vectors(np.zeros(5, F32), isa), "out": out}
+    for tap, status in (([0, 3], 0), ([3, 0], 0), ([0, 4], 2), ([-1, 0], 2), ([0, 2**63 - 1], 2), ([-(2**63), 0], 2)):
+        assert refusal("conv", isa, GEMM, **arrays, tap=np.array(tap), constants=CONSTANTS) == status
+        assert refusal("conv", isa, GEMM, **arrays, tap=np.array(tap)) == 3  # must be constant: computed taps cannot be proven
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 0),
+        ({"w_stride": 19}, 1),
+        ({"w_stride": 64}, 2),
+        ({"w_stride": 2**62}, 2),
+        ({"channels": 2**62, "w_stride": 2**62}, 2),
+        ({"channels": 0}, 1),
+        ({"taps": 5}, 3),
+        ({"n": [1, 1, 1, 5]}, 2),
+        ({"out_stride": [0, 0, 0, -20]}, 2),
+        ({"act": -1}, 1),
+        ({"act": _native.ACTS["PRELU"]}, 2),
+    ],
+)
+def test_check_depthwise(change, status, isa):
+    params = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 20], "out_stride": [0, 0, 0, 20], "taps": 2, "channels": 20, "w_stride": 32}
+    arrays = {"in": np.zeros((5, 20), F32), "w": np.zeros((2, 32), F32), "bias": np.zeros(32, F32), "tap": np.array([0, 20]),
+              "out": np.zeros((4, 20), F32)}  # fmt: skip
+    assert refusal("depthwise", isa, params | change, **arrays, constants=CONSTANTS) == status
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 0),
+        ({"columns": 6}, 2),
+        ({"columns": -1}, 2),
+        ({"columns": 2**63 - 1, "column_stride": 0}, 1),
+        ({"k": [1, 1, 4]}, 2),
+        ({"k": [2**40, 2**40, 3], "k_stride": [0, 0, 5]}, 1),
+        ({"groups": 2}, 0),
+        ({"groups": 2, "in_group": 1}, 2),
+        ({"groups": 2, "out_group": 1}, 2),
+        ({"groups": -1}, 2),
+    ],
+)
+def test_check_pack(change, status, isa):
+    w = np.zeros((3, 5), F32)
+    params = {"k": [1, 1, 3], "k_stride": [0, 0, 5], "columns": 5, "column_stride": 1, "groups": 1}
+    assert refusal("pack", isa, params | change, **{"in": w}, out=packed(w, isa)) == status

@@ -1,0 +1,143 @@
+"""Binary, affine and fill: broadcasting by strides, tails, threads, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_harness import dims, normal, refusal, run, strides, ulps
+
+from infold import _native
+
+F32 = np.float32
+BINARIES = {
+    "ADD": np.add,
+    "SUB": np.subtract,
+    "MUL": np.multiply,
+    "DIV": np.divide,
+    "MIN": np.minimum,
+    "MAX": np.maximum,
+    "POW": np.power,
+    "PRELU_SLOPE": lambda x, y: np.where(x < 0, x * y, x),
+}
+SPECIAL = np.array([0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, 3.4e38, 1e-45, 2.0], F32)
+
+
+def test_every_binary_is_covered():
+    assert set(BINARIES) == set(_native.BINARIES)
+
+
+def binary(isa: str, op: str, a: np.ndarray, b: np.ndarray, **how) -> np.ndarray:
+    """The operation on NumPy-broadcast operands, whatever their strides."""
+    va, vb = np.broadcast_arrays(a, b)
+    out = np.zeros(va.shape, F32)
+    params = {
+        "shape": dims(out.shape, 6, 1),
+        "a_stride": dims(strides(va), 6, 0),
+        "b_stride": dims(strides(vb), 6, 0),
+        "out_stride": dims(strides(out), 6, 0),
+        "op": _native.BINARIES[op],
+    }
+    return run("binary", isa, params, a=a, b=b, out=out, **how)["out"]
+
+
+@pytest.mark.parametrize("op", BINARIES)
+def test_special_values(op: str, isa: str):
+    a, b = np.meshgrid(SPECIAL, SPECIAL, indexing="ij")
+    a, b = np.ascontiguousarray(a).ravel(), np.ascontiguousarray(b).ravel()
+    with np.errstate(all="ignore"):
+        expected = BINARIES[op](a.astype(np.float64), b.astype(np.float64)).astype(F32)
+    got = binary(isa, op, a, b)
+    keep = np.abs(expected) >= np.finfo(F32).tiny if op == "POW" else np.ones(a.size, bool)
+    keep |= ~np.isfinite(expected) | (expected == 0)
+    assert ulps(got[keep], expected[keep]).max() <= 1
+
+
+@pytest.mark.parametrize("op", BINARIES)
+def test_rows_and_tails(op: str, isa: str, side: str):
+    rng = np.random.default_rng(2)
+    for n in range(1, 3 * _native.isa_info(isa)["lanes"] + 2):
+        a, b = normal(rng, 3, n), normal(rng, 3, n)
+        if op == "POW":
+            a = np.abs(a) + F32(0.1)
+        for x, y in ((a, b), (a, b[:1]), (a, b[:, :1]), (a[:, :1], b), (a[:1, :1], b), (a, b[:1, :1])):
+            x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+            with np.errstate(all="ignore"):
+                expected = BINARIES[op](x.astype(np.float64), y.astype(np.float64))
+            assert ulps(binary(isa, op, x, y, side=side), expected).max() <= 1
+
+
+@pytest.mark.parametrize("op", ["ADD", "DIV", "POW"])
+def test_high_rank_broadcast_and_threads(op: str, isa: str, side: str):
+    rng = np.random.default_rng(4)
+    a = np.abs(normal(rng, 3, 1, 50, 1, 70)) + F32(0.1)
+    b = normal(rng, 2, 1, 5, 70)
+    results = [binary(isa, op, a, b, side=side, threads=t) for t in (1, 2)]
+    assert ulps(results[0], BINARIES[op](a.astype(np.float64), b)).max() <= 1
+    np.testing.assert_array_equal(*results)
+
+
+def affine_params(rows: int, n: int, act: str = "IDENTITY", per: str = "element") -> dict:
+    return {
+        "shape": dims([rows, n], 6, 1),
+        "a_stride": dims([n, 1], 6, 0),
+        "b_stride": dims([0, 1] if per == "element" else [1, 0], 6, 0),
+        "out_stride": dims([n, 1], 6, 0),
+        "op": _native.ACTS[act],
+    }
+
+
+@pytest.mark.parametrize("per", ["element", "row"])
+@pytest.mark.parametrize("act", ["IDENTITY", "RELU", "SILU"])
+def test_affine(act: str, per: str, isa: str, side: str):
+    rng = np.random.default_rng(5)
+    for n in [*range(1, 3 * _native.isa_info(isa)["lanes"] + 2), 5000]:
+        x, size = normal(rng, 7, n), n if per == "element" else 7
+        scale, shift = normal(rng, size), normal(rng, size)
+        results = [
+            run("affine", isa, affine_params(7, n, act, per) | {"a": 1.0}, threads=t, side=side, x=x, scale=scale, shift=shift,
+                out=np.zeros_like(x))["out"]
+            for t in (1, 2)
+        ]  # fmt: skip
+        column = (slice(None), None) if per == "row" else ()
+        y = x * scale[column].astype(np.float64) + shift[column]
+        expected = {"IDENTITY": y, "RELU": np.maximum(y, 0), "SILU": y / (1 + np.exp(-y))}[act]
+        np.testing.assert_allclose(results[0], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 4, 5, 2, 7), (4, 33000)])
+def test_fill(shape: tuple[int, ...], isa: str, side: str):
+    """Fills every other element of the last dimension and leaves the rest alone."""
+    out = np.zeros((*shape[:-1], 2 * shape[-1] - 1), F32)
+    view = out[..., ::2]
+    params = {"shape": dims(shape, 6, 1), "out_stride": dims(strides(view), 6, 0), "value": 2.5}
+    for threads in (1, 2):
+        got = run("fill", isa, params, threads=threads, side=side, out=out)["out"]
+        assert (got[..., ::2] == 2.5).all() and (got[..., 1::2] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("op", "change", "status"),
+    [
+        ("binary", {}, 0),
+        ("binary", {"b_stride": [0, 0, 0, 0, 9, 1]}, 2),
+        ("binary", {"a_stride": [0, 0, 0, 0, -1, 1]}, 2),
+        ("binary", {"out_stride": [0, 0, 0, 0, 2**61, 1]}, 2),
+        ("binary", {"op": 99}, 1),
+        ("affine", {}, 0),
+        ("affine", {"a_stride": [0, 0, 0, 0, 8, 2]}, 1),
+        ("affine", {"b_stride": [0, 0, 0, 0, 8, 1]}, 2),
+        ("affine", {"op": _native.ACTS["PRELU"]}, 1),
+        ("fill", {}, 0),
+        ("fill", {"out_stride": [0, 0, 0, 2**62, 8, 1], "shape": [1, 1, 1, 4, 4, 8]}, 2),
+        ("fill", {"shape": [1, 1, 1, 1, 5, 8]}, 2),
+    ],
+)
+def test_check(op: str, change: dict, status: int, isa: str):
+    x, row = np.zeros((4, 8), F32), np.zeros(8, F32)
+    params = {"shape": dims([4, 8], 6, 1), "out_stride": dims([8, 1], 6, 0)}
+    arrays = {"out": x}
+    if op != "fill":
+        params |= {"a_stride": dims([8, 1], 6, 0), "b_stride": dims([0, 1], 6, 0)}
+        arrays |= {"a": x, "b": row} if op == "binary" else {"x": x, "scale": row, "shift": row}
+    assert refusal(op, isa, params | change, **arrays) == status
