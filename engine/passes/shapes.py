@@ -1,24 +1,68 @@
 """Types and shapes of all values, by ONNX's own inference."""
 from __future__ import annotations
 
-import copy
+import logging
 
+import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from .context import GraphContext
+from .context import GraphContext, static_shape
+
+logger = logging.getLogger(__name__)
+
+_LARGE = 1024  # bytes; larger constants cannot be shape operands, and need not be serialised for the inference
 
 
 def apply(context: GraphContext) -> bool:
-    """Infer the type and shape of every value; contradictions in the model's own annotations are left as they are."""
-    for graph in context.model.graphs():
-        for node in graph:
-            for value in node.outputs:
-                value.type = copy.copy(value.type)  # clones share type objects, and the inference writes to them
-    return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(context.model).modified
+    """Infer the type and shape of every value.
+
+    Where a graph input has an open dimension, the dimensions that a model declares inside are not believed unless
+    they follow from the inputs: many models had their inputs opened after export, and kept the old sizes inside.
+    """
+    model = context.model
+    light = model.clone()
+    if any(static_shape(value) is None for value in light.graph.inputs):
+        for graph in light.graphs():
+            for node in graph:
+                for value in node.outputs:
+                    if not value.is_graph_output():
+                        value.shape = None
+    _set_weights_aside(light.graph)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(ir.to_proto(light), data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        logger.debug("shapes stay as declared: %s", error)
+        return False
+    modified = False
+    for graph, known in zip(model.graphs(), ir.from_proto(inferred).graphs()):
+        for node, twin in zip(graph, known):
+            for value, found in zip(node.outputs, twin.outputs):
+                modified |= _refine(value, found)
+    return modified
 
 
 def dtype(value: ir.Value) -> ir.DataType | None:
     """The value's element type, if it is a tensor of a known one."""
     known = value.dtype if isinstance(value.type, ir.TensorType) else None
     return None if known == ir.DataType.UNDEFINED else known
+
+
+def _set_weights_aside(graph: ir.Graph) -> None:
+    """Large initializers become inputs of their type and shape."""
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > _LARGE:
+            value.type, value.shape, value.const_value = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape), None
+            del graph.initializers[name]
+            if not value.is_graph_input():
+                graph.inputs.append(value)
+
+
+def _refine(value: ir.Value, found: ir.Value) -> bool:
+    shape = found.shape
+    if shape is None and value.shape is not None:
+        shape = ir.Shape([None] * len(value.shape))  # not confirmed, but the rank is worth keeping
+    kind = found.type if found.type is not None else value.type
+    modified = shape != value.shape or kind != value.type
+    value.shape, value.type = shape, kind
+    return modified
