@@ -134,17 +134,10 @@ def bench(
         if peers_folded:
             folded = write_folded(loaded, Path(folder) / "folded.onnx")
             paths |= {name + FOLDED: folded for name in names if name != "infold"}
-        prepared, failed = prepare(paths, feeds, threads)
-        times = measure(prepared, rounds=rounds, seconds=seconds, threads=threads, progress=progress)
-        timings = {
-            name: Timing(
-                times[name],
-                ready.precision,
-                ready.version,
-                None if reference is None else max_relative_error(ready.run(), reference),
-            )
-            for name, ready in prepared.items()
-        }
+        references = None if reference is None else dict.fromkeys(paths, reference)
+        timings, failed = time_engines(
+            paths, feeds, references, threads=threads, rounds=rounds, seconds=seconds, progress=progress
+        )
     dims = {name: list(array.shape) for name, array in feeds.items()}
     first = next(iter(dims.values()), [])
     return BenchReport(
@@ -170,6 +163,29 @@ def write_folded(model, path: Path) -> str:
 
     ir.save(infold.fold(model)[0], path)
     return os.fspath(path)
+
+
+def time_engines(
+    paths: Mapping[str, str],
+    feeds: Mapping[str, np.ndarray],
+    references: Mapping[str, Sequence[np.ndarray]] | None,
+    *,
+    threads: int,
+    rounds: int,
+    seconds: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Timing], dict[str, str]]:
+    """Time several preparations of a model in one run: names and failures as for `prepare`, turns as for `measure`.
+
+    references: by name, the exact outputs to measure the error against.
+    """
+    prepared, failed = prepare(paths, feeds, threads)
+    times = measure(prepared, rounds=rounds, seconds=seconds, threads=threads, progress=progress)
+    timings = {}
+    for name, ready in prepared.items():
+        error = None if references is None else max_relative_error(ready.run(), references[name])
+        timings[name] = Timing(times[name], ready.precision, ready.version, error)
+    return timings, failed
 
 
 def prepare(

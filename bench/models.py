@@ -1,0 +1,158 @@
+"""Whole models in infold and its peers: writes models.json and models.md (the table of docs/performance.md).
+
+    python bench/models.py --zoo FOLDER --output FOLDER [NAME ...] [--threads 1 --threads 2] [MODEL.onnx ...]
+
+FOLDER/raw and FOLDER/opt hold exports of the same networks (bench/zoo.py makes them). Every engine is timed on both,
+all in one interleaved run, and counts with the better of the two. A path to an .onnx file is a model of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import infold
+from infold.cli.common import progress
+from infold.cli.files import parse_shapes
+from infold.reference import run_float64
+from infold.report import engines
+from infold.report.bench import Timing, ratio_interval, time_engines
+from infold.report.inputs import random_inputs
+from infold.report.machine import chosen_isa, cpu_name
+
+
+def variants(zoo: Path, name: str) -> dict[str, Path]:
+    """The files of a model by kind: raw and opt for a name, the file itself for a path."""
+    if name.endswith(".onnx"):
+        return {"given": Path(name)}
+    return {kind: path for kind in ("raw", "opt") if (path := zoo / kind / f"{name}.onnx").exists()}
+
+
+def compare(
+    name: str,
+    files: Mapping[str, Path],
+    *,
+    threads: int,
+    rounds: int,
+    seconds: float,
+    shapes: Mapping[str, Sequence[int]],
+    accuracy: bool,
+) -> dict:
+    """Time every engine on every variant of a model; each engine's better variant decides."""
+    models = {kind: infold.load(path) for kind, path in files.items()}
+    feeds = random_inputs(next(iter(models.values())), shapes)
+    exact = {kind: list(run_float64(model, feeds).values()) for kind, model in models.items()} if accuracy else None
+    del models
+    paths = {f"{engine}-{kind}": os.fspath(path) for engine in engines.installed() for kind, path in files.items()}
+    references = None if exact is None else {entry: exact[entry.rpartition("-")[2]] for entry in paths}
+    with progress(f"{name}, {threads} thread(s)") as advance:
+        timings, failed = time_engines(
+            paths, feeds, references, threads=threads, rounds=rounds, seconds=seconds, progress=advance
+        )
+    best: dict[str, str] = {}
+    for entry in sorted(timings, key=lambda entry: timings[entry].median_ms):
+        best.setdefault(entry.rpartition("-")[0], entry)
+    return {
+        "model": name,
+        "threads": threads,
+        "entries": {entry: timing.to_dict() for entry, timing in timings.items()},
+        "engines": {
+            engine: {"variant": entry.rpartition("-")[2], **timings[entry].to_dict()} for engine, entry in best.items()
+        },
+        "best_peer": _best_peer(best, timings),
+        "failed": failed,
+    }
+
+
+def _best_peer(best: Mapping[str, str], timings: Mapping[str, Timing]) -> dict | None:
+    """The fastest peer, its median over infold's, and the interval of that."""
+    peers = [engine for engine in best if engine != "infold"]
+    if not peers:
+        return None
+    peer, own = timings[best[peers[0]]], timings[best["infold"]]  # `best` is in order of time
+    return {
+        "name": peers[0],
+        "ratio": peer.median_ms / own.median_ms,
+        "ratio_ci95": list(ratio_interval(peer.rounds, own.rounds)),
+    }
+
+
+def markdown(results: Sequence[Mapping], facts: Mapping) -> str:
+    """The results as a table for each thread count, with the geometric mean and the worst of the ratios."""
+    names = sorted(facts["versions"], key=lambda name: (name != "infold", name))
+    lines = [f"{facts['cpu']}, infold {facts['versions']['infold']} on {facts['isa']}, {facts['date']}.", ""]
+    for threads in sorted({result["threads"] for result in results}):
+        rows = [result for result in results if result["threads"] == threads]
+        heads = [f"{name} {facts['versions'][name]}" for name in names]
+        lines += [
+            f"Batch 1, {threads} thread(s): median milliseconds (error against float64), each engine on the export that "
+            "suits it better; last, the fastest peer's median over infold's with its 95 % interval.",
+            "",
+            f"| model | {' | '.join(heads)} | fastest peer / infold |",
+            "|---|" + "---|" * (len(names) + 1),
+        ]
+        lines += [_row(result, names) for result in rows]
+        ratios = [result["best_peer"]["ratio"] for result in rows if result["best_peer"]]
+        if ratios:
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            lines += ["", f"Geometric mean {mean:.2f}, worst {min(ratios):.2f}, over {len(ratios)} models.", ""]
+    return "\n".join(lines)
+
+
+def _row(result: Mapping, names: Sequence[str]) -> str:
+    cells = []
+    for name in names:
+        facts = result["engines"].get(name)
+        error = "" if facts is None or facts["error"] is None else f" ({facts['error']:.1e})"
+        cells.append("–" if facts is None else f"{facts['median_ms']:.2f}{error}")
+    peer = result["best_peer"]
+    low, high = peer["ratio_ci95"] if peer else (0, 0)
+    cells.append(f"{peer['ratio']:.2f} ({low:.2f}–{high:.2f}, {peer['name']})" if peer else "–")
+    return f"| {Path(result['model']).stem} | " + " | ".join(cells) + " |"
+
+
+def write(results: Sequence[Mapping], output: Path) -> None:
+    """Write models.json and models.md, whole or not at all."""
+    versions = {name: facts["version"] for result in results for name, facts in result["engines"].items()}
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    facts = {"cpu": cpu_name(), "isa": chosen_isa(), "date": today, "versions": versions}
+    document = json.dumps({**facts, "results": list(results)}, indent=2)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in (("models.json", document + "\n"), ("models.md", markdown(results, facts))):
+        unfinished = output / f".{name}.{os.getpid()}"
+        unfinished.write_text(text)
+        unfinished.replace(output / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time whole models in infold and its peers.")
+    parser.add_argument("names", nargs="*", help="names in the zoo or paths of .onnx files; default the whole zoo")
+    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"))
+    parser.add_argument("--output", type=Path, default=Path("build/bench"))
+    parser.add_argument("--threads", type=int, action="append", help="may be repeated; default 1")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each engine and variant in each round")
+    parser.add_argument("--shape", action="append", metavar="NAME=1x3x224x224", help="for models that leave it open")
+    parser.add_argument("--no-accuracy", dest="accuracy", action="store_false")
+    arguments = parser.parse_args()
+    names = arguments.names or sorted({path.stem for path in arguments.zoo.glob("*/*.onnx")})
+    results = []
+    for threads in arguments.threads or [1]:
+        for name in names:
+            files = variants(arguments.zoo, name)
+            if not files:
+                parser.error(f"no model {name!r} in {arguments.zoo}")
+            settings = {key: getattr(arguments, key) for key in ("rounds", "seconds", "accuracy")}
+            result = compare(name, files, threads=threads, shapes=parse_shapes(arguments.shape), **settings)
+            results.append(result)
+            write(results, arguments.output)
+            print(f"{threads} thread(s) {_row(result, list(result['engines']))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "bench" / "models.py"
+
+
+def test_each_engine_counts_with_its_better_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("raw", "opt"):
+        (tmp_path / "zoo" / kind).mkdir(parents=True)
+        shutil.copy(files("infold.demo") / "lenet.onnx", tmp_path / "zoo" / kind)
+    options = ["--rounds", "2", "--seconds", "0.01"]
+    folders = ["--zoo", str(tmp_path / "zoo"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options, *folders])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    (result,) = json.loads((tmp_path / "out" / "models.json").read_text())["results"]
+    assert {"infold-raw", "infold-opt", "onnxruntime-raw", "onnxruntime-opt"} <= result["entries"].keys()
+    for engine, facts in result["engines"].items():
+        medians = [result["entries"][f"{engine}-{kind}"]["median_ms"] for kind in ("raw", "opt")]
+        assert facts["median_ms"] == min(medians) and facts["error"] < 1e-5
+    peers = [facts["median_ms"] for engine, facts in result["engines"].items() if engine != "infold"]
+    best = result["best_peer"]
+    assert best["ratio"] == pytest.approx(min(peers) / result["engines"]["infold"]["median_ms"])
+    table = (tmp_path / "out" / "models.md").read_text()
+    assert "| lenet |" in table and f"Geometric mean {best['ratio']:.2f}" in table
+
+
+def test_a_model_that_does_not_exist_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--zoo", str(tmp_path), "--output", str(tmp_path), "resnet0"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "'resnet0'" in capsys.readouterr().err and not list(tmp_path.iterdir())
