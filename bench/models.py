@@ -90,8 +90,8 @@ def markdown(results: Sequence[Mapping], facts: Mapping) -> str:
         rows = [result for result in results if result["threads"] == threads]
         heads = [f"{name} {facts['versions'][name]}" for name in names]
         lines += [
-            f"Batch 1, {threads} thread(s): median milliseconds (error against float64), each engine on the export that "
-            "suits it better; last, the fastest peer's median over infold's with its 95 % interval.",
+            f"Batch 1, {threads} thread(s): median milliseconds (error against float64), each engine on the export "
+            "that suits it better; last, the fastest peer's median over infold's with its 95 % interval.",
             "",
             f"| model | {' | '.join(heads)} | fastest peer / infold |",
             "|---|" + "---|" * (len(names) + 1),

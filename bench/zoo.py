@@ -4,8 +4,8 @@
 
 Each network is written to FOLDER/raw/NAME.onnx as torch's exporter traces it (every BatchNormalization still there,
 constants spelled as subgraphs) and to FOLDER/opt/NAME.onnx after torch's own optimiser (what most users have); what
-exists is kept. Weights are random but the same each time, the BatchNorm statistics estimated from random images. Needs what
-bench/requirements.txt and bench/requirements-nodeps.txt list.
+exists is kept. Weights are random but the same each time, the BatchNorm statistics estimated from random images. Needs
+what bench/requirements.txt and bench/requirements-nodeps.txt list.
 """
 
 from __future__ import annotations
