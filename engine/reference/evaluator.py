@@ -33,6 +33,13 @@ class _Evaluator(ReferenceEvaluator):
         options["new_ops"] = options.get("new_ops") or REPLACEMENTS
         super().__init__(proto, **options)
 
+    def _init(self) -> None:
+        super()._init()
+        for node in self.rt_nodes_:  # a NumPy float32 attribute would round what is computed from it; a Python float takes any precision
+            for name in node.attributes_names_ if node.domain == "" else ():
+                if isinstance(value := getattr(node, name), np.float32):
+                    setattr(node, name, float(value))
+
 
 class NodeRunner:
     """One node, ready to run any number of times.
@@ -78,9 +85,8 @@ class NodeRunner:
         """
         try:
             with np.errstate(all="ignore"):
-                if self._run.need_context():
-                    return self._run.run(*inputs, context=dict(scope or {}))
-                return self._run.run(*inputs)
+                options = {"context": dict(scope or {})} if self._run.need_context() else {}
+                return self._run.run(*inputs, **options)[:len(self.outputs)]
         except (MemoryError, Error):
             raise
         except Exception as error:  # as above; the cause is kept

@@ -61,7 +61,7 @@ class MeanVarianceNormalization(OpRun):
         if axes is None:
             axes = [0, 2, 3]
         deviation = x - x.mean(axis=tuple(axes), keepdims=True)
-        return ((deviation / (np.sqrt((deviation ** 2).mean(axis=tuple(axes), keepdims=True)) + x.dtype.type(1e-9))).astype(x.dtype),)
+        return ((deviation / (np.sqrt((deviation ** 2).mean(axis=tuple(axes), keepdims=True)) + 1e-9)).astype(x.dtype),)
 
 
 def _standardise(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:

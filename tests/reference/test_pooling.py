@@ -1,0 +1,100 @@
+"""Pooling in float64 against torch's float64 and against the definition, over its attributes."""
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference_harness import close, run_node
+
+MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+@st.composite
+def geometry(draw):
+    rank = draw(st.integers(1, 3))
+    kernel = draw(st.lists(st.integers(1, 3), min_size=rank, max_size=rank))
+    each = lambda low, high: draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))  # noqa: E731
+    return {"rank": rank, "kernel": kernel, "strides": each(1, 3), "dilations": each(1, 2), "spatial": each(5, 8),
+            "pads": [draw(st.integers(0, k // 2)) for k in kernel], "ceil": draw(st.booleans()),
+            "x": np.random.default_rng(draw(st.integers(0, 99)))}
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometry())
+def test_max_pool_and_its_indices_match_torch(g):
+    x = g["x"].standard_normal((2, 3, *g["spatial"]))
+    y, index = run_node("MaxPool", x, outputs=2, kernel_shape=g["kernel"], strides=g["strides"], dilations=g["dilations"],
+                        pads=g["pads"] * 2, ceil_mode=int(g["ceil"]))
+    expected, places = MAX[g["rank"]](torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["dilations"], g["ceil"], True)
+    close(y, expected)
+    assert np.array_equal(x.ravel()[index], y)
+    plane = np.prod(g["spatial"])
+    assert np.array_equal(index % plane, places)
+    alone = run_node("MaxPool", x, kernel_shape=g["kernel"], strides=g["strides"], dilations=g["dilations"], pads=g["pads"] * 2,
+                     ceil_mode=int(g["ceil"]))
+    assert np.array_equal(alone, y)
+
+
+def test_column_major_indices():
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 6))
+    y, index = run_node("MaxPool", x, outputs=2, kernel_shape=[2, 2], strides=[2, 2], storage_order=1)
+    assert np.array_equal(np.swapaxes(x, 2, 3).ravel()[index], y)
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometry(), st.booleans())
+def test_average_pool_matches_torch(g, include):
+    x = g["x"].standard_normal((2, 3, *g["spatial"]))
+    y = run_node("AveragePool", x, kernel_shape=g["kernel"], strides=g["strides"], pads=g["pads"] * 2, ceil_mode=int(g["ceil"]),
+                 count_include_pad=int(include))
+    close(y, AVERAGE[g["rank"]](torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["ceil"], include))
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometry(), st.booleans(), st.integers(1, 3))
+def test_dilated_average_and_lp_pool_match_the_definition(g, include, p):
+    x = g["x"].standard_normal((1, 2, *g["spatial"]))
+    options = {"kernel_shape": g["kernel"], "strides": g["strides"], "dilations": g["dilations"], "pads": g["pads"] * 2,
+               "ceil_mode": int(g["ceil"])}
+    average = run_node("AveragePool", x, count_include_pad=int(include), **options)
+    norm = run_node("LpPool", x, p=p, **options)
+    assert average.shape == norm.shape
+    for place in itertools.product(*(range(n) for n in average.shape[2:])):
+        cells, inside, counted = [], 0, 0
+        for tap in itertools.product(*(range(k) for k in g["kernel"])):
+            at = [o * s - pad + t * d for o, s, pad, t, d in zip(place, g["strides"], g["pads"], tap, g["dilations"])]
+            counted += all(-pad <= a < n + pad for a, n, pad in zip(at, g["spatial"], g["pads"]))
+            if all(0 <= a < n for a, n in zip(at, g["spatial"])):
+                inside += 1
+                cells.append(x[(0, slice(None), *at)])
+        total = np.sum(cells, axis=0) if cells else np.zeros(2)
+        count = counted if include else inside
+        assert np.allclose(average[(0, slice(None), *place)], total / max(count, 1), rtol=1e-12, atol=1e-12)
+        power = np.sum(np.abs(cells) ** p, axis=0) if cells else np.zeros(2)
+        assert np.allclose(norm[(0, slice(None), *place)], power ** (1 / p), rtol=1e-12, atol=1e-12)
+
+
+def test_windows_that_would_start_in_the_padding_are_dropped():
+    x = np.ones((1, 1, 4, 4))
+    y = run_node("AveragePool", x, kernel_shape=[1, 1], strides=[3, 3], pads=[0, 0, 1, 1], ceil_mode=1)
+    assert y.shape == (1, 1, 2, 2) and np.all(y == 1)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_max_pool_of_integers(dtype):
+    x = np.random.default_rng(0).integers(0, 100, (1, 2, 6, 6)).astype(dtype)
+    y = run_node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    assert y.dtype == x.dtype and np.array_equal(y, x.reshape(1, 2, 3, 2, 3, 2).max(axis=(3, 5)))
+
+
+def test_global_pools():
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    close(run_node("GlobalLpPool", x, p=3), (np.abs(x) ** 3).sum(axis=(2, 3), keepdims=True) ** (1 / 3))
+    close(run_node("GlobalAveragePool", x), x.mean(axis=(2, 3), keepdims=True))
+    close(run_node("GlobalMaxPool", x), x.max(axis=(2, 3), keepdims=True))
