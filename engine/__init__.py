@@ -1,1 +1,34 @@
-"""infold: import a trained CNN, fold its BatchNorms away, run the rest on the CPU, prove the result."""
+"""infold: import a trained CNN, fold its BatchNorms away, run the rest on the CPU, prove the result.
+
+    sess = infold.InferenceSession("model.onnx")
+    outs = sess.run(None, {"x": x})
+"""
+from __future__ import annotations
+
+from importlib import import_module
+
+if __name__ != "infold":
+    raise ImportError(f"this package is imported as `infold`, not as {__name__!r}")
+
+from .errors import (Error, ExternalDataError, InvalidInputError, InvalidModelError, MemoryLimitError, MissingDependencyError,
+                     NativeError, ShapeError, UnsupportedError)
+
+__version__ = "0.1.0"
+
+_LAZY = {  # name -> module; `import infold` itself stays light
+    "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "api", "load": "importers", "fold": "passes",
+    "verify": "report.verify",
+}
+
+__all__ = ["Error", "ExternalDataError", "InvalidInputError", "InvalidModelError", "MemoryLimitError", "MissingDependencyError",
+           "NativeError", "ShapeError", "UnsupportedError", *_LAZY]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'infold' has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -48,6 +48,11 @@ cdef double _now() noexcept nogil:
     return <double>t.tv_sec + 1e-9 * <double>t.tv_nsec
 
 
+def now():
+    """Seconds on the monotonic clock that steps are timed with."""
+    return _now()
+
+
 def isa_names():
     """Names of the instruction sets usable on this CPU, best first."""
     cdef const char *names[8]

@@ -12,8 +12,8 @@ typedef struct {
     int64_t in_stride[4], out_stride[4], res_stride[4]; /* elements per step of n; in_stride includes the conv's stride */
     int64_t taps, k;                                 /* k: contiguous elements under each tap */
     int64_t groups, columns;                         /* columns: output channels of one group */
-    int64_t in_group;                                /* elements between the groups' input channels */
-    int64_t w_group;                                 /* elements between the groups' packed panels */
+    int64_t in_group, out_group, res_group;          /* elements between the groups' channels (or between a batch's matrices) */
+    int64_t w_group, bias_group;                     /* elements between the groups' packed panels and biases */
     int64_t panels_per_block;                        /* panels kept in L2 while all pixels pass by */
     int64_t act;
     double a, b; /* activation parameters; for CLIP the bounds */
@@ -26,21 +26,21 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(p->taps >= 1 && p->k >= 0 && p->groups >= 1 && p->columns >= 1 && p->panels_per_block >= 1, INFOLD_EPARAM);
     CHECK(p->act >= 0 && p->act < INFOLD_ACT_COUNT, INFOLD_EPARAM);
     CHECK(e[TAP].ptr && e[TAP].after / 8 >= p->taps, INFOLD_EMISSING);
-    int64_t channels, padded, size, rows;
-    CHECK(!__builtin_mul_overflow(p->groups, p->columns, &channels) && channels <= INT64_MAX / 2, INFOLD_EPARAM);
+    int64_t padded, size, rows;
+    CHECK(p->columns <= INT64_MAX / 2 && p->panels_per_block <= INT64_MAX / 2, INFOLD_EPARAM);
     padded = (p->columns + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
-    const int64_t in_steps[1] = {p->in_group}, groups[1] = {p->groups}, w_steps[1] = {p->w_group};
-    const infold_span in = span_at(span_repeat(span_repeat(span_of_run(p->k), 4, p->n, p->in_stride), 1, groups, in_steps),
-                                   p->taps, e[TAP].ptr);
-    CHECK(span_fits(in, &e[IN], 4), INFOLD_EBOUNDS);
-    /* the kernel reads whole vectors of weights and bias */
     CHECK(!__builtin_mul_overflow(p->taps, p->k, &rows) && !__builtin_mul_overflow(rows, padded, &size), INFOLD_EPARAM);
-    CHECK(span_fits(span_repeat(span_of_run(size), 1, groups, w_steps), &e[W], 4), INFOLD_EBOUNDS);
-    CHECK(span_fits(span_of_run(channels - p->columns + padded), &e[BIAS], 4), INFOLD_EBOUNDS);
-    CHECK(span_fits(span_repeat(span_of_run(channels), 4, p->n, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
+    const int64_t groups[1] = {p->groups};
+    const infold_span in = span_repeat(span_repeat(span_of_run(p->k), 4, p->n, p->in_stride), 1, groups, &p->in_group);
+    CHECK(span_fits(span_at(in, p->taps, e[TAP].ptr), &e[IN], 4), INFOLD_EBOUNDS);
+    /* the kernel reads whole vectors of weights and bias */
+    CHECK(span_fits(span_repeat(span_of_run(size), 1, groups, &p->w_group), &e[W], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_repeat(span_of_run(padded), 1, groups, &p->bias_group), &e[BIAS], 4), INFOLD_EBOUNDS);
+    const infold_span run = span_of_run(p->columns);
+    CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->out_stride), 1, groups, &p->out_group), &e[OUT], 4), INFOLD_EBOUNDS);
     if (arg_given(&e[RES]))
-        CHECK(span_fits(span_repeat(span_of_run(channels), 4, p->n, p->res_stride), &e[RES], 4), INFOLD_EBOUNDS);
-    if (p->act == INFOLD_PRELU) CHECK(span_fits(span_of_run(channels), &e[SLOPE], 4), INFOLD_EBOUNDS);
+        CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->res_stride), 1, groups, &p->res_group), &e[RES], 4), INFOLD_EBOUNDS);
+    if (p->act == INFOLD_PRELU) CHECK(span_fits(span_repeat(run, 1, groups, &p->bias_group), &e[SLOPE], 4), INFOLD_EBOUNDS);
     return INFOLD_OK;
 }
 
@@ -57,9 +57,12 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
     const infold_kernels *kn = j->kernels;
     const float *in = (const float *)j->args[IN] + group * p->in_group;
     const float *w = (const float *)j->args[W] + group * p->w_group;
-    float *out = j->args[OUT];
+    const float *bias = (const float *)j->args[BIAS] + group * p->bias_group;
+    float *out = (float *)j->args[OUT] + group * p->out_group;
     const float *res = j->args[RES], *slope = j->args[SLOPE];
-    const int64_t first_channel = group * p->columns, mr = kn->mr, nr = kn->nr, rows = p->taps * p->k;
+    if (res) res += group * p->res_group;
+    if (slope) slope += group * p->bias_group;
+    const int64_t mr = kn->mr, nr = kn->nr, rows = p->taps * p->k;
     const float *a[INFOLD_MAX_MR], *r[INFOLD_MAX_MR];
     float *c[INFOLD_MAX_MR];
     const bool clamp = p->act == INFOLD_CLIP || p->act == INFOLD_RELU, late = !clamp && p->act != INFOLD_IDENTITY;
@@ -71,21 +74,21 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
         const int64_t m = p1 - at < mr ? p1 - at : mr;
         for (int64_t i = 0; i < m; i++, pixel_next(&x, p->n)) {
             a[i] = in + pixel_offset(&x, p->in_stride);
-            c[i] = out + pixel_offset(&x, p->out_stride) + first_channel;
-            if (res) r[i] = res + pixel_offset(&x, p->res_stride) + first_channel;
+            c[i] = out + pixel_offset(&x, p->out_stride);
+            if (res) r[i] = res + pixel_offset(&x, p->res_stride);
         }
         for (int64_t q = j0; q < j1; q++) {
             tile.column = q * nr;
             tile.n = p->columns - tile.column < nr ? p->columns - tile.column : nr;
             tile.b = w + q * nr * rows;
-            tile.bias = (const float *)j->args[BIAS] + first_channel + tile.column;
+            tile.bias = bias + tile.column;
             kn->gemm[tile.n > kn->lanes][m - 1](&tile);
         }
         if (late) {
             const int64_t begin = j0 * nr, end = j1 * nr < p->columns ? j1 * nr : p->columns;
             for (int64_t i = 0; i < m; i++)
                 kn->act((infold_act)p->act, end - begin, c[i] + begin, c[i] + begin,
-                        slope ? slope + first_channel + begin : NULL, (float)p->a, (float)p->b);
+                        slope ? slope + begin : NULL, (float)p->a, (float)p->b);
         }
     }
 }
@@ -127,8 +130,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_conv = {
     .name = "conv",
-    .params = "n[4] in_stride[4] out_stride[4] res_stride[4] taps k groups columns in_group w_group panels_per_block act "
-              "a:f b:f",
+    .params = "n[4] in_stride[4] out_stride[4] res_stride[4] taps k groups columns in_group out_group "
+              "res_group w_group bias_group panels_per_block act a:f b:f",
     .args = "in w bias tap out res? slope?",
     .params_size = sizeof(conv_params),
     .check = check,

@@ -8,18 +8,19 @@
 typedef struct {
     int64_t k[3], k_stride[3]; /* the reduction index, up to three nested dimensions (taps y, x; channel) */
     int64_t columns, column_stride;
+    int64_t groups, in_group, out_group; /* independent matrices */
 } pack_params;
 
 enum { IN, OUT };
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const pack_params *p = params;
-    const int64_t columns[1] = {p->columns}, steps[1] = {p->column_stride};
-    CHECK(span_fits(span_repeat(span_repeat(span_of_run(1), 3, p->k, p->k_stride), 1, columns, steps), &e[IN], 4), INFOLD_EBOUNDS);
+    const int64_t shape[2] = {p->groups, p->columns}, steps[2] = {p->in_group, p->column_stride};
+    CHECK(span_fits(span_repeat(span_repeat(span_of_run(1), 3, p->k, p->k_stride), 2, shape, steps), &e[IN], 4), INFOLD_EBOUNDS);
     CHECK(p->columns >= 0 && p->columns <= INT64_MAX / 2, INFOLD_EPARAM);
     int64_t total = (p->columns + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     for (int i = 0; i < 3; i++) CHECK(!__builtin_mul_overflow(total, p->k[i], &total), INFOLD_EPARAM);
-    return span_fits(span_of_run(total), &e[OUT], 4) ? INFOLD_OK : INFOLD_EBOUNDS;
+    return span_fits(span_repeat(span_of_run(total), 1, &p->groups, &p->out_group), &e[OUT], 4) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
 typedef struct {
@@ -33,10 +34,12 @@ static void panels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
     const job *j = arg;
     const pack_params *p = j->p;
     const int64_t nr = j->kernels->nr, lanes = j->kernels->lanes, rows = p->k[0] * p->k[1] * p->k[2];
-    for (int64_t q = begin; q < end; q++) {
+    const int64_t per_group = (p->columns + nr - 1) / nr;
+    for (int64_t at = begin; at < end; at++) {
+        const int64_t group = at / per_group, q = at % per_group;
         const int64_t live = p->columns - q * nr < nr ? p->columns - q * nr : nr, width = live > lanes ? nr : lanes;
-        const float *in = (const float *)j->args[IN] + q * nr * p->column_stride;
-        float *out = (float *)j->args[OUT] + q * nr * rows;
+        const float *in = (const float *)j->args[IN] + group * p->in_group + q * nr * p->column_stride;
+        float *out = (float *)j->args[OUT] + group * p->out_group + q * nr * rows;
         if (live < width) memset(out, 0, (size_t)(rows * width) * sizeof *out);
         for (int64_t a = 0; a < p->k[0]; a++)
             for (int64_t b = 0; b < p->k[1]; b++, out += p->k[2] * width) {
@@ -58,12 +61,12 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const pack_params *p = params;
     const job j = {p, ctx->kernels, args};
     const int64_t nr = ctx->kernels->nr;
-    infold_parallel(ctx, (p->columns + nr - 1) / nr, 1 + 65536 / (p->k[0] * p->k[1] * p->k[2] * nr + 1), panels, &j);
+    infold_parallel(ctx, (p->columns + nr - 1) / nr * p->groups, 1 + 65536 / (p->k[0] * p->k[1] * p->k[2] * nr + 1), panels, &j);
 }
 
 const infold_op infold_op_pack = {
     .name = "pack",
-    .params = "k[3] k_stride[3] columns column_stride",
+    .params = "k[3] k_stride[3] columns column_stride groups in_group out_group",
     .args = "in out",
     .params_size = sizeof(pack_params),
     .check = check,

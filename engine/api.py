@@ -1,0 +1,197 @@
+"""`InferenceSession` and `SessionOptions`: onnxruntime's face on infold's engine."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from . import host
+from .errors import InvalidInputError, UnsupportedError
+from .importers import load
+from .passes import prepare
+from .plan.build import FallbackStep, PlanOptions
+from .report.session import Fallback, SessionReport, StepRecord
+from .runtime import Runner
+
+PRECISIONS = ("highest", "high", "medium")
+
+
+@dataclass
+class SessionOptions:
+    """How a session runs.
+
+    intra_op_num_threads: threads per run; 0: all CPUs of the process (affinity and cgroup quota).
+    precision: "highest" (float32), "high" or "medium"; a level allows more error, it never demands it.
+    native_only: refuse models that need the reference fallback.
+    max_memory: bytes that arena and packed weights of a plan may take together; None: no limit.
+    """
+
+    intra_op_num_threads: int = 0
+    precision: str = "highest"
+    native_only: bool = False
+    max_memory: int | None = None
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output as onnxruntime describes it; `shape` holds ints, names of symbolic dimensions, and None."""
+
+    name: str
+    shape: list[int | str | None]
+    type: str
+
+
+class InferenceSession:
+    """A model made ready to run.
+
+    Args:
+        model: path (.onnx; other formats by their importers), bytes, onnx.ModelProto or onnx_ir.Model. Never modified.
+        sess_options: see `SessionOptions`.
+        providers: accepted for onnxruntime's sake; anything other than the CPU is refused.
+    Raises:
+        InvalidModelError, ExternalDataError, UnsupportedError: the model cannot be used, and why.
+    """
+
+    def __init__(self, model: object, sess_options: SessionOptions | None = None, providers: Sequence | None = None) -> None:
+        self.options = sess_options or SessionOptions()
+        if self.options.precision not in PRECISIONS:
+            raise UnsupportedError(f"precision {self.options.precision!r}: one of {', '.join(PRECISIONS)} expected")
+        names = [p if isinstance(p, str) else p[0] for p in providers or []]
+        if names and "CPUExecutionProvider" not in names:
+            raise UnsupportedError(f"providers {names}: infold runs on the CPU (CPUExecutionProvider)")
+        threads = int(getattr(self.options, "intra_op_num_threads", 0) or 0)
+        self.threads = threads if threads > 0 else host.cpus()
+        self.isa = host.isa()
+        self.model, folds = prepare(load(model))
+        graph = self.model.graph
+        self._inputs = {v.name: v for v in graph.inputs if v.name not in graph.initializers}
+        self._optional = {v.name: v for v in graph.inputs if v.name in graph.initializers}
+        self._outputs = [v.name for v in graph.outputs]
+        self._plan_options = PlanOptions(self.isa, bool(getattr(self.options, "native_only", False)),
+                                         getattr(self.options, "max_memory", None))
+        self._runner = Runner(self.model, self._outputs, self._plan_options)
+        self._folds = folds
+        static = self._static_feeds()
+        if static is not None:
+            self._runner.plan(static)
+
+    # onnxruntime's face
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The inputs that a run needs, in the model's order."""
+        return [_node_arg(v) for v in self._inputs.values()]
+
+    def get_outputs(self) -> list[NodeArg]:
+        return [_node_arg(v) for v in self.model.graph.outputs]
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, object], run_options: object = None) -> list:
+        """Run the model.
+
+        Args:
+            output_names: which outputs, in which order; None or empty: all.
+            input_feed: arrays by input name, with the model's data types and ranks.
+            run_options: accepted for onnxruntime's sake and ignored.
+        Returns:
+            A list of arrays (or Python lists for sequences), one for each output name.
+        Raises:
+            InvalidInputError: a name, data type, rank or dimension does not fit the model.
+        """
+        wanted = list(output_names) if output_names else self._outputs
+        unknown = [n for n in wanted if n not in self._outputs]
+        if unknown:
+            raise InvalidInputError(f"no output named {unknown[0]!r}; the model has {', '.join(self._outputs)}")
+        results = self._runner.run(self._checked(input_feed), self.threads)
+        return [results[n] for n in wanted]
+
+    # What infold adds
+
+    @property
+    def report(self) -> SessionReport:
+        """BatchNorms and what became of them; fallbacks and memory of the plans made so far."""
+        plans = self._runner.plans
+        fallbacks = {(s.node, s.op_type, s.reason): None for p in plans for s in p.steps if isinstance(s, FallbackStep)}
+        return SessionReport(fold=self._folds, fallbacks=[Fallback(*f) for f in fallbacks], isa=self.isa, threads=self.threads,
+                             weight_bytes=self._runner.store.nbytes, arena_bytes=max([p.arena_bytes for p in plans], default=0),
+                             plans=len(plans))
+
+    def profile(self, input_feed: Mapping[str, object], runs: int = 10) -> list[StepRecord]:
+        """Median time of every step over `runs` runs (after one to warm up), in execution order."""
+        feeds, seconds = self._checked(input_feed), {}
+        self._runner.run(feeds, self.threads)
+        for _ in range(runs):
+            self._runner.run(feeds, self.threads, seconds)
+        plans = list(dict.fromkeys(plan for plan, _ in seconds))
+        return [StepRecord.of(step, float(np.median(seconds[plan, id(step)]))) for plan in plans for step in plan.steps
+                if (plan, id(step)) in seconds]
+
+    def run_intermediates(self, input_feed: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
+        """Values inside the prepared graph, by name; names that folding has removed are left out."""
+        alive = {v.name for node in self.model.graph for v in node.outputs} | set(self._inputs)
+        wanted = [n for n in names if n in alive]
+        runner = Runner(self.model, wanted, self._plan_options, self._runner.store)
+        return runner.run(self._checked(input_feed), self.threads)
+
+    # Inputs
+
+    def _static_feeds(self) -> dict[str, np.ndarray] | None:
+        """Stand-ins for the inputs if all their dimensions are fixed: such a model is planned before its first run."""
+        feeds = {}
+        for name, value in self._inputs.items():
+            if value.dtype is None or value.shape is None or not all(isinstance(d, int) for d in value.shape.dims):
+                return None
+            if value.dtype == ir.DataType.STRING:
+                return None
+            feeds[name] = np.broadcast_to(np.zeros((), value.dtype.numpy()), tuple(value.shape.dims))
+        return feeds
+
+    def _checked(self, feeds: Mapping[str, object]) -> dict[str, object]:
+        missing = [n for n in self._inputs if n not in feeds]
+        if missing:
+            raise InvalidInputError(f"the input {missing[0]!r} is missing; the model needs {', '.join(self._inputs)}")
+        out = {}
+        for name, given in feeds.items():
+            value = self._inputs.get(name) or self._optional.get(name)
+            if value is None:
+                raise InvalidInputError(f"no input named {name!r}; the model has {', '.join(self._inputs)}")
+            out[name] = _checked_input(name, value, given)
+        return {n: out[n] for n in [*self._inputs, *self._optional] if n in out}
+
+
+def _checked_input(name: str, value: ir.Value, given: object) -> object:
+    if not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING:
+        return given
+    array = np.asarray(given)
+    expected = value.dtype.numpy() if value.dtype is not None else array.dtype
+    if array.dtype != expected:
+        raise InvalidInputError(f"input {name!r}: data type {expected} expected, got {array.dtype}")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if value.shape is not None:
+        dims = [d if isinstance(d, int) else None for d in value.shape.dims]
+        if len(dims) != array.ndim:
+            raise InvalidInputError(f"input {name!r}: rank {len(dims)} expected ({_dims(value)}), got shape {list(array.shape)}")
+        wrong = [i for i, (d, n) in enumerate(zip(dims, array.shape)) if d is not None and d != n]
+        if wrong:
+            raise InvalidInputError(f"input {name!r}: dimension {wrong[0]} must be {dims[wrong[0]]} ({_dims(value)}), "
+                                    f"got shape {list(array.shape)}")
+    return array
+
+
+def _dims(value: ir.Value) -> list[int | str | None]:
+    return [] if value.shape is None else [d if isinstance(d, int) else d.value for d in value.shape.dims]
+
+
+def _node_arg(value: ir.Value) -> NodeArg:
+    if isinstance(value.type, ir.TensorType) and value.dtype is not None:
+        name = onnx.TensorProto.DataType.Name(int(value.dtype)).lower()
+        kind = f"tensor({name})"
+    else:
+        kind = str(value.type)
+    return NodeArg(value.name, _dims(value), kind)
+

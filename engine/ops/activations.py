@@ -1,0 +1,112 @@
+"""Elementwise functions of one tensor; most can also end a convolution (`activation_of`)."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .base import NotNative, attr, op, same_shape
+
+PLAIN = {  # operator -> act
+    "Relu": "RELU", "Sigmoid": "SIGMOID", "HardSwish": "HARD_SWISH", "Tanh": "TANH", "Softplus": "SOFTPLUS", "Softsign": "SOFTSIGN",
+    "Mish": "MISH", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Reciprocal": "RECIPROCAL", "Abs": "ABS", "Neg": "NEG",
+    "Floor": "FLOOR", "Ceil": "CEIL", "Round": "ROUND", "Erf": "ERF", "Sign": "SIGN",
+}
+FUNCTIONS = {"HardSwish": "HARD_SWISH", "Silu": "SILU", "Gelu": "GELU", "GeluTanh": "GELU_TANH", "Mish": "MISH"}  # domain infold
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An act of the kernels with its two parameters, or PReLU with a slope per channel."""
+
+    act: str = "IDENTITY"
+    a: float = 0.0
+    b: float = 0.0
+    slope: np.ndarray | None = None
+
+
+def activation_of(ctx, node) -> Activation | None:
+    """What the node computes of its first input, if it is an elementwise function with constant parameters."""
+    kind = node.op_type
+    if node.domain == "infold":
+        if kind == "HardSigmoid":
+            return Activation("HARD_SIGMOID", attr(node, "alpha", 0.2), attr(node, "beta", 0.5))
+        return Activation(FUNCTIONS[kind], 1.0) if kind in FUNCTIONS else None
+    if node.domain:
+        return None
+    if kind in PLAIN:
+        return Activation(PLAIN[kind])
+    if kind == "Clip":
+        return _clip(ctx, node)
+    if kind == "LeakyRelu":
+        return Activation("LEAKY_RELU", attr(node, "alpha", 0.01))
+    if kind == "HardSigmoid":
+        return Activation("HARD_SIGMOID", attr(node, "alpha", 0.2), attr(node, "beta", 0.5))
+    if kind == "Elu":
+        return Activation("ELU", attr(node, "alpha", 1.0))
+    if kind == "Celu":
+        return Activation("CELU", attr(node, "alpha", 1.0))
+    if kind == "Selu":
+        old = ctx.opset(node) < 6
+        return Activation("SELU", attr(node, "alpha", 1.6732 if old else 1.67326319217681884765625),
+                          attr(node, "gamma", 1.0507 if old else 1.05070102214813232421875))
+    if kind == "ThresholdedRelu":
+        return Activation("THRESHOLDED_RELU", attr(node, "alpha", 1.0))
+    if kind == "Gelu":
+        return Activation("GELU_TANH" if attr(node, "approximate", "none") == "tanh" else "GELU")
+    if kind == "Swish":
+        return Activation("SILU", attr(node, "alpha", 1.0))
+    if kind == "PRelu":
+        return _prelu(ctx, node)
+    return None
+
+
+def _clip(ctx, node) -> Activation | None:
+    if ctx.opset(node) < 11:
+        low, high = attr(node, "min", -np.inf), attr(node, "max", np.inf)
+    else:
+        low, high = -np.inf, np.inf
+        for index, value in enumerate(node.inputs[1:3]):
+            if value is None or not value.name:
+                continue
+            bound = ctx.constant_value(value)
+            if bound is None:
+                return None
+            low, high = (float(bound.reshape(-1)[0]), high) if index == 0 else (low, float(bound.reshape(-1)[0]))
+    # ONNX: with min > max every element becomes max, which min(high, max(low, x)) gives too
+    return Activation("CLIP", float(low), float(high))
+
+
+def _prelu(ctx, node) -> Activation | None:
+    slope = ctx.constant_value(node.inputs[1])
+    shape = ctx.shape(node.inputs[0].name)
+    if slope is None:
+        return None
+    if slope.size == 1:
+        return Activation("LEAKY_RELU", float(slope.reshape(-1)[0]))
+    if len(shape) >= 2 and slope.size == shape[1]:
+        trailing = len(shape) - 2
+        shape_ok = slope.shape == (shape[1],) + (1,) * trailing or slope.shape == (1, shape[1]) + (1,) * trailing
+        if shape_ok or (slope.ndim == 1 and (trailing == 0 or ctx.opset(node) < 7)):
+            return Activation("PRELU", slope=np.ascontiguousarray(slope.reshape(-1), np.float32))
+    return None
+
+
+@op(*PLAIN, "Clip", "LeakyRelu", "HardSigmoid", "Elu", "Celu", "Selu", "ThresholdedRelu", "Gelu", "Swish", infer=same_shape)
+def unary(ctx, node) -> None:
+    found = activation_of(ctx, node)
+    if found is None:
+        raise NotNative("its bounds depend on data")
+    source = ctx.tensor(node.inputs[0].name)
+    target = ctx.output(node.outputs[0].name, image=prefers_image(source))
+    ctx.unary(found.act, source, target, found.a, found.b)
+
+
+@op(*FUNCTIONS, "HardSigmoid", domain="infold", infer=same_shape)
+def function(ctx, node) -> None:
+    unary(ctx, node)
+
+
+def prefers_image(tensor) -> bool:
+    """Whether elementwise results of this tensor are best stored as an NHWC image."""
+    return tensor.is_image() and not tensor.is_rows()

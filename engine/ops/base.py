@@ -1,0 +1,76 @@
+"""How an operator is described to the planner: one `Op` record per operator type, registered by the decorator `op`."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from ..plan.facts import Fact
+    from ..plan.lowering import Lowering
+
+
+class NotNative(Exception):
+    """Raised by a lowering that cannot serve this node; the node runs in the fallback, and the message tells the user why."""
+
+
+class NeedsValue(Exception):
+    """Raised where a lowering needs the contents of a value that only the run will know: the plan is cut before this node."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator type.
+
+    lower(ctx, node): emit steps and bind every output; raise NotNative before emitting anything if it cannot.
+    infer(node, input facts) -> output shapes: only for what onnx's own inference does not know (old opsets, infold's functions).
+    border(ctx, node, index) -> zero pixels ((before, after), ...) per spatial dimension that the lowering wants around input
+        `index`; a producer that knows it in advance leaves room, and no copy is needed.
+    any_dtype: the lowering is not restricted to float32 (it only makes views).
+    """
+
+    lower: Callable[[Lowering, ir.Node], None]
+    infer: Callable[[ir.Node, list[Fact | None]], list[Iterable[int]] | None] | None = None
+    border: Callable[[Lowering, ir.Node, int], tuple] | None = None
+    any_dtype: bool = False
+
+
+_OPS: dict[tuple[str, str], Op] = {}
+
+
+def op(*names: str, domain: str = "", **traits: Any):
+    """Register the decorated lowering for operator types `names`."""
+    def register(lower):
+        for name in names:
+            _OPS[domain, name] = Op(lower, **traits)
+        return lower
+    return register
+
+
+def find(node: ir.Node) -> Op | None:
+    if not _OPS:
+        for module in iter_modules(import_module(__package__).__path__):
+            import_module(f"{__package__}.{module.name}")
+    return _OPS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+
+
+def attr(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The attribute's Python value (str for strings, list for lists), or the default."""
+    attribute = node.attributes.get(name)
+    if attribute is None:
+        return default
+    value = attribute.value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def same_shape(node: ir.Node, inputs: list) -> list:
+    """`infer` of elementwise functions of the first input."""
+    return [inputs[0].shape]

@@ -1,0 +1,89 @@
+"""Binary elementwise operators with broadcasting, and their variadic relatives."""
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from .. import _native
+from ..plan.tensor import Tensor
+from ..plan.walk import collapse
+from .activations import prefers_image
+from .base import NotNative, attr, op
+
+BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "PRelu": "PRELU_SLOPE"}
+VARIADIC = {"Sum": "ADD", "Mean": "ADD", "Max": "MAX", "Min": "MIN"}
+
+
+def _broadcast_infer(node, inputs):
+    """NumPy broadcasting; before opset 7 (attribute `broadcast`) the first input's shape."""
+    if "broadcast" in node.attributes or "axis" in node.attributes or node.op_type == "PRelu":
+        return [inputs[0].shape]
+    try:
+        return [np.broadcast_shapes(*(f.shape for f in inputs))]
+    except ValueError:
+        return None
+
+
+@op(*BINARY, infer=_broadcast_infer)
+def binary(ctx, node) -> None:
+    names = [v.name for v in node.inputs]
+    for name in names:
+        if ctx.facts[name].dtype != np.float32:
+            raise NotNative(f"data type {ctx.facts[name].dtype}")
+    a, b = (_operand(ctx, node, i) for i in (0, 1))
+    combine(ctx, BINARY[node.op_type], names, (a, b), node.outputs[0].name)
+
+
+def _operand(ctx, node, index: int) -> Tensor:
+    t = ctx.tensor(node.inputs[index].name)
+    other = ctx.shape(node.inputs[1 - index].name)
+    if index == 1 and len(t.shape) < len(other):
+        if attr(node, "broadcast", 0) and "axis" in node.attributes:  # opset < 7: aligned at `axis`
+            axis = attr(node, "axis") % len(other)
+            return t.view((*t.shape, *[1] * (len(other) - axis - len(t.shape))), (*t.strides, *[0] * (len(other) - axis - len(t.shape))))
+        if node.op_type == "PRelu" and ctx.opset(node) < 7 and len(t.shape) == 1 and len(other) > 1:  # slope per channel
+            return t.view((*t.shape, *[1] * (len(other) - 2)), (*t.strides, *[0] * (len(other) - 2)))
+    return t
+
+
+def combine(ctx, op_name: str, names, operands, output: str) -> None:
+    """output = op(a, b). Full-size operands are brought into the output's layout first; broadcast ones are read as they are."""
+    shape = ctx.shape(output)
+    image = any(t.shape == shape and prefers_image(t) for t in operands)
+    a, b = (_laid_out(ctx, name, t, shape, image) for name, t in zip(names, operands))
+    a, b = a.broadcast(shape), b.broadcast(shape)
+    out = ctx.output(output, image=image)
+    if prod(shape):
+        emit_binary(ctx, op_name, a, b, out)
+
+
+def _laid_out(ctx, name: str, t: Tensor, shape, image: bool) -> Tensor:
+    if t.shape != shape or ctx.tensor(name).shape != shape:
+        return t
+    return ctx.image(name) if image else ctx.rows(name)
+
+
+def emit_binary(ctx, op_name: str, a: Tensor, b: Tensor, out: Tensor) -> None:
+    extents, (sa, sb, so) = collapse(out.shape, a.strides, b.strides, out.strides)
+    ctx.emit("binary", {"a": a, "b": b, "out": out}, shape=extents, a_stride=sa, b_stride=sb, out_stride=so,
+             op=_native.BINARIES[op_name])
+
+
+@op(*VARIADIC, infer=_broadcast_infer)
+def variadic(ctx, node) -> None:
+    names, output = [v.name for v in node.inputs], node.outputs[0].name
+    if any(ctx.facts[n].dtype != np.float32 for n in names):
+        raise NotNative("a data type other than float32")
+    kind, shape = VARIADIC[node.op_type], ctx.shape(output)
+    if len(names) == 1:
+        source = ctx.tensor(names[0])
+        ctx.copy(source, ctx.output(output, image=prefers_image(source)))
+        return
+    combine(ctx, kind, names[:2], [ctx.tensor(n) for n in names[:2]], output)
+    out = ctx.values[output]
+    for name in names[2:]:
+        emit_binary(ctx, kind, out, ctx.tensor(name).broadcast(shape), out)
+    if node.op_type == "Mean":
+        scale = ctx.constant(("scalar", 1.0 / len(names)), lambda: np.full(1, 1.0 / len(names), np.float32))
+        emit_binary(ctx, "MUL", out, scale.broadcast(shape), out)

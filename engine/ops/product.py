@@ -1,0 +1,94 @@
+"""The one implicit matrix product that Conv, ConvTranspose, Gemm and MatMul lower to: output pixels x taps x packed weights."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from .. import _native
+from ..plan.lowering import aligned
+from ..plan.tensor import Tensor
+from .epilogue import Epilogue
+
+
+def pad4(values, fill: int) -> list[int]:
+    """(batch, spatial...) stretched to (batch, depth, height, width): missing spatial dimensions are outermost."""
+    return [values[0], *[fill] * (4 - len(values)), *values[1:]]
+
+
+@dataclass
+class Packed:
+    """Weights in panels: `groups` matrices of k rows and `columns` columns, `stride` floats apart."""
+
+    tensor: Tensor
+    columns: int
+    stride: int
+
+
+def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column_stride: int, groups: int = 1,
+                  in_group: int = 0) -> Packed:
+    """Pack a constant now. k, k_stride: up to three nested dimensions of the reduction, in elements of `array`."""
+    k, k_stride = [1] * (3 - len(k)) + list(k), [0] * (3 - len(k)) + list(k_stride)
+    stride = prod(k) * _round(columns, ctx.lanes)
+    array = np.ascontiguousarray(array, np.float32)
+    tensor = ctx.precompute(("pack", *key, *k, *k_stride, columns, groups), "pack", array, stride * groups, k=k,
+                            k_stride=k_stride, columns=columns, column_stride=column_stride, groups=groups,
+                            in_group=in_group, out_group=stride)
+    return Packed(tensor, columns, stride)
+
+
+def pack_step(ctx, source: Tensor, k: int, k_stride: int, columns: int, column_stride: int, groups: int = 1,
+              in_group: int = 0) -> Packed:
+    """Pack a computed matrix as a step of the plan."""
+    stride = k * _round(columns, ctx.lanes)
+    target = ctx.temporary((max(stride * groups, 1),))
+    ctx.emit("pack", {"in": source, "out": target}, k=[1, 1, k], k_stride=[0, 0, k_stride], columns=columns,
+             column_stride=column_stride, groups=groups, in_group=in_group, out_group=stride)
+    return Packed(target, columns, stride)
+
+
+def vector(ctx, key, array: np.ndarray | None, size: int, groups: int = 1) -> Tensor:
+    """A per-channel constant (bias, slope) with room for whole vectors behind its end; zeros if None."""
+    count = size * groups
+    room = count - size + _round(size, ctx.lanes)
+
+    def make():
+        out = aligned(room)
+        if array is not None:
+            out[:count] = array.reshape(-1)
+        return out
+
+    return ctx.constant(("vector", key if array is not None else "zero", room), make)
+
+
+def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *, pixels, x_stride, out_stride, k: int,
+            groups: int = 1, in_group: int = 0, out_group: int = 0, bias_group: int = 0, epilogue: Epilogue | None = None,
+            residual: Tensor | None = None, res_stride=None, res_group: int | None = None, slope: Tensor | None = None) -> None:
+    """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index."""
+    panel = prod((len(taps), k, ctx.nr, 4))
+    budget = (_native.cache_bytes(2) or 1 << 19) // 2
+    taps = tuple(int(t) for t in taps)
+    act = epilogue.activation if epilogue is not None else None
+    ctx.emit(
+        "conv",
+        {"in": x, "w": weights.tensor, "bias": bias, "out": out, "res": residual, "slope": slope,
+         "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64))},
+        flops=2 * prod(pixels) * len(taps) * k * weights.columns * groups,
+        n=pad4(pixels, 1), in_stride=pad4(x_stride, 0), out_stride=pad4(out_stride, 0),
+        res_stride=pad4(res_stride, 0) if residual is not None else 0, taps=len(taps), k=k, groups=groups,
+        columns=weights.columns, in_group=in_group, out_group=out_group,
+        res_group=out_group if res_group is None else res_group, w_group=weights.stride, bias_group=bias_group,
+        panels_per_block=max(1, budget // max(panel, 1)),
+        act=_native.ACTS[act.act] if act else 0, a=act.a if act else 0.0, b=act.b if act else 0.0)
+
+
+def slope_of(ctx, found: Epilogue, groups: int = 1) -> Tensor | None:
+    slope = found.activation.slope
+    if slope is None:
+        return None
+    return vector(ctx, (found.nodes[-1].name, "slope"), slope, slope.size // groups, groups)
+
+
+def _round(n: int, to: int) -> int:
+    return -(-n // to) * to

@@ -1,0 +1,122 @@
+"""Operators that move no data: they only look at the same memory through another shape or other strides."""
+from __future__ import annotations
+
+from .base import NotNative, attr, op
+from .activations import prefers_image
+
+
+@op("Identity", "Dropout", any_dtype=True)
+def identity(ctx, node) -> None:
+    if node.op_type == "Dropout":
+        training = ctx.need(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+        if len([o for o in node.outputs if o.name]) > 1 or (training is not None and bool(training)):
+            raise NotNative("a dropout mask")
+        if ctx.opset(node) < 7 and not attr(node, "is_test", 0):
+            raise NotNative("dropout in training mode")
+    ctx.bind(node.outputs[0].name, ctx.tensor(node.inputs[0].name))
+
+
+@op("Reshape", "Flatten", "Squeeze", "Unsqueeze", any_dtype=True)
+def reshape(ctx, node) -> None:
+    output = node.outputs[0].name
+    source, shape = ctx.tensor(node.inputs[0].name), ctx.shape(node.outputs[0].name)
+    seen = source.reshape(shape)
+    if seen is None:
+        seen = _copy_reshaped(ctx, source, output)
+    ctx.bind(output, seen)
+
+
+def _copy_reshaped(ctx, source, output: str):
+    """Store the elements so that both shapes are views: as an image if that works and the source is one, else row-major."""
+    if source.dtype.itemsize != 4:
+        raise NotNative(f"no native copy of {source.dtype} values")
+    shape = ctx.shape(output)
+    layouts = (True, False) if len(shape) >= 3 and source.strides[-1] != 1 and source.dtype.kind == "f" else (False,)
+    for image in layouts:
+        target = ctx.new_image(shape, ctx.placement.border(output) or ()) if image else ctx.temporary(shape, source.dtype)
+        same = target.reshape(source.shape)
+        if same is not None:
+            ctx.copy(source, same)
+            return target
+    raise NotNative("a reshape without a common layout")  # not reached: row-major always works
+
+
+@op("Transpose", any_dtype=True)
+def transpose(ctx, node) -> None:
+    source = ctx.tensor(node.inputs[0].name)
+    order = attr(node, "perm", list(range(len(source.shape)))[::-1])
+    ctx.bind(node.outputs[0].name, source.view([source.shape[i] for i in order], [source.strides[i] for i in order]))
+
+
+@op("Expand", any_dtype=True)
+def expand(ctx, node) -> None:
+    ctx.need(node.inputs[1])
+    ctx.bind(node.outputs[0].name, ctx.tensor(node.inputs[0].name).broadcast(ctx.shape(node.outputs[0].name)))
+
+
+@op("Split", any_dtype=True)
+def split(ctx, node) -> None:
+    source = ctx.tensor(node.inputs[0].name)
+    axis, at = attr(node, "axis", 0) % len(source.shape), 0
+    for value in node.outputs:
+        if not value.name:
+            raise NotNative("an output without a name")
+        shape = ctx.shape(value.name)
+        border = source.border if axis == 1 else ()
+        ctx.bind(value.name, source.view(shape, source.strides, at * source.strides[axis], border))
+        at += shape[axis]
+
+
+@op("Slice", any_dtype=True)
+def slice_(ctx, node) -> None:
+    source, rank = ctx.tensor(node.inputs[0].name), len(ctx.shape(node.inputs[0].name))
+    if ctx.opset(node) < 10:
+        starts, ends = attr(node, "starts"), attr(node, "ends")
+        axes, steps = attr(node, "axes", list(range(len(starts)))), [1] * len(starts)
+    else:
+        starts, ends, axes, steps = ([int(i) for i in got] if (got := ctx.need(v)) is not None else None for v in
+                                     [*node.inputs[1:5], *[None] * (5 - len(node.inputs))])
+        axes = list(range(len(starts))) if axes is None else axes
+        steps = [1] * len(starts) if steps is None else steps
+    strides, first, channels_only = list(source.strides), 0, True
+    for start, end, axis, step in zip(starts, ends, axes, steps):
+        axis %= rank
+        begin, _, stride = slice(start, end, step).indices(source.shape[axis])
+        first += begin * source.strides[axis] if ctx.shape(node.outputs[0].name)[axis] else 0
+        strides[axis] = source.strides[axis] * stride
+        whole = begin == 0 and stride == 1 and ctx.shape(node.outputs[0].name)[axis] == source.shape[axis]
+        channels_only = channels_only and (axis == 1 or whole)
+    border = source.border if channels_only and strides == list(source.strides) else ()
+    ctx.bind(node.outputs[0].name, source.view(ctx.shape(node.outputs[0].name), strides, first, border))
+
+
+@op("Concat")
+def concat(ctx, node) -> None:
+    output = node.outputs[0].name
+    shape = ctx.shape(output)
+    axis = attr(node, "axis", 1) % len(shape)
+    parts = [ctx.tensor(v.name) for v in node.inputs if ctx.shape(v.name)[axis]]
+    if parts and _adjacent(parts, axis):
+        ctx.bind(output, parts[0].view(shape, parts[0].strides, 0, parts[0].border))
+        return
+    image = axis == 1 and (ctx.placement.parent(node) is not None or any(map(prefers_image, parts)))
+    out = ctx.placement.parent(node) if image else None
+    if out is None:
+        out = ctx.output(output, image=image)
+    ctx.bind(output, out)
+    at = 0
+    for part in parts:
+        target = out.view(part.shape, out.strides, at * out.strides[axis])
+        if part.buffer is not out.buffer or part.offset != target.offset:
+            ctx.copy(part, target)
+        at += part.shape[axis]
+
+
+def _adjacent(parts, axis: int) -> bool:
+    """Whether the parts already lie one behind the other along the axis, in one buffer."""
+    first, offset = parts[0], parts[0].offset
+    for part in parts:
+        if part.buffer is not first.buffer or part.strides != first.strides or part.offset != offset:
+            return False
+        offset += part.shape[axis] * part.strides[axis] * part.dtype.itemsize
+    return first.buffer.kind == "arena"

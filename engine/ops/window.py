@@ -1,0 +1,45 @@
+"""Sliding-window attributes shared by convolution and pooling: kernel, stride, dilation and resolved padding."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from .base import NotNative, attr
+
+
+@dataclass(frozen=True)
+class Window:
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]  # (before, after) per spatial dimension; auto_pad already resolved
+
+    def reach(self, d: int) -> int:
+        """Input pixels under the dilated kernel."""
+        return (self.kernel[d] - 1) * self.dilation[d] + 1
+
+
+def window(node: ir.Node, in_size, kernel) -> Window:
+    """Resolve the node's attributes for an input of spatial size `in_size`.
+
+    Raises NotNative on attributes whose lengths do not fit (the checker has seen to legal models; this is the last door).
+    """
+    rank = len(in_size)
+    stride = tuple(attr(node, "strides", [1] * rank))
+    dilation = tuple(attr(node, "dilations", [1] * rank))
+    flat = attr(node, "pads", [0] * 2 * rank)
+    kernel = tuple(kernel)
+    if not len(kernel) == len(stride) == len(dilation) == rank or len(flat) != 2 * rank or min((*kernel, *stride, *dilation)) < 1:
+        raise NotNative("kernel, strides, dilations and pads do not fit the input's rank")
+    auto = attr(node, "auto_pad", "NOTSET")
+    pads = list(zip(flat[:rank], flat[rank:]))
+    if auto == "VALID":
+        pads = [(0, 0)] * rank
+    elif auto in ("SAME_UPPER", "SAME_LOWER"):
+        pads = []
+        for n, k, s, d in zip(in_size, kernel, stride, dilation):
+            total = max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
+            small, large = total // 2, total - total // 2
+            pads.append((small, large) if auto == "SAME_UPPER" else (large, small))
+    return Window(kernel, stride, dilation, tuple(pads))

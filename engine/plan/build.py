@@ -1,0 +1,193 @@
+"""From nodes and concrete input shapes to a plan that can run: infer, lower, place in memory, assemble."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from .. import _native
+from ..errors import MemoryLimitError, UnsupportedError
+from ..ops import base
+from ..ops.base import NeedsValue, NotNative
+from ..reference import NodeRunner
+from .facts import Fact, infer_node, known
+from .graph import GraphView, reads
+from .lowering import Lowering, Store
+from .memory import plan_arena
+from .program import Step, assemble
+from .tensor import Buffer, Tensor, row_strides
+
+
+@dataclass
+class FallbackStep:
+    """A node run by the reference evaluator between native steps. Inputs and outputs: Tensor, or the name of a Python object."""
+
+    call: NodeRunner
+    inputs: list[Tensor | str | None]
+    captured: dict[str, Tensor | str]  # what the node's subgraphs read
+    outputs: list[Tensor | str | None]
+    node: str
+    op_type: str
+    reason: str
+
+    def touch(self, index: int) -> None:
+        for tensor in (*self.inputs, *self.captured.values(), *self.outputs):
+            if isinstance(tensor, Tensor):
+                tensor.buffer.touch(index)
+
+
+@dataclass
+class Plan:
+    """A prepared run for one set of input shapes.
+
+    Regions of a run: 0 the arena, then `inputs`, then `outputs` in order. `start` is the index of the first node not covered
+    (None: all are); `cut_values` are those outputs whose contents the rest of the plan depends on.
+    """
+
+    program: _native.Program
+    steps: list
+    inputs: list[str]
+    outputs: dict[str, Fact]     # handed out as arrays
+    objects: list[str]           # handed out as Python objects
+    constants: dict[str, np.ndarray]
+    arena_bytes: int
+    start: int | None = None
+    cut_values: tuple[str, ...] = ()
+    arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
+
+
+@dataclass
+class PlanOptions:
+    isa: str
+    native_only: bool = False
+    max_memory: int | None = None
+
+
+def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str, Fact], outputs: list[str], store: Store,
+              options: PlanOptions) -> Plan:
+    """Plan nodes[start:] for inputs of the given facts (a fact with a value is used as a constant).
+
+    Raises ShapeError, UnsupportedError (native_only), MemoryLimitError.
+    """
+    facts = dict(feeds)
+    for name, value in model.graph.initializers.items():
+        if name not in facts:
+            facts[name] = Fact.of(value.const_value.numpy())
+    end = start
+    while end < len(nodes):
+        found = infer_node(nodes[end], facts, model)
+        if found is None:
+            break
+        facts.update({v.name: f for v, f in zip(nodes[end].outputs, found) if v.name})
+        end += 1
+    cut: tuple[str, ...] = ()
+    while True:
+        stuck = end < len(nodes) and not cut  # the first node without known output shapes is run here, as the last one
+        view, leaving = _segment(model, nodes, start, end + stuck, outputs, feeds)
+        try:
+            return _lower(view, facts, feeds, leaving, end + stuck if end + stuck < len(nodes) else None, cut, stuck, store, options)
+        except NeedsValue as need:  # end just before the node that needs it
+            at = next(i for i in range(start, end) if need.name in reads(nodes[i]) and nodes[i] is view.failed)
+            end, cut = at, tuple({*cut, need.name})
+
+
+def _segment(model, nodes, start: int, end: int, outputs: list[str], feeds) -> tuple[GraphView, list[str]]:
+    """The nodes of one plan and the values that must leave it: graph outputs, and what later nodes read."""
+    produced = {v.name for n in nodes[start:end] for v in n.outputs} | set(feeds)
+    later = dict.fromkeys(name for n in nodes[end:] for name in reads(n))
+    leaving = [n for n in dict.fromkeys([*outputs, *later]) if n in produced or (n in outputs and end == len(nodes))]
+    return GraphView(model, nodes[start:end], leaving), leaving
+
+
+def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, options) -> Plan:
+    ctx = Lowering(view, facts, options.isa, store)
+    regions = [0]
+    for name, fact in feeds.items():
+        if known(fact) and fact.value is None:
+            buffer = Buffer("region", int(np.prod(fact.shape, dtype=np.int64)) * fact.dtype.itemsize, region=len(regions))
+            regions.append(buffer.nbytes)
+            ctx.values[name] = Tensor(buffer, fact.shape, row_strides(fact.shape), fact.dtype)
+    inputs = [n for n, f in feeds.items() if known(f) and f.value is None]
+    constants = {n: facts[n].value for n in leaving if n in facts and facts[n].value is not None}
+    arrays = {n: facts[n] for n in leaving if known(facts.get(n)) and n not in constants}
+    objects = [n for n in leaving if n not in constants and n not in arrays]
+    for name, fact in arrays.items():
+        buffer = Buffer("region", int(np.prod(fact.shape, dtype=np.int64)) * fact.dtype.itemsize, region=len(regions))
+        regions.append(buffer.nbytes)
+        ctx.placement.regions[name] = buffer
+    for i, node in enumerate(view.nodes):
+        view.failed = ctx.node = node
+        if node in ctx.done or all(facts[v.name].value is not None for v in node.outputs if v.name in facts) and not (
+                stuck and i == len(view.nodes) - 1):
+            continue
+        _lower_node(ctx, node, options, force_fallback=stuck and i == len(view.nodes) - 1)
+    for name in arrays:
+        region = ctx.placement.regions[name]
+        tensor = ctx.values[name]
+        if tensor.buffer is not region:
+            target = Tensor(region, tensor.shape, row_strides(tensor.shape), tensor.dtype)
+            _hand_out(ctx, tensor, target)
+    regions[0] = plan_arena(ctx.buffers)
+    if options.max_memory is not None and regions[0] + store.nbytes > options.max_memory:
+        raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena and {store.nbytes} bytes of weights; "
+                               f"max_memory is {options.max_memory}")
+    program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
+    return Plan(program, ctx.steps, inputs, arrays, objects, constants, regions[0], rest, cut)
+
+
+def _hand_out(ctx: Lowering, tensor: Tensor, target: Tensor) -> None:
+    if tensor.dtype.itemsize == 4:
+        ctx.copy(tensor, target)
+    else:  # views of 8-bit, 64-bit... values: NumPy copies them
+        ctx.add(FallbackStep(_Copy(), [tensor], {}, [target], "output", "Identity", "copy of a non-float value"))
+
+
+class _Copy:
+    """The fallback call that only copies."""
+
+    def run(self, inputs: list, scope=None) -> list:
+        return inputs
+
+
+def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallback: bool) -> None:
+    mark, reason = len(ctx.steps), "its output shape depends on data"
+    if not force_fallback:
+        op = base.find(node)
+        try:
+            if op is None:
+                raise NotNative("no native kernel")
+            if not op.any_dtype:
+                _require_float32(ctx, node)
+            op.lower(ctx, node)
+            return
+        except NotNative as why:
+            reason = str(why)
+            if len(ctx.steps) != mark:
+                raise AssertionError(f"{node.op_type} gave up after emitting steps") from why
+    if options.native_only:
+        raise UnsupportedError(f"node {node.name!r} ({node.op_type}) has no native kernel here: {reason}")
+    runner = NodeRunner(node, ctx.graph.model.opset_imports)
+
+    def argument(name: str) -> Tensor | str:
+        return ctx.tensor(name) if name in ctx.values or known(ctx.facts.get(name)) else name
+
+    inputs = [argument(name) if name else None for name in runner.inputs]
+    scope = {name: argument(name) for name in runner.captured}
+    outputs: list[Tensor | str | None] = []
+    for value in node.outputs:
+        fact = ctx.facts.get(value.name)
+        if not value.name:
+            outputs.append(None)
+        elif known(fact) and not force_fallback:
+            outputs.append(ctx.output(value.name, image=False))
+        else:
+            outputs.append(value.name)
+    ctx.add(FallbackStep(runner, inputs, scope, outputs, node.name or "", node.op_type, reason))
+
+
+def _require_float32(ctx: Lowering, node: ir.Node) -> None:
+    for value in [*node.inputs[:1], *node.outputs[:1]]:
+        fact = ctx.facts.get(value.name) if value is not None else None
+        if fact is None or fact.dtype != np.float32:
+            raise NotNative(f"data type {None if fact is None else fact.dtype}")

@@ -1,0 +1,114 @@
+"""What is known of every value before a plan is made: shape, data type and, where it does not depend on the data, the value itself."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..errors import ShapeError
+from ..ops import base
+from ..reference import NodeRunner
+
+VALUE_LIMIT = 1 << 16  # elements: shape arithmetic is small; larger results are better computed in the run, in planned memory
+RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """shape None: unknown until the run; dtype None: not a numeric tensor (string, sequence, optional)."""
+
+    shape: tuple[int, ...] | None
+    dtype: np.dtype | None
+    value: np.ndarray | None = None
+
+    @staticmethod
+    def of(value) -> Fact:
+        """The fact of a value already computed."""
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            return Fact(value.shape, value.dtype, value)
+        return Fact(None, None)
+
+
+def known(fact: Fact | None) -> bool:
+    return fact is not None and fact.shape is not None and fact.dtype is not None
+
+
+def infer_node(node: ir.Node, facts: dict[str, Fact], model: ir.Model) -> list[Fact] | None:
+    """Facts of the node's outputs, or None if their shapes cannot be known before the node has run."""
+    inputs = [None if v is None else facts.get(v.name) for v in node.inputs]
+    present = [f for f, v in zip(inputs, node.inputs) if v is not None]
+    if node.domain == "" and node.op_type in ("Shape", "Size") and known(inputs[0]):
+        return [Fact.of(_shape_value(node, inputs[0].shape))]
+    if all(f is not None and f.value is not None for f in present) and _foldable(node, present):
+        return [Fact.of(v) for v in NodeRunner(node, model.opset_imports).run([None if f is None else f.value for f in inputs])]
+    if any(f is None or (f.shape is None and f.dtype is not None) for f in present):
+        return None
+    op = base.find(node)
+    if op is not None and op.infer is not None and all(map(known, present)):
+        shapes = op.infer(node, inputs)
+        if shapes is not None:
+            return [Fact(tuple(s), present[0].dtype) for s in shapes]
+    return _onnx_inference(node, inputs, model)
+
+
+def _foldable(node: ir.Node, present: list[Fact]) -> bool:
+    if node.op_type in RANDOM or any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        return False
+    if not present:
+        return node.op_type == "Constant"
+    if node.op_type in ("Expand", "Tile", "ConstantOfShape", "Range"):  # the result may be far larger than the inputs
+        return present[-1].value.size == 0 or float(np.prod(np.abs(present[-1].value.astype(np.float64)))) <= VALUE_LIMIT
+    return sum(f.value.size for f in present) <= VALUE_LIMIT
+
+
+def _shape_value(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
+    if node.op_type == "Size":
+        return np.array(int(np.prod(shape, dtype=np.int64)), np.int64)
+    return np.array(shape[base.attr(node, "start", 0):base.attr(node, "end", len(shape))], np.int64)
+
+
+def _onnx_inference(node: ir.Node, inputs: list[Fact | None], model: ir.Model) -> list[Fact] | None:
+    """onnx's own inference for one node (with the values of small inputs, which decide the shape of Reshape and its like)."""
+    opset = node.version or model.opset_imports.get(node.domain)
+    if opset is None or not onnx.defs.has(node.op_type, node.domain):
+        return None
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
+        return None
+    types, data = {}, {}
+    for value, fact in zip(node.inputs, inputs):
+        if value is None:
+            continue
+        if not known(fact):
+            return None
+        element = onnx.helper.np_dtype_to_tensor_dtype(fact.dtype)
+        types[value.name] = onnx.helper.make_tensor_type_proto(element, fact.shape)
+        if fact.value is not None and fact.value.size <= 1024:
+            data[value.name] = onnx.numpy_helper.from_array(np.ascontiguousarray(fact.value), value.name)
+    try:
+        proto = ir.to_proto(node)
+        opsets = [onnx.helper.make_opsetid(node.domain, opset)]
+        result = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
+    except onnx.shape_inference.InferenceError as error:
+        raise ShapeError(f"node {node.name!r} ({node.op_type}): {str(error).strip()}") from error
+    facts = []
+    for value in node.outputs:
+        if not value.name:
+            facts.append(Fact(None, None))
+            continue
+        got = result.get(value.name)
+        if got is None or not got.HasField("tensor_type") or not got.tensor_type.HasField("shape"):
+            return None
+        dims = got.tensor_type.shape.dim
+        if any(not d.HasField("dim_value") for d in dims):
+            return None
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(got.tensor_type.elem_type))
+        if dtype.kind not in "fiub":
+            return None
+        facts.append(Fact(tuple(d.dim_value for d in dims), dtype))
+    return facts
+
+

@@ -1,0 +1,217 @@
+"""The planner's workbench: what an operator's lowering uses to see its inputs, get memory for its outputs and emit steps."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from .. import _native
+from ..ops.base import NeedsValue, NotNative
+from .facts import Fact
+from .graph import GraphView
+from .placement import Placement
+from .program import assemble, make_step
+from .tensor import Buffer, Tensor, image_layout, pixel_stride, row_strides
+from .walk import collapse
+
+F32 = np.dtype(np.float32)
+
+
+@dataclass
+class Store:
+    """Arrays that all plans of a session share, by what they were made from: packed weights, tables, plain constants."""
+
+    arrays: dict = field(default_factory=dict)
+
+    def get(self, key, make) -> np.ndarray:
+        if key not in self.arrays:
+            self.arrays[key] = make()
+        return self.arrays[key]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in self.arrays.values())
+
+
+def aligned(count: int, dtype=F32) -> np.ndarray:
+    """A zeroed array whose memory starts on a cache line."""
+    dtype = np.dtype(dtype)
+    raw = np.zeros(count * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start:start + count * dtype.itemsize].view(dtype)
+
+
+class Lowering:
+    """One plan in the making. Values are `Tensor` views by name; steps are emitted in execution order."""
+
+    def __init__(self, graph: GraphView, facts: dict[str, Fact], isa: str, store: Store) -> None:
+        self.graph, self.facts, self.store, self.isa = graph, facts, store, isa
+        self.lanes, self.nr = (_native.isa_info(isa)[k] for k in ("lanes", "nr"))
+        self.values: dict[str, Tensor] = {}
+        self.steps: list = []          # Step, or the runtime's fallback calls
+        self.buffers: list[Buffer] = []
+        self.done: set[ir.Node] = set()  # nodes that an earlier one has taken into its epilogue
+        self.node: ir.Node | None = None
+        self.placement = Placement(self)
+        self._staged: dict[str, list[Tensor]] = {}
+
+    # What is known
+
+    def opset(self, node: ir.Node) -> int:
+        return self.graph.opset(node)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.facts[name].shape
+
+    def constant_value(self, value: ir.Value | None) -> np.ndarray | None:
+        """The value's contents if they do not depend on this run's data."""
+        fact = None if value is None else self.facts.get(value.name)
+        return None if fact is None else fact.value
+
+    def need(self, value: ir.Value | None) -> np.ndarray | None:
+        """Like `constant_value`, but a value that only the run will know cuts the plan here, to continue when it is known."""
+        if value is None:
+            return None
+        array = self.constant_value(value)
+        if array is None:
+            raise NeedsValue(value.name)
+        return array
+
+    # Inputs
+
+    def tensor(self, name: str) -> Tensor:
+        """The value in whatever layout it has."""
+        if name not in self.values:
+            value = self.facts[name].value
+            if value is None:
+                raise NotNative(f"the value {name!r} is not a tensor")
+            self.values[name] = self.constant(("value", name), lambda: value, value.shape)
+        return self.values[name]
+
+    def rows(self, name: str) -> Tensor:
+        """The value, row-major and contiguous."""
+        tensor = self.tensor(name)
+        if tensor.is_rows():
+            return tensor
+        return self._stage(name, lambda t: t.is_rows(), lambda: self.temporary(tensor.shape, tensor.dtype))
+
+    def image(self, name: str, border=None) -> Tensor:
+        """The value, an (N, C, spatial...) image with contiguous channels and at least the given zero border."""
+        tensor = self.tensor(name)
+        border = border or ((0, 0),) * (len(tensor.shape) - 2)
+
+        def fits(t: Tensor) -> bool:
+            have = t.border or ((0, 0),) * len(border)
+            return t.is_image() and all(h[0] >= b[0] and h[1] >= b[1] for h, b in zip(have, border))
+
+        if fits(tensor):
+            return tensor
+        wanted = self.placement.border(name) or border
+        wide = tuple((max(a[0], b[0]), max(a[1], b[1])) for a, b in zip(border, wanted))
+        return self._stage(name, fits, lambda: self.new_image(tensor.shape, wide))
+
+    def _stage(self, name: str, fits, make) -> Tensor:
+        for tensor in self._staged.setdefault(name, []):
+            if fits(tensor):
+                return tensor
+        source, target = self.tensor(name), make()
+        self.copy(source, target)
+        self._staged[name].append(target)
+        return target
+
+    # Memory
+
+    def arena(self, nbytes: int) -> Buffer:
+        buffer = Buffer("arena", nbytes)
+        self.buffers.append(buffer)
+        return buffer
+
+    def temporary(self, shape, dtype=F32) -> Tensor:
+        """Row-major memory that lives as long as the steps that touch it."""
+        dtype = np.dtype(dtype)
+        return Tensor(self.arena(prod(shape) * dtype.itemsize), tuple(shape), row_strides(shape), dtype)
+
+    def constant(self, key, make, shape=None) -> Tensor:
+        """An array of the store: made once per session and key, 64-byte aligned."""
+        def build():
+            array = np.asarray(make())
+            out = aligned(array.size, array.dtype).reshape(array.shape)
+            out[...] = array
+            return out
+        array = self.store.get(key, build)
+        return Tensor(Buffer("const", array.nbytes, array), tuple(array.shape if shape is None else shape),
+                      row_strides(array.shape if shape is None else shape), array.dtype)
+
+    def new_image(self, shape, border=()) -> Tensor:
+        """NHWC memory for an image, its zero border written by a step of its own."""
+        border = tuple(border) or ((0, 0),) * (len(shape) - 2)
+        strides, first, count = image_layout(shape, pixel_stride(shape[1]), border)
+        tensor = Tensor(self.arena(4 * count), tuple(shape), strides, F32, 4 * first, border)
+        self._zero_border(tensor)
+        return tensor
+
+    def _zero_border(self, t: Tensor) -> None:
+        """Outermost padded dimension first; what is left between its pixels belongs to the next dimension."""
+        spatial = len(t.shape) - 2
+        lead, lead_strides = [t.shape[0]], [t.strides[0]]
+        for d in range(spatial):
+            before, after = t.border[d]
+            inner = t.strides[2 + d]  # floats of one index of this dimension, borders of the inner ones included
+            start = -sum(t.border[e][0] * t.strides[2 + e] for e in range(d + 1, spatial))
+            for at, count in ((-before, before), (t.shape[2 + d], after)):
+                if count:
+                    self.fill(t.view([*lead, count * inner], [*lead_strides, 1], start + at * inner), 0.0)
+            lead.append(t.shape[2 + d])
+            lead_strides.append(inner)
+
+    def output(self, name: str, image: bool) -> Tensor:
+        """Memory for an output of the node being lowered, bound to its name: where its readers want it to be."""
+        tensor = self.placement.output(name, image)
+        self.values[name] = tensor
+        return tensor
+
+    def bind(self, name: str, tensor: Tensor) -> None:
+        """Let an output be a view of existing memory."""
+        self.values[name] = tensor
+
+    # Steps
+
+    def emit(self, step: str, args: dict[str, Tensor | None], /, flops: int = 0, **params) -> None:
+        """Add a call of the C operation `step`; params by the names of its parameter struct."""
+        step = make_step(step, args, params, self.node.name if self.node is not None else "", flops)
+        self.add(step)
+
+    def add(self, step) -> None:
+        step.touch(len(self.steps))
+        self.steps.append(step)
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        self.unary("IDENTITY", source, target)
+
+    def unary(self, act: str, source: Tensor, target: Tensor, a: float = 0.0, b: float = 0.0) -> None:
+        """target = act(source), any strides; shapes must be equal."""
+        if source.dtype.itemsize != 4 or target.dtype.itemsize != 4:
+            raise NotNative(f"no native copy of {source.dtype} values")
+        if target.size == 0:
+            return
+        shape, strides = collapse(target.shape, source.strides, target.strides)
+        self.emit("unary", {"in": source, "out": target}, shape=shape, a_stride=strides[0], out_stride=strides[1],
+                  op=_native.ACTS[act], a=a, b=b)
+
+    def fill(self, target: Tensor, value: float) -> None:
+        if target.size:
+            shape, strides = collapse(target.shape, target.strides)
+            self.emit("fill", {"out": target}, shape=shape, out_stride=strides[0], value=value)
+
+    def precompute(self, key, step: str, source: np.ndarray, count: int, **params) -> Tensor:
+        """The float32 result of a native operation (args in, out) on a constant, run now and kept in the store."""
+        def make():
+            out = aligned(count)
+            source_t = Tensor(Buffer("const", source.nbytes, source), source.shape, row_strides(source.shape), source.dtype)
+            out_t = Tensor(Buffer("const", out.nbytes, out), (count,), (1,), F32)
+            assemble(self.isa, [make_step(step, {"in": source_t, "out": out_t}, params, str(key))], []).run([], 1)
+            return out
+        array = self.store.get((self.isa, *key), make)
+        return Tensor(Buffer("const", array.nbytes, array), (count,), (1,), F32)

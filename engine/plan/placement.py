@@ -1,0 +1,96 @@
+"""Where a value should be born: inside the wider image of a channel Concat, with the zero border its readers want, or directly in
+the array handed to the caller. These are wishes: every reader checks what it gets and copies if a wish could not be met."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ops import base
+from .tensor import Buffer, Tensor, row_strides
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+DEPTH = 64  # how far wishes are followed through Concat after Concat
+
+
+class Placement:
+    def __init__(self, ctx: Lowering) -> None:
+        self.ctx = ctx
+        self.regions: dict[str, Buffer] = {}  # graph outputs' own memory, by name
+        self._parents: dict[ir.Node, Tensor] = {}
+
+    def output(self, name: str, image: bool) -> Tensor:
+        ctx = self.ctx
+        fact = ctx.facts[name]
+        shape = fact.shape
+        if len(shape) < 3:
+            image = False
+        flat = image and (shape[1] == 1 or all(n == 1 for n in shape[2:]))  # NCHW and NHWC are the same
+        slot = self._slot(name) if image else None
+        if slot is not None:
+            concat, channel = slot
+            parent = self._parent(concat)
+            return parent.view(shape, parent.strides, channel * parent.strides[1], parent.border)
+        border = self.border(name) if image else None
+        if name in self.regions and not border and (not image or flat):
+            return Tensor(self.regions[name], shape, row_strides(shape), fact.dtype)
+        if image:
+            return ctx.new_image(shape, border or ())
+        return ctx.temporary(shape, fact.dtype)
+
+    def _slot(self, name: str) -> tuple[ir.Node, int] | None:
+        """The widest channel Concat that reads the value, and its first channel there."""
+        best, width = None, 0
+        for node in self.ctx.graph.readers(name):
+            if not self._is_channel_concat(node):
+                continue
+            names = [v.name for v in node.inputs]
+            channels = self.ctx.shape(node.outputs[0].name)[1]
+            if names.count(name) == 1 and channels > width:
+                before = sum(self.ctx.shape(n)[1] for n in names[:names.index(name)])
+                best, width = (node, before), channels
+        return best
+
+    def _is_channel_concat(self, node: ir.Node) -> bool:
+        if node.op_type != "Concat" or node.domain or node in self.ctx.done:
+            return False
+        fact = self.ctx.facts.get(node.outputs[0].name)
+        if fact is None or fact.shape is None or fact.dtype != np.float32 or len(fact.shape) < 3:
+            return False
+        return base.attr(node, "axis", 1) in (1, 1 - len(fact.shape))
+
+    def _parent(self, concat: ir.Node) -> Tensor:
+        if concat not in self._parents:
+            self._parents[concat] = self.output(concat.outputs[0].name, image=True)
+        return self._parents[concat]
+
+    def parent(self, concat: ir.Node) -> Tensor | None:
+        """The image already made for the Concat's output, if an input asked for it."""
+        return self._parents.get(concat)
+
+    def border(self, name: str, depth: int = 0) -> tuple | None:
+        """The largest zero border that any reader wants, seen through channel Concat and Split; None if nobody wants one."""
+        ctx = self.ctx
+        wanted: list[tuple] = []
+        for node in ctx.graph.readers(name):
+            op = base.find(node)
+            if op is not None and op.border is not None:
+                for index, value in enumerate(node.inputs):
+                    if value is not None and value.name == name and known_output(ctx, node):
+                        wanted.append(op.border(ctx, node, index))
+            elif node.op_type in ("Concat", "Split", "Slice") and not node.domain and depth < DEPTH and known_output(ctx, node):
+                if node.op_type != "Concat" or self._is_channel_concat(node):
+                    same_size = [o.name for o in node.outputs if ctx.shape(o.name)[2:] == ctx.shape(name)[2:]]
+                    wanted += filter(None, (self.border(o, depth + 1) for o in same_size))
+        wanted = [w for w in wanted if w and any(a or b for a, b in w)]
+        if not wanted:
+            return None
+        return tuple((max(w[d][0] for w in wanted), max(w[d][1] for w in wanted)) for d in range(len(wanted[0])))
+
+
+def known_output(ctx: Lowering, node: ir.Node) -> bool:
+    facts = [ctx.facts.get(o.name) for o in node.outputs if o.name]
+    return all(f is not None and f.shape is not None for f in facts)

@@ -1,0 +1,106 @@
+"""Values inside a plan: strided views of buffers. Layout is nothing but strides: NHWC images, transposes, slices and channel
+concatenations are all views."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory that a plan reads or writes. `kind`: "arena", "region" (an array handed to the run), "const" or "object".
+
+    `first` and `last` are the indices of the first and last step that touch it; `offset` (bytes) is set by the memory planner,
+    `region` is its number among the run's arrays (the arena is region 0).
+    """
+
+    kind: str
+    nbytes: int = 0
+    array: np.ndarray | None = None
+    region: int = 0
+    offset: int = 0
+    first: int | None = None
+    last: int = -1
+
+    def touch(self, step: int) -> None:
+        self.first = step if self.first is None else min(self.first, step)
+        self.last = max(self.last, step)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A view: `offset` in bytes from the start of the buffer, `strides` in elements, logical (ONNX) dimension order.
+
+    `border`: for images, how many zero pixels are readable around the view, ((before, after), ...) per spatial dimension.
+    """
+
+    buffer: Buffer = field(repr=False)
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+    offset: int = 0
+    border: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    def view(self, shape, strides, elements: int = 0, border=()) -> Tensor:
+        """Another view of the same memory, `elements` further on."""
+        return replace(self, shape=tuple(shape), strides=tuple(strides), border=tuple(border),
+                       offset=self.offset + elements * self.dtype.itemsize)
+
+    def is_rows(self) -> bool:
+        """Row-major and contiguous (dimensions of extent 1 do not matter)."""
+        return all(n == 1 or s == r for n, s, r in zip(self.shape, self.strides, row_strides(self.shape))) or self.size == 0
+
+    def is_image(self) -> bool:
+        """(N, C, spatial...) whose channels are contiguous: what the convolution and pooling drivers read."""
+        return len(self.shape) >= 3 and (self.shape[1] == 1 or self.strides[1] == 1)
+
+    def broadcast(self, shape) -> Tensor:
+        """The same data seen with a larger shape (NumPy rules): repeated dimensions get stride 0."""
+        lead = len(shape) - len(self.shape)
+        strides = [0] * lead + [s if n == m else 0 for s, n, m in zip(self.strides, self.shape, shape[lead:])]
+        return self.view(shape, strides)
+
+    def reshape(self, shape) -> Tensor | None:
+        """The same elements in row-major order under another shape, or None where that needs a copy."""
+        if self.size == 0 or self.is_rows():
+            return self.view(shape, row_strides(shape))
+        probe = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), self.shape, self.strides)  # never read: 1-byte items, so
+        try:                                                                                     # byte strides are element strides
+            view = probe.view()
+            view.shape = tuple(shape)
+        except AttributeError:
+            return None
+        return self.view(shape, view.strides)
+
+
+def row_strides(shape) -> tuple[int, ...]:
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
+
+
+def image_layout(shape, pixel: int, border) -> tuple[tuple[int, ...], int, int]:
+    """Strides, first element and element count of an (N, C, spatial...) image stored NHWC with a zero border."""
+    strides = [0] * len(shape)
+    strides[1] = 1
+    step, first = pixel, 0
+    for axis in range(len(shape) - 1, 1, -1):
+        before, after = border[axis - 2]
+        strides[axis] = step
+        first += before * step
+        step *= shape[axis] + before + after
+    strides[0] = step
+    return tuple(strides), first, step * shape[0]
+
+
+def pixel_stride(channels: int) -> int:
+    """Floats from one pixel to the next. A multiple of 1 KiB would put neighbouring pixels into few L1 sets: go a line further."""
+    return channels + 16 if channels % 256 == 0 else channels

@@ -1,0 +1,125 @@
+"""Running plans: one plan per input shape, kept; native stretches in one GIL-free call each, fallback nodes between them."""
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from itertools import groupby
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from . import _native
+from .plan.build import FallbackStep, Plan, PlanOptions, make_plan
+from .plan.facts import Fact
+from .plan.lowering import Store
+from .plan.tensor import Tensor
+
+PLAN_LIMIT = 64  # plans kept per session; the least recently used one goes first
+
+
+class Runner:
+    """Computes chosen outputs of a prepared model. Thread-safe: a plan is immutable, and every run has an arena of its own."""
+
+    def __init__(self, model: ir.Model, outputs: list[str], options: PlanOptions, store: Store | None = None) -> None:
+        self.model, self.outputs, self.options = model, outputs, options
+        self.nodes = list(model.graph)
+        self.store = store if store is not None else Store()
+        self._plans: OrderedDict[tuple, Plan] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None) -> dict[str, object]:
+        """Outputs by name. feeds: arrays (or Python objects for sequences); already checked against the model's inputs.
+
+        seconds: receives (plan, step index) -> seconds of every step, for profiling.
+        """
+        results: dict[str, object] = {}
+        values, start, fixed = dict(feeds), 0, ()
+        while True:
+            plan = self._plan(values, start, fixed)
+            got = self._execute(plan, values, threads, seconds)
+            results.update((n, v) for n, v in got.items() if n in self.outputs)
+            if plan.start is None:
+                return {n: results[n] if n in results else feeds[n] for n in self.outputs}
+            values, start, fixed = {**got}, plan.start, plan.cut_values
+
+    def plan(self, feeds: dict[str, object]) -> Plan:
+        """The (first) plan for feeds of these shapes."""
+        return self._plan(dict(feeds), 0, ())
+
+    @property
+    def plans(self) -> list[Plan]:
+        with self._lock:
+            return list(self._plans.values())
+
+    def _plan(self, values: dict[str, object], start: int, fixed: tuple[str, ...]) -> Plan:
+        facts = {}
+        for name, value in values.items():
+            fact = Fact.of(value)
+            facts[name] = fact if name in fixed or fact.value is None else Fact(fact.shape, fact.dtype)
+        key = (start, tuple((n, f.shape, f.dtype, None if f.value is None else f.value.tobytes()) for n, f in facts.items()))
+        with self._lock:
+            if key in self._plans:
+                self._plans.move_to_end(key)
+                return self._plans[key]
+            plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, self.options)
+            self._plans[key] = plan
+            if len(self._plans) > PLAN_LIMIT:
+                self._plans.popitem(last=False)
+            return plan
+
+    def _execute(self, plan: Plan, values: dict[str, object], threads: int, seconds: dict | None) -> dict[str, object]:
+        outputs = {n: np.empty(f.shape, f.dtype) for n, f in plan.outputs.items()}
+        try:
+            arena = plan.arenas.pop()
+        except IndexError:
+            arena = _native.Arena(plan.arena_bytes)
+        regions = [arena, *(np.ascontiguousarray(values[n]) for n in plan.inputs), *outputs.values()]
+        objects: dict[str, object] = dict(values)
+        clock = np.zeros(len(plan.program)) if seconds is not None else None
+        at = 0
+        for fallback, steps in groupby(plan.steps, key=lambda s: isinstance(s, FallbackStep)):
+            steps = list(steps)
+            if not fallback:
+                plan.program.run(regions, threads, at, at + len(steps), clock)
+                at += len(steps)
+                continue
+            for step in steps:
+                began = _native.now()
+                _run_fallback(step, regions, objects)
+                if seconds is not None:
+                    seconds.setdefault((plan, id(step)), []).append(_native.now() - began)
+        if clock is not None:
+            native = (s for s in plan.steps if not isinstance(s, FallbackStep))
+            for step, spent in zip(native, clock):
+                seconds.setdefault((plan, id(step)), []).append(float(spent))
+        plan.arenas.append(arena)
+        return {**outputs, **plan.constants, **{n: objects[n] for n in plan.objects}}
+
+
+def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object]) -> None:
+    def fetch(source: Tensor | str | None):
+        if source is None:
+            return None
+        return np.ascontiguousarray(_array(source, regions)) if isinstance(source, Tensor) else objects[source]
+
+    results = step.call.run([fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()})
+    for target, value in zip(step.outputs, results):
+        if isinstance(target, Tensor):
+            _array(target, regions)[...] = value
+        elif target is not None:
+            objects[target] = value
+
+
+def _array(t: Tensor, regions: list) -> np.ndarray:
+    """The tensor as a NumPy view of the run's memory."""
+    if t.buffer.kind == "const":
+        raw = t.buffer.array.reshape(-1).view(np.uint8)
+    else:
+        region = regions[t.buffer.region]
+        raw = np.frombuffer(region, np.uint8) if isinstance(region, _native.Arena) else region.reshape(-1).view(np.uint8)
+    offset = t.offset + (t.buffer.offset if t.buffer.kind == "arena" else 0)
+    item = t.dtype.itemsize
+    if prod(t.shape) == 0:
+        return np.empty(t.shape, t.dtype)
+    return np.ndarray(t.shape, t.dtype, raw, offset, [s * item for s in t.strides])
