@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from ..report.fold import FoldReport
 from . import activations, backward, cleanup, constants, identity, pad, sequences, shapes
@@ -40,10 +40,9 @@ _FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, cleanup.apply)
 
 
 def _normalised(model: ir.Model) -> ir.Model:
-    """A copy as the passes expect it: functions inlined, constants as initializers, only overridable ones among the inputs."""
+    """A copy as the passes expect it: functions inlined, and only overridable initializers among the graph inputs."""
     model = model.clone()
     InlinePass(lambda function: _can_inline(model, function))(model)
-    LiftConstantsToInitializersPass(size_limit=0)(model)
     if model.ir_version < 4:  # there every initializer is listed as an input, and constant nevertheless
         RemoveInitializersFromInputsPass()(model)
         model.ir_version = 4
@@ -52,12 +51,13 @@ def _normalised(model: ir.Model) -> ir.Model:
 
 def _can_inline(model: ir.Model, function: ir.Function) -> bool:
     versions = model.opset_imports
-    return function.domain != "infold" and all(versions.get(domain, version) == version
-                                               for domain, version in function.opset_imports.items())
+    return all(versions.get(domain, version) == version for domain, version in function.opset_imports.items())
 
 
 def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
     """Apply the rules until none changes anything, and again where new constants may make more shapes known."""
+    constants.lift(context)
+    cleanup.apply(context)
     size = None
     while size != (size := len(context.nodes())):
         shapes.apply(context)

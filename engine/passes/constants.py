@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from .context import GraphContext, attribute, is_op, static_shape
+from .context import GraphContext, attribute, is_op, literal
 from .shapes import dtype
 
 logger = logging.getLogger(__name__)
@@ -24,13 +25,27 @@ _EXCLUDED = _RANDOM | {"BatchNormalization"}  # the reference mixes batch statis
 _TYPE_INFERENCE_LIMIT = 1024  # elements of a constant that shape inference may look at
 
 
+def lift(context: GraphContext) -> bool:
+    """Replace Constant nodes by initializers: the part of constant folding that needs no types and shapes."""
+    return _replace(context, lambda node: _literal(node) if is_op(node, "Constant") else None)
+
+
+def _literal(constant: ir.Node) -> list[np.ndarray] | None:
+    array = literal(constant)
+    return None if array is None else [array]
+
+
 def apply(context: GraphContext) -> bool:
     """Replace every node whose outputs are constant by initializers, in one sweep in graph order."""
+    return _replace(context, lambda node: _evaluate(context, node))
+
+
+def _replace(context: GraphContext, evaluate: Callable[[ir.Node], list[np.ndarray] | None]) -> bool:
     modified = False
     for node in context.nodes():
         if node.domain != "" or any(output.is_graph_output() for output in node.outputs):
             continue
-        arrays = _evaluate(context, node)
+        arrays = evaluate(node)
         if arrays is None:
             continue
         for output, array in zip(node.outputs, arrays):
@@ -56,8 +71,7 @@ def _become_initializer(context: GraphContext, output: ir.Value, array: np.ndarr
 def _evaluate(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
     """The node's outputs if they are constant, of known type and reasonable size."""
     if is_op(node, "Constant"):
-        tensor = ir.convenience.get_const_tensor(node.outputs[0])
-        return None if tensor is None or tensor.dtype == ir.DataType.STRING else [tensor.numpy()]
+        return _literal(node)
     if is_op(node, "Shape", "Size"):
         return _shape(node)
     if is_op(node, "CastLike"):
@@ -141,11 +155,11 @@ def _infer(context: GraphContext, node: ir.Node,
         if array is not None:
             kind = ir.DataType.from_numpy(array.dtype)
             types[value.name] = onnx.helper.make_tensor_type_proto(int(kind), array.shape)
-            if array.size <= _TYPE_INFERENCE_LIMIT:
-                data[value.name] = ir.to_proto(ir.tensor(array))
+            if array.size <= _TYPE_INFERENCE_LIMIT and array.dtype.kind in "iuf":
+                data[value.name] = onnx.numpy_helper.from_array(array)
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
-        found = onnx.shape_inference.infer_node_outputs(schema, ir.to_proto(node), types, data,
+        found = onnx.shape_inference.infer_node_outputs(schema, ir.serde.serialize_node(node), types, data,
                                                         opset_imports=[onnx.helper.make_opsetid("", opset)])
     except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError) as error:
         logger.debug("not folding %s: %s", node.name, error)
@@ -164,7 +178,7 @@ def _infer(context: GraphContext, node: ir.Node,
 
 
 def _reference(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | None]) -> list[np.ndarray] | None:
-    proto = ir.to_proto(node)
+    proto = ir.serde.serialize_node(node)
     feeds = {name: array for name, array in zip(proto.input, inputs) if name}
     graph = onnx.helper.make_graph([proto], "constant", [onnx.ValueInfoProto(name=name) for name in feeds],
                                    [onnx.ValueInfoProto(name=name) for name in proto.output])

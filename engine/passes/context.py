@@ -52,11 +52,7 @@ class GraphContext:
             return None
         if value.is_initializer() and value.const_value is not None:
             return value.const_value.numpy()
-        node = value.producer()
-        if node is not None and is_op(node, "Constant"):
-            tensor = ir.convenience.get_const_tensor(value)
-            return None if tensor is None else tensor.numpy()
-        return None
+        return literal(value.producer()) if is_op(value.producer(), "Constant") else None
 
     def sole_user(self, value: ir.Value) -> ir.Node | None:
         """The node that reads the value, if it reads it once and nothing else does, graph outputs included."""
@@ -143,9 +139,20 @@ def attribute(node: ir.Node, name: str, default=None):
     return default if attr is None else attr.value
 
 
-def static_shape(value: ir.Value) -> tuple[int, ...] | None:
-    """The value's shape if every dimension is a known number."""
-    return value.shape.numpy() if value.shape is not None and value.shape.is_static() else None
+def literal(constant: ir.Node) -> np.ndarray | None:
+    """The array of a Constant node; None if it is of strings, sparse, or an attribute reference."""
+    (attr,) = constant.attributes.values()
+    if attr.is_ref():
+        return None
+    match attr.name:
+        case "value":
+            return None if attr.as_tensor().dtype == ir.DataType.STRING else attr.as_tensor().numpy()
+        case "value_float" | "value_floats":
+            return np.array(attr.value, np.float32)
+        case "value_int" | "value_ints":
+            return np.array(attr.value, np.int64)
+        case _:
+            return None
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -72,5 +72,5 @@ def _function(context: GraphContext, name: str, parameter: ir.Value, nodes: list
 def _constants_type(function: ir.Function) -> ir.DataType | None:
     for node in function:
         if is_op(node, "Constant"):
-            return ir.convenience.get_const_tensor(node.outputs[0]).dtype
+            return node.attributes["value"].as_tensor().dtype
     return None

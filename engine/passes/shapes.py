@@ -6,7 +6,7 @@ import logging
 import onnx
 import onnx_ir as ir
 
-from .context import GraphContext, static_shape
+from .context import GraphContext
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def apply(context: GraphContext) -> bool:
     """
     model = context.model
     light = model.clone()
-    if any(static_shape(value) is None for value in light.graph.inputs):
+    if any(value.shape is None or not value.shape.is_static() for value in light.graph.inputs):
         for graph in light.graphs():
             for node in graph:
                 for value in node.outputs:
