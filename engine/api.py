@@ -126,9 +126,7 @@ class InferenceSession:
         self._runner.run(feeds, self.threads)
         for _ in range(runs):
             self._runner.run(feeds, self.threads, seconds)
-        plans = list(dict.fromkeys(plan for plan, _ in seconds))
-        return [StepRecord.of(step, float(np.median(seconds[plan, id(step)]))) for plan in plans for step in plan.steps
-                if (plan, id(step)) in seconds]
+        return [StepRecord.of(step, float(np.median(spent))) for step, spent in seconds.items()]
 
     def run_intermediates(self, input_feed: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
         """Values inside the prepared graph, by name; names that folding has removed are left out."""

@@ -31,7 +31,7 @@ class Runner:
     def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None) -> dict[str, object]:
         """Outputs by name. feeds: arrays (or Python objects for sequences); already checked against the model's inputs.
 
-        seconds: receives (plan, step index) -> seconds of every step, for profiling.
+        seconds: receives step -> list of seconds, for profiling.
         """
         results: dict[str, object] = {}
         values, start, fixed = dict(feeds), 0, ()
@@ -88,11 +88,11 @@ class Runner:
                 began = _native.now()
                 _run_fallback(step, regions, objects)
                 if seconds is not None:
-                    seconds.setdefault((plan, id(step)), []).append(_native.now() - began)
+                    seconds.setdefault(step, []).append(_native.now() - began)
         if clock is not None:
             native = (s for s in plan.steps if not isinstance(s, FallbackStep))
             for step, spent in zip(native, clock):
-                seconds.setdefault((plan, id(step)), []).append(float(spent))
+                seconds.setdefault(step, []).append(float(spent))
         plan.arenas.append(arena)
         return {**outputs, **plan.constants, **{n: objects[n] for n in plan.objects}}
 

@@ -19,7 +19,7 @@ from .program import Step, assemble
 from .tensor import Buffer, Tensor, row_strides
 
 
-@dataclass
+@dataclass(eq=False)
 class FallbackStep:
     """A node run by the reference evaluator between native steps. Inputs and outputs: Tensor, or the name of a Python object."""
 
@@ -37,7 +37,7 @@ class FallbackStep:
                 tensor.buffer.touch(index)
 
 
-@dataclass
+@dataclass(eq=False)
 class Plan:
     """A prepared run for one set of input shapes.
 

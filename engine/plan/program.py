@@ -57,7 +57,7 @@ def operations() -> dict[str, Operation]:
     return out
 
 
-@dataclass
+@dataclass(eq=False)
 class Step:
     """A prepared call of a C operation; `node` names the ONNX node it came from."""
 
