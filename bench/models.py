@@ -17,13 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import infold
+from infold import host
 from infold.cli.common import progress
 from infold.cli.files import parse_shapes
 from infold.reference import run_float64
 from infold.report import engines
 from infold.report.bench import Timing, ratio_interval, time_engines
 from infold.report.inputs import random_inputs
-from infold.report.machine import chosen_isa, cpu_name
+from infold.report.machine import cpu_name
 
 
 def variants(zoo: Path, name: str) -> dict[str, Path]:
@@ -120,7 +121,7 @@ def write(results: Sequence[Mapping], output: Path) -> None:
     """Write models.json and models.md, whole or not at all."""
     versions = {name: facts["version"] for result in results for name, facts in result["engines"].items()}
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    facts = {"cpu": cpu_name(), "isa": chosen_isa(), "date": today, "versions": versions}
+    facts = {"cpu": cpu_name(), "isa": host.isa(), "date": today, "versions": versions}
     document = json.dumps({**facts, "results": list(results)}, indent=2)
     output.mkdir(parents=True, exist_ok=True)
     for name, text in (("models.json", document + "\n"), ("models.md", markdown(results, facts))):

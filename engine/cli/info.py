@@ -15,10 +15,13 @@ def info(
     model: Annotated[
         Path | None, typer.Argument(metavar="[MODEL]", help="Describe this model.", show_default=False)
     ] = None,
+    shapes: common.Shapes = None,
     as_json: common.Json = False,
 ) -> None:
     """Describe this machine as infold sees it, or a model."""
-    facts = machine_facts() if model is None else model_facts(model)
+    from infold.cli import files
+
+    facts = machine_facts() if model is None else model_facts(model, files.parse_shapes(shapes))
     if as_json:
         common.print_json(facts)
     else:
@@ -29,6 +32,7 @@ def machine_facts() -> dict:
     """CPU, instruction sets, caches, threads, and the versions of what infold works with."""
     from importlib.metadata import PackageNotFoundError, version
 
+    from infold import _native, host
     from infold.report import machine
 
     versions = {}
@@ -39,22 +43,33 @@ def machine_facts() -> dict:
             versions[package] = None
     return {
         "cpu": machine.cpu_name(),
-        "isas": machine.isas(),
-        "isa": machine.chosen_isa(),
+        "isas": _native.isa_names(),
+        "isa": host.isa(),
         "caches": machine.caches(),
-        "threads": machine.cpu_count(),
+        "threads": host.cpus(),
         "versions": versions,
     }
 
 
-def model_facts(path: Path) -> dict:
-    """Opset, inputs, outputs, operators, parameters, BatchNorms, and which operators have no native kernel."""
+def model_facts(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict:
+    """Opset, inputs, outputs, operators, parameters, BatchNorms, and the operators of what runs in the fallback.
+
+    The fallback is known once all shapes are: None for a model with open dimensions that `shapes` does not fill.
+    """
     import infold
+    from infold.report.inputs import random_inputs
 
     with common.working(f"Reading {path}"):
         model = infold.load(path)
         _, report = infold.fold(model)
-        session = infold.InferenceSession(model, infold.SessionOptions())
+        session = infold.InferenceSession(model)
+        try:
+            session.run(None, random_inputs(model, shapes))
+            fallback = sorted({item.op_type for item in session.report.fallbacks})
+        except infold.InvalidInputError:
+            if shapes:
+                raise
+            fallback = None
     operators = Counter(
         node.op_type if not node.domain else f"{node.domain}::{node.op_type}" for node in model.graph.all_nodes()
     )
@@ -70,7 +85,7 @@ def model_facts(path: Path) -> dict:
         "parameters": parameters,
         "batchnorms": report.batchnorms,
         "folded": report.folded,
-        "fallback": list(session.report.fallbacks),
+        "fallback": fallback,
     }
 
 
@@ -88,6 +103,8 @@ def _show(facts: dict) -> None:
 
 
 def _text(key: str, value) -> str:
+    if key == "fallback" and value is None:
+        return "known when the open dimensions are: give --shape"
     if key in ("inputs", "outputs"):
         return "\n".join(f"{item['name']}  {'x'.join(map(str, item['shape']))}  {item['type']}" for item in value)
     if key == "caches":

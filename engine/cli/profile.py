@@ -26,21 +26,15 @@ def profile(
         loaded = infold.load(model)
         feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
         session = infold.InferenceSession(loaded, infold.SessionOptions(intra_op_num_threads=threads))
-        steps = [_record(step) for step in session.profile(feeds, runs=runs)]
+        steps = [step.to_dict() for step in session.profile(feeds, runs=runs)]
     total = sum(step["ms"] for step in steps)
-    fallback = sum(step["ms"] for step in steps if step["kernel"] == "fallback")
+    fallback = sum(step["ms"] for step in steps if not step["native"])
     for step in steps:
         step["share"] = step["ms"] / total if total else 0.0
     if as_json:
         common.print_json({"model": str(model), "total_ms": total, "fallback_ms": fallback, "steps": steps})
     else:
         _show(sorted(steps, key=lambda step: -step["ms"])[:top], len(steps), total, fallback)
-
-
-def _record(step) -> dict:
-    from dataclasses import asdict, is_dataclass
-
-    return asdict(step) if is_dataclass(step) else dict(step)
 
 
 def _show(slowest: list[dict], count: int, total: float, fallback: float) -> None:
@@ -50,8 +44,7 @@ def _show(slowest: list[dict], count: int, total: float, fallback: float) -> Non
     for column in ("ms", "share", "GFLOP/s"):
         table.add_column(column, justify="right")
     for step in slowest:
-        flops = step.get("flops")
-        speed = f"{flops / step['ms'] / 1e6:.1f}" if flops and step["ms"] else ""
+        speed = f"{step['gflops']:.1f}" if step["gflops"] else ""
         table.add_row(step["name"], step["op"], step["kernel"], f"{step['ms']:.4f}", f"{step['share']:.1%}", speed)
     console = common.out()
     console.print(table)

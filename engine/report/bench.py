@@ -119,9 +119,10 @@ def bench(
         infold.Error: infold cannot run the model. A peer that cannot is listed under `failed`.
     """
     import infold
+    from infold import host
     from infold.reference import run_float64
     from infold.report.inputs import random_inputs
-    from infold.report.machine import chosen_isa, cpu_name
+    from infold.report.machine import cpu_name
 
     if threads < 1 or rounds < 1:
         raise InvalidInputError("threads and rounds are at least 1")
@@ -141,7 +142,7 @@ def bench(
     dims = {name: list(array.shape) for name, array in feeds.items()}
     first = next(iter(dims.values()), [])
     return BenchReport(
-        os.fspath(model), threads, first[0] if first else None, dims, timings, cpu_name(), chosen_isa(), failed
+        os.fspath(model), threads, first[0] if first else None, dims, timings, cpu_name(), host.isa(), failed
     )
 
 
