@@ -12,8 +12,9 @@ from infold.errors import InvalidModelError, UnsupportedError
 def normalise(model: onnx.ModelProto) -> None:
     """Spell versions and domains in one way, in place, and refuse versions that are missing, impossible or too new.
 
-    Models older than IR version 3 have no opset field: they are opset 1, and are given it here. The domain "ai.onnx"
-    is the long name of "".
+    Models older than IR version 3 have no opset field: they are opset 1, and are given it here. Before IR version 4
+    every initializer had to be an input as well, which passes need not keep up: the model becomes version 4, which
+    means the same. The domain "ai.onnx" is the long name of "".
     """
     if not model.HasField("graph"):
         raise InvalidModelError("not an ONNX model, or truncated: there is no graph in it")
@@ -24,7 +25,7 @@ def normalise(model: onnx.ModelProto) -> None:
                                f"installed onnx {onnx.__version__}: update the onnx package")
     if model.ir_version < 3 and not model.opset_import:
         model.opset_import.add(domain="", version=1)
-    model.ir_version = max(model.ir_version, 3)
+    model.ir_version = max(model.ir_version, 4)
     for item in [*model.opset_import, *(opset for function in model.functions for opset in function.opset_import), *_nodes(model)]:
         if item.domain == "ai.onnx":
             item.domain = ""

@@ -21,11 +21,16 @@ class Conv(OpRun):
         if kernel_shape is not None and tuple(kernel_shape) != w.shape[2:]:
             raise ValueError(f"kernel_shape {tuple(kernel_shape)} contradicts the weights' {w.shape}")
         win = windows(x, w.shape[2:], strides, dilations, pads, auto_pad)
-        padded = win.pad(x, 0)
-        y = _depthwise(padded, w, win) if w.shape[1] == 1 else _im2col(padded, w, group, win)
+        padded, weights = _computable(win.pad(x, 0)), _computable(w)
+        y = _depthwise(padded, weights, win) if w.shape[1] == 1 else _im2col(padded, weights, group, win)
         if b is not None:
             y += b.reshape(-1, *(1,) * (x.ndim - 2))
-        return (y,)
+        return (y.astype(x.dtype, copy=False),)
+
+
+def _computable(x: np.ndarray) -> np.ndarray:
+    """Return 16-bit floats as float32: products of matrices have no 16-bit form that is fast or accumulates well."""
+    return x.astype(np.float32) if x.dtype.itemsize == 2 else x
 
 
 def _depthwise(x: np.ndarray, w: np.ndarray, win: Windows) -> np.ndarray:
@@ -77,17 +82,17 @@ class ConvTranspose(OpRun):
         full = [(n - 1) * s + (k - 1) * d + 1 + e for n, k, s, d, e in zip(x.shape[2:], kernel, strides, dilations, extra)]
         begin, shape = _crop(full, x.shape[2:], strides, auto_pad, output_shape, pads)
 
-        matrix = np.moveaxis(w.reshape(group, w.shape[0] // group, -1), 1, 2)      # [g, M/g * taps, C/g]
-        columns = matrix @ x.reshape(x.shape[0], group, x.shape[1] // group, -1)   # [N, g, M/g * taps, pixels]
+        matrix = np.moveaxis(_computable(w).reshape(group, w.shape[0] // group, -1), 1, 2)       # [g, M/g * taps, C/g]
+        columns = matrix @ _computable(x).reshape(x.shape[0], group, x.shape[1] // group, -1)   # [N, g, M/g * taps, pixels]
         columns = columns.reshape(x.shape[0], outputs, math.prod(kernel), *x.shape[2:])
         room = [max(size, first + length) for size, first, length in zip(full, begin, shape)]
-        y = np.zeros((x.shape[0], outputs, *room), x.dtype)
+        y = np.zeros((x.shape[0], outputs, *room), columns.dtype)
         win = Windows(tuple(kernel), tuple(strides), tuple(dilations), (0,) * rank, (0,) * rank, tuple(room), x.shape[2:])
         for index, tap in enumerate(win.taps()):
             cells = win.at(y, tap)
             cells += columns[:, :, index]
         y = y[(..., *(slice(first, first + length) for first, length in zip(begin, shape)))]
-        return (y if b is None else y + b.reshape(-1, *ones),)
+        return ((y if b is None else y + b.reshape(-1, *ones)).astype(x.dtype, copy=False),)
 
 
 def _crop(full, inputs, strides, auto_pad, output_shape, pads) -> tuple[list[int], list[int]]:

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import RuntimeContextError, RuntimeImplementationError
 
 from infold.errors import Error, InvalidModelError, ShapeError, UnsupportedError
-from infold.reference import convolution, elementwise, legacy, normalization, pooling, resize
+from infold.reference import control, convolution, elementwise, legacy, normalization, pooling, resize
 
 REPLACEMENTS = [
     convolution.Conv, convolution.ConvTranspose,
@@ -21,8 +21,9 @@ REPLACEMENTS = [
     normalization.BatchNormalization, normalization.LRN, normalization.GroupNormalization,
     normalization.MeanVarianceNormalization,
     resize.Resize, resize.Upsample,
+    control.Loop, control.Scan,
     elementwise.Erf, *elementwise.BROADCASTING,
-    legacy.Dropout, legacy.Pad, legacy.Reshape, *legacy.SOFTMAX,
+    legacy.Dropout, legacy.Pad, legacy.Reshape, legacy.Scatter, *legacy.SOFTMAX,
 ]
 
 

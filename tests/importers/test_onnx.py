@@ -136,7 +136,9 @@ def test_opsets():
 def test_models_older_than_opsets_are_opset_1():
     model = build([helper.make_node("Relu", ["x"], ["y"])], ir_version=2)
     del model.opset_import[:]
-    assert load(model).graph.opset_imports[""] == 1
+    loaded = load(model)
+    assert loaded.graph.opset_imports[""] == 1 and loaded.ir_version == 4
+    onnx.checker.check_model(ir.to_proto(loaded))
 
 
 def test_the_long_name_of_the_onnx_domain_is_the_short_one():
