@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -15,12 +16,30 @@ CommandLineError = typer.BadParameter.__mro__[
 
 app = typer.Typer(
     name="infold",
-    help="Fold a trained CNN's BatchNorm layers away and run what is left on the CPU.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import infold
+
+        print(f"infold {infold.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Fold a trained CNN's BatchNorm layers away and run what is left on the CPU."""
+
+
 for command in (run.run, fold.fold, verify.verify, bench.bench, profile.profile, convert.convert, info.info, demo.demo):
     app.command()(command)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,10 +38,11 @@ Shapes = Annotated[
 
 
 def out() -> Console:
-    """The console for results: standard output."""
+    """The console for results: standard output, wide where it is no terminal and COLUMNS does not say otherwise."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def err() -> Console:

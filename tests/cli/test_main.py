@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import infold
+
 COMMANDS = ("run", "fold", "verify", "bench", "profile", "convert", "info", "demo")
 ON_A_MODEL = (("run",), ("fold",), ("verify",), ("bench",), ("profile",), ("convert", "-o", "out.onnx"), ("info",))
 
@@ -27,6 +29,10 @@ def complains(result, *words: str) -> bool:
 def test_without_arguments_it_lists_the_commands(cli: Callable) -> None:
     result = cli()
     assert result.code == 0 and all(command in result.out for command in COMMANDS)
+
+
+def test_the_version(cli: Callable) -> None:
+    assert cli("--version") == (0, f"infold {infold.__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
