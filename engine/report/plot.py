@@ -33,7 +33,7 @@ def plot_bench(report: BenchReport, path: str | os.PathLike) -> None:
         axes.hlines(row, facts["p10_ms"], facts["p90_ms"], color="#1b1b1b", linewidth=1.5)
         medians = [np.median(times) for times in timing.rounds]
         axes.plot(medians, np.full(len(medians), row), ".", color="#1b1b1b", markersize=3)
-        ratio = "" if name == "infold" else f", {report.ratio[name]:.2f}×"
+        ratio = "" if name == "infold" else f", {report.ratio[name]:.2f}× infold's"
         error = "" if timing.error is None else f", error {timing.error:.1e}"
         axes.annotate(
             f"{facts['median_ms']:.3f} ms{ratio}{error}",
