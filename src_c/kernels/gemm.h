@@ -5,7 +5,7 @@
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 #endif
 
 static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t, const int m, const int nv) {
