@@ -64,8 +64,8 @@ class _Matcher:
     def match(self) -> _Found | None:
         product = self._product(self.root.outputs[0])
         if len(product.factors) == 1:
-            x = self._clipped(product.factors[0])
-            return _Found("HardSigmoid", x, {"alpha": 1 / 6, "beta": 0.5}) if x and _close(product.scale, 1 / 6) else None
+            x = self._clipped(product.factors[0]) if _close(product.scale, 1 / 6) else None
+            return None if x is None else _Found("HardSigmoid", x, {"alpha": 1 / 6, "beta": 0.5})
         if len(product.factors) != 2:
             return None
         for x, gate in (product.factors, product.factors[::-1]):
@@ -78,7 +78,7 @@ class _Matcher:
         """The nodes of a match: all between `x` and `node`, without constants."""
         for value in node.inputs:
             producer = value.producer() if value is not None and value is not x else None
-            if producer is not None and self.context.array(value) is None:
+            if producer is not None and self.context.tensor(value) is None:
                 yield producer
                 yield from self.inside(x, producer)
 
@@ -154,8 +154,8 @@ class _Matcher:
             first, second = node.inputs
             constant = self._scalar(second)
             if constant:
-                inner = self._product(first)
-                return _Product(inner.scale * constant if node.op_type == "Mul" else inner.scale / constant, inner.factors)
+                inner, factor = self._product(first), constant if node.op_type == "Mul" else 1 / constant
+                return _Product(inner.scale * factor, inner.factors)
             if node.op_type == "Mul":
                 constant = self._scalar(first)
                 if constant:

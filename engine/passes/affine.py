@@ -42,7 +42,7 @@ class Channels:
     least_rank: int
 
     def vector(self, array: np.ndarray) -> np.ndarray | None:
-        """A broadcast operand as one float64 per channel; None if it varies along another axis or would enlarge the tensor."""
+        """A broadcast operand as a float64 per channel; None if it varies along other axes or enlarges the tensor."""
         if array.ndim > self.least_rank or array.size not in (1, self.count):
             return None
         if array.size > 1 and (array.ndim < self.from_end or array.shape[-self.from_end] != self.count):
@@ -99,9 +99,10 @@ def elementwise(context: GraphContext, node: ir.Node, value: ir.Value, channels:
     if not is_op(node, "Add", "Sub", "Mul", "Div"):
         return None
     first = node.inputs[0] is value
-    array = context.array(node.inputs[1 if first else 0])
-    if array is None or array.dtype.kind in "iub":
+    tensor = context.tensor(node.inputs[1 if first else 0])
+    if tensor is None or not tensor.dtype.is_floating_point():
         return None
+    array = tensor.numpy()
     constant = channels.vector(_aligned(context, node, array, channels))
     if constant is None or not np.isfinite(constant).all():
         return None

@@ -67,7 +67,8 @@ def _chain(context: GraphContext, layer: linear.Linear) -> list[tuple[ir.Node, A
 
 def _worth_folding(layer: linear.Linear, node: ir.Node) -> bool:
     """MatMul has no bias input: a lone Add after it already is the bias."""
-    return not (isinstance(layer, linear.MatMul) and is_op(node, "Add", "Sub") and node.inputs[0].producer() is layer.node)
+    follows = layer.node.outputs[0] in node.inputs
+    return not (isinstance(layer, linear.MatMul) and follows and is_op(node, "Add"))
 
 
 def _keep_readers(context: GraphContext, node: ir.Node, reason: str) -> None:

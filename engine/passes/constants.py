@@ -19,59 +19,57 @@ from .shapes import dtype
 
 logger = logging.getLogger(__name__)
 
-_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
-_DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the output's size follows from the data, and never exceeds the input's
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
+           "Dropout"}
+_DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the size follows from the data, and is at most the input's
 _EXCLUDED = _RANDOM | {"BatchNormalization"}  # the reference mixes batch statistics into opset 9-13's inference form
 _TYPE_INFERENCE_LIMIT = 1024  # elements of a constant that shape inference may look at
 
 
 def lift(context: GraphContext) -> bool:
     """Replace Constant nodes by initializers: the part of constant folding that needs no types and shapes."""
-    return _replace(context, lambda node: _literal(node) if is_op(node, "Constant") else None)
-
-
-def _literal(constant: ir.Node) -> list[np.ndarray] | None:
-    array = literal(constant)
-    return None if array is None else [array]
+    return _replace(context, _literal)
 
 
 def apply(context: GraphContext) -> bool:
     """Replace every node whose outputs are constant by initializers, in one sweep in graph order."""
-    return _replace(context, lambda node: _evaluate(context, node))
+    def evaluate(node: ir.Node) -> list[ir.TensorProtocol] | None:
+        arrays = _evaluate(context, node)
+        return _literal(node) if arrays is None else [ir.tensor(array) for array in arrays]
+
+    return _replace(context, evaluate)
 
 
-def _replace(context: GraphContext, evaluate: Callable[[ir.Node], list[np.ndarray] | None]) -> bool:
+def _literal(node: ir.Node) -> list[ir.TensorProtocol] | None:
+    tensor = literal(node)
+    return None if tensor is None else [ir.tensor(tensor.numpy())]  # a tensor's name would be the original's too
+
+
+def _replace(context: GraphContext, evaluate: Callable[[ir.Node], list[ir.TensorProtocol] | None]) -> bool:
     modified = False
     for node in context.nodes():
         if node.domain != "" or any(output.is_graph_output() for output in node.outputs):
             continue
-        arrays = evaluate(node)
-        if arrays is None:
+        tensors = evaluate(node)
+        if tensors is None:
             continue
-        for output, array in zip(node.outputs, arrays):
-            _become_initializer(context, output, array)
+        for output, tensor in zip(node.outputs, tensors):
+            _become_initializer(context, output, tensor)
         context.remove(node)
         modified = True
     return modified
 
 
-def _become_initializer(context: GraphContext, output: ir.Value, array: np.ndarray) -> None:
+def _become_initializer(context: GraphContext, output: ir.Value, tensor: ir.TensorProtocol) -> None:
     if not output.uses():
         return
-    if output.producer().graph is context.graph:  # its name is free as soon as the node goes
-        name = output.name
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        context.graph.register_initializer(value)
-    else:
-        value = context.constant(array, output.name)
+    in_main_graph = output.producer().graph is context.graph  # there its name is free as soon as the node goes
+    value = context.initializer(output.name if in_main_graph else context.unique_name(output.name), tensor)
     output.replace_all_uses_with(value)
 
 
 def _evaluate(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
     """The node's outputs if they are constant, of known type and reasonable size."""
-    if is_op(node, "Constant"):
-        return _literal(node)
     if is_op(node, "Shape", "Size"):
         return _shape(node)
     if is_op(node, "CastLike"):
@@ -148,7 +146,7 @@ def _compute(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | Non
 
 def _infer(context: GraphContext, node: ir.Node,
            inputs: list[np.ndarray | None]) -> list[tuple[np.dtype, tuple[int, ...] | None]] | None:
-    """NumPy type and shape of each output of a node on constants, by ONNX's inference; None where that says too little."""
+    """NumPy type and shape of each output of a node on constants; None where ONNX's inference says too little."""
     opset = context.opset(node)
     types, data = {}, {}
     for value, array in zip(node.inputs, inputs):

@@ -39,20 +39,23 @@ class GraphContext:
     # Reading
 
     def nodes(self) -> list[ir.Node]:
-        """All nodes, subgraphs included, as a list that stays valid while nodes are removed (their `graph` is then None)."""
+        """All nodes, subgraphs included, as a list that outlives changes; the `graph` of a removed node is None."""
         return list(ir.traversal.RecursiveGraphIterator(self.graph))
 
     def opset(self, node: ir.Node) -> int:
         """The version of the node's operator set."""
         return node.version or self.model.opset_imports.get(node.domain, 1)
 
-    def array(self, value: ir.Value | None) -> np.ndarray | None:
-        """The value as an array if it is the same in every run, else None; it may be a view of the model's memory: never write to it."""
+    def tensor(self, value: ir.Value | None) -> ir.TensorProtocol | None:
+        """The value if it is the same in every run, else None."""
         if value is None or value.is_graph_input():  # an initializer that is also an input is only a default
             return None
-        if value.is_initializer() and value.const_value is not None:
-            return value.const_value.numpy()
-        return literal(value.producer()) if is_op(value.producer(), "Constant") else None
+        return value.const_value if value.is_initializer() else literal(value.producer())
+
+    def array(self, value: ir.Value | None) -> np.ndarray | None:
+        """`tensor` as a NumPy array, which may be a view of the model's memory: never write to it."""
+        tensor = self.tensor(value)
+        return None if tensor is None else tensor.numpy()
 
     def sole_user(self, value: ir.Value) -> ir.Node | None:
         """The node that reads the value, if it reads it once and nothing else does, graph outputs included."""
@@ -72,9 +75,11 @@ class GraphContext:
 
     def constant(self, array: np.ndarray, hint: str) -> ir.Value:
         """A new initializer of the main graph."""
-        name = self.unique_name(hint)
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        return self.initializer(self.unique_name(hint), ir.tensor(array))
+
+    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """A new initializer of the main graph, of a name that is free."""
+        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value
 
@@ -139,18 +144,20 @@ def attribute(node: ir.Node, name: str, default=None):
     return default if attr is None else attr.value
 
 
-def literal(constant: ir.Node) -> np.ndarray | None:
-    """The array of a Constant node; None if it is of strings, sparse, or an attribute reference."""
-    (attr,) = constant.attributes.values()
+def literal(node: ir.Node | None) -> ir.TensorProtocol | None:
+    """The tensor of a Constant node; None for other nodes, and for strings, sparse tensors and attribute references."""
+    if not is_op(node, "Constant"):
+        return None
+    (attr,) = node.attributes.values()
     if attr.is_ref():
         return None
     match attr.name:
         case "value":
-            return None if attr.as_tensor().dtype == ir.DataType.STRING else attr.as_tensor().numpy()
+            return None if attr.as_tensor().dtype == ir.DataType.STRING else attr.as_tensor()
         case "value_float" | "value_floats":
-            return np.array(attr.value, np.float32)
+            return ir.tensor(np.array(attr.value, np.float32))
         case "value_int" | "value_ints":
-            return np.array(attr.value, np.int64)
+            return ir.tensor(np.array(attr.value, np.int64))
         case _:
             return None
 

@@ -1,4 +1,4 @@
-"""Matched subgraphs as model-local functions: one node for the planner, still the original nodes for any other runtime."""
+"""Matched subgraphs as model-local functions: one node for the planner, the original nodes for any other runtime."""
 from __future__ import annotations
 
 import onnx_ir as ir
@@ -42,7 +42,7 @@ def _body(context: GraphContext, name: str, x: ir.Value, nodes: list[ir.Node]) -
     for node in nodes:
         for value in node.inputs:
             if value is not None and value not in values:
-                constant = ir.node("Constant", [], {"value": ir.tensor(context.array(value), name=value.name)})
+                constant = ir.node("Constant", [], {"value": ir.tensor(context.array(value))})
                 constant.outputs[0].name = value.name
                 values[value] = constant.outputs[0]
                 copies.append(constant)

@@ -1,4 +1,4 @@
-"""The operators that are linear in constant weights, and how each takes a per-channel affine map of its output into them."""
+"""The operators with constant weights, and how each takes a per-channel affine map of its output into them."""
 from __future__ import annotations
 
 from typing import Protocol
@@ -25,14 +25,17 @@ class Linear(Protocol):
 
 
 def read(context: GraphContext, node: ir.Node) -> Linear | str | None:
-    """The node as a linear layer; a reason if it is one whose weights are not constant; None if it is another operator."""
+    """The node as a linear layer, the reason why its weights cannot change, or None for any other operator."""
     if is_op(node, "Conv", "ConvTranspose"):
         return _constant(context, node, (1, 2)) or Convolution(context, node)
     if is_op(node, "Gemm"):
         return _constant(context, node, (1, 2)) or Gemm(context, node)
     if is_op(node, "MatMul"):
-        index = 1 if context.array(node.inputs[1]) is not None else 0
-        return _constant(context, node, (index,)) or MatMul.read(context, node, index)
+        index = 1 if context.tensor(node.inputs[0]) is None else 0
+        refusal = _constant(context, node, (index,))
+        if refusal is None and len(context.tensor(node.inputs[index]).shape) < 2:
+            return f"the weights of MatMul '{node_name(node)}' are a vector"
+        return refusal or MatMul(context, node, index)
     return None
 
 
@@ -41,10 +44,10 @@ def _constant(context: GraphContext, node: ir.Node, indices: tuple[int, ...]) ->
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is None:
             continue
-        array = context.array(value)
-        if array is None:
+        tensor = context.tensor(value)
+        if tensor is None:
             return f"input '{value.name}' of {node.op_type} '{node_name(node)}' {not_constant(value)}"
-        if array.dtype.kind in "iub":
+        if not tensor.dtype.is_floating_point():
             return f"the weights of {node.op_type} '{node_name(node)}' are integers"
     return None
 
@@ -54,22 +57,21 @@ class Convolution:
 
     def __init__(self, context: GraphContext, node: ir.Node) -> None:
         self.node = node
-        self.weight = context.array(node.inputs[1])
-        self.bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
         self.groups = attribute(node, "group", 1) if is_op(node, "ConvTranspose") else 0
-        count = self.weight.shape[1] * self.groups if self.groups else self.weight.shape[0]
-        rank = self.weight.ndim
+        shape = context.tensor(node.inputs[1]).shape
+        count, rank = shape[1] * self.groups if self.groups else shape[0], len(shape)
         self.channels = Channels(count, from_end=rank - 1, rank=rank, least_rank=rank)
 
     def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
-        shape, spatial = self.weight.shape, (1,) * (self.weight.ndim - 2)
+        weight, bias = _parameters(context, self.node)
+        shape, spatial = weight.shape, (1,) * (weight.ndim - 2)
         if self.groups:  # channel m of group i is row m of the group's block of input channels
-            blocks = self.weight.reshape(self.groups, -1, *shape[1:])
+            blocks = weight.reshape(self.groups, -1, *shape[1:])
             scaled = _product(blocks, affine.scale.reshape(self.groups, 1, -1, *spatial)).reshape(shape)
         else:
-            scaled = _product(self.weight, affine.scale.reshape(-1, 1, *spatial))
-        bias = affine.shift if self.bias is None else affine.scale * self.bias.astype(np.float64) + affine.shift
-        weight, bias = _rounded(scaled, self.weight.dtype), _rounded(bias, self.weight.dtype)
+            scaled = _product(weight, affine.scale.reshape(-1, 1, *spatial))
+        bias = affine.shift if bias is None else affine.scale * bias + affine.shift
+        weight, bias = _rounded(scaled, weight.dtype), _rounded(bias, weight.dtype)
         if weight is None or bias is None:
             return _overflow(self.node)
         hint = self.node.inputs[1].name
@@ -83,18 +85,16 @@ class Gemm:
 
     def __init__(self, context: GraphContext, node: ir.Node) -> None:
         self.node = node
-        self.weight = context.array(node.inputs[1])
-        self.bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
         self.transposed = bool(attribute(node, "transB", 0))
-        count = self.weight.shape[0 if self.transposed else 1]
+        count = context.tensor(node.inputs[1]).shape[0 if self.transposed else 1]
         self.channels = Channels(count, from_end=1, rank=2, least_rank=2)
 
     def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
-        scaled = _product(self.weight, affine.scale[:, None] if self.transposed else affine.scale)
-        bias = affine.shift
-        if self.bias is not None:
-            bias = attribute(self.node, "beta", 1.0) * affine.scale * self.bias.astype(np.float64) + affine.shift
-        weight, bias = _rounded(scaled, self.weight.dtype), _rounded(bias, self.weight.dtype)
+        weight, bias = _parameters(context, self.node)
+        scaled = _product(weight, affine.scale[:, None] if self.transposed else affine.scale)
+        beta = attribute(self.node, "beta", 1.0)
+        bias = affine.shift if bias is None else beta * affine.scale * bias + affine.shift
+        weight, bias = _rounded(scaled, weight.dtype), _rounded(bias, weight.dtype)
         if weight is None or bias is None:
             return _overflow(self.node)
         hint = self.node.inputs[1].name
@@ -109,22 +109,17 @@ class Gemm:
 class MatMul:
     """A product with constant weights, A @ W or W @ A. It has no bias: a shift becomes an Add after it."""
 
-    def __init__(self, node: ir.Node, index: int, weight: np.ndarray) -> None:
-        self.node, self.index, self.weight = node, index, weight
-        self.axis = weight.ndim - 1 if index == 1 else weight.ndim - 2
-        shape = node.outputs[0].shape
-        self.channels = Channels(weight.shape[self.axis], from_end=1 if index == 1 else 2,
-                                 rank=None if shape is None else len(shape), least_rank=weight.ndim)
-
-    @classmethod
-    def read(cls, context: GraphContext, node: ir.Node, index: int) -> MatMul | None:
-        weight = context.array(node.inputs[index])
-        return cls(node, index, weight) if weight.ndim >= 2 else None
+    def __init__(self, context: GraphContext, node: ir.Node, index: int) -> None:
+        self.node, self.index = node, index
+        weight, output, from_end = context.tensor(node.inputs[index]).shape, node.outputs[0].shape, 2 - index
+        self.channels = Channels(weight[-from_end], from_end, rank=None if output is None else len(output),
+                                 least_rank=len(weight))
 
     def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
+        weight = context.array(self.node.inputs[self.index])
         column = (-1,) + (1,) * (self.channels.from_end - 1)
-        scaled = _rounded(_product(self.weight, affine.scale.reshape(column)), self.weight.dtype)
-        shift = _rounded(affine.shift, self.weight.dtype)
+        scaled = _rounded(_product(weight, affine.scale.reshape(column)), weight.dtype)
+        shift = _rounded(affine.shift, weight.dtype)
         if scaled is None or shift is None:
             return _overflow(self.node)
         name, result = self.node.inputs[self.index].name, self.node.outputs[0]
@@ -137,6 +132,12 @@ class MatMul:
             add.attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
         self.node.append(add)
         return add.outputs[0]
+
+
+def _parameters(context: GraphContext, node: ir.Node) -> tuple[np.ndarray, np.ndarray | None]:
+    """Weight as it is, and bias, if there is one, in float64."""
+    bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
+    return context.array(node.inputs[1]), None if bias is None else bias.astype(np.float64)
 
 
 def _product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:

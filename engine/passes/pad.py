@@ -7,7 +7,7 @@ from .context import GraphContext, attribute, is_op
 
 
 def apply(context: GraphContext) -> bool:
-    """Let Conv, and AveragePool that counts its padding, read what Pad reads; Pad itself goes when nothing else reads it."""
+    """Let Conv, and AveragePool that counts its padding, read what Pad reads; Pad goes when nothing reads it."""
     modified = False
     for node in context.nodes():
         pads = _zero_pads(context, node)
