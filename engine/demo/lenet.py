@@ -41,9 +41,7 @@ def run(console: Console, short: bool = False) -> dict:
     console.print(f"classified {len(labels)} held-out digits: {accuracy:.2%} right")
 
     verdict = infold.verify(MODEL, {"image": images[:16]})
-    for output in verdict.outputs:
-        console.print(f"verify {output.name}: error against a float64 run {output.error:.1e}, "
-                      f"onnxruntime's {output.onnxruntime_error:.1e}: {'ok' if verdict.ok else 'NOT OK'}")
+    console.print(verdict.summary(), markup=False)
 
     result = {"ok": verdict.ok and accuracy > 0.98 and report.remaining == 0, "accuracy": accuracy,
               "batchnorms": report.batchnorms, "folded": report.folded, "remaining": report.remaining,

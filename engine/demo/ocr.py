@@ -16,7 +16,7 @@ import numpy as np
 
 import infold
 from infold.errors import MissingDependencyError
-from infold.report.machine import cpu_count
+from infold.host import cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +107,7 @@ def run(console: Console, short: bool = False) -> dict:
     from infold.demo import tables
 
     console.rule(f"PP-OCRv4 reads {PICTURE.name}")
-    threads = cpu_count()
+    threads = cpus()
     try:
         import onnxruntime
         options = onnxruntime.SessionOptions()
