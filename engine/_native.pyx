@@ -7,8 +7,12 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-cdef extern from "stdlib.h" nogil:
-    int posix_memalign(void **p, size_t alignment, size_t size)
+cdef extern from "sys/mman.h" nogil:
+    void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)
+    int munmap(void *address, size_t length)
+    int madvise(void *address, size_t length, int advice)
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_HUGEPAGE
+    void *MAP_FAILED
 
 cdef extern from "abi.h" nogil:
     enum:
@@ -19,6 +23,7 @@ cdef extern from "abi.h" nogil:
     ctypedef struct infold_kernels:
         const char *name
         int64_t lanes, mr, nr
+        float (*fma_peak)(int64_t iterations) noexcept
     ctypedef struct infold_ctx:
         const infold_kernels *kernels
         int64_t threads
@@ -39,6 +44,7 @@ cdef extern from "abi.h" nogil:
     void infold_survive_fork()
     const char *infold_act_name(int act) noexcept
     const char *infold_binary_name(int op) noexcept
+    const char *infold_reduction_name(int op) noexcept
 
 infold_survive_fork()
 
@@ -66,6 +72,22 @@ def isa_info(str name):
     return None if k == NULL else {"lanes": k.lanes, "mr": k.mr, "nr": k.nr}
 
 
+def peak_flops(str name, double seconds=0.05):
+    """Float32 operations per second of one core on registers alone (best of several short runs): the roof of every kernel."""
+    cdef const infold_kernels *k = infold_find_kernels(name.encode())
+    cdef double best = 0, began, spent, total = 0
+    cdef int64_t iterations = 20000
+    if k == NULL:
+        raise ValueError(f"this CPU cannot run the {name} kernels")
+    while total < seconds:
+        began = _now()
+        k.fma_peak(iterations)
+        spent = _now() - began
+        total += spent
+        best = max(best, 4.0 * k.mr * k.lanes * iterations / spent)
+    return best
+
+
 def cache_bytes(int level):
     """Size in bytes of the data cache of a level (1, 2, 3); 0 if unknown."""
     return infold_cache_bytes(level)
@@ -91,22 +113,41 @@ cdef dict _names(const char *(*name_of)(int) noexcept nogil):
 
 ACTS = _names(infold_act_name)
 BINARIES = _names(infold_binary_name)
+REDUCTIONS = _names(infold_reduction_name)
 
+
+cdef enum:
+    HUGE = 1 << 21  # bytes of a huge page
 
 cdef class Arena:
-    """Zeroed memory of one running call, 64-byte aligned; freed with the object."""
-    cdef void *memory
+    """Zeroed memory straight from the system, freed with the object.
+
+    From 2 MiB on it starts on a 2 MiB boundary and asks for huge pages: weights and activations are streamed once per run, and
+    with 4 KiB pages every 64 cache lines cost an address translation.
+    """
+    cdef void *mapping
+    cdef char *memory
+    cdef size_t length
     cdef readonly int64_t nbytes
 
     def __cinit__(self, int64_t nbytes):
-        if nbytes < 0 or posix_memalign(&self.memory, INFOLD_ALIGN, <size_t>(nbytes if nbytes > 0 else 1)) != 0:
-            self.memory = NULL
+        cdef bint huge = nbytes >= HUGE
+        if nbytes < 0 or nbytes > (<int64_t>1 << 46):
             raise MemoryError(f"cannot allocate an arena of {nbytes} bytes")
+        self.length = <size_t>nbytes + (HUGE if huge else 1)
+        self.mapping = mmap(NULL, self.length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if self.mapping == MAP_FAILED:
+            self.mapping = NULL
+            raise MemoryError(f"cannot allocate an arena of {nbytes} bytes")
+        self.memory = <char *>self.mapping
+        if huge:
+            self.memory = <char *>((<size_t>self.mapping + HUGE - 1) // HUGE * HUGE)
+            madvise(self.memory, <size_t>nbytes, MADV_HUGEPAGE)  # a wish: without it pages are small and all is well
         self.nbytes = nbytes
-        memset(self.memory, 0, <size_t>nbytes)
 
     def __dealloc__(self):
-        free(self.memory)
+        if self.mapping != NULL:
+            munmap(self.mapping, self.length)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.memory, self.nbytes, 0, flags)

@@ -7,7 +7,6 @@ from math import prod
 import numpy as np
 
 from .. import _native
-from ..plan.lowering import aligned
 from ..plan.tensor import Tensor
 from .epilogue import Epilogue
 
@@ -54,7 +53,7 @@ def vector(ctx, key, array: np.ndarray | None, size: int, groups: int = 1) -> Te
     room = count - size + _round(size, ctx.lanes)
 
     def make():
-        out = aligned(room)
+        out = np.zeros(room, np.float32)
         if array is not None:
             out[:count] = array.reshape(-1)
         return out

@@ -1,7 +1,6 @@
 """The planner's workbench: what an operator's lowering uses to see its inputs, get memory for its outputs and emit steps."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -19,28 +18,37 @@ from .walk import collapse
 F32 = np.dtype(np.float32)
 
 
-@dataclass
 class Store:
-    """Arrays that all plans of a session share, by what they were made from: packed weights, tables, plain constants."""
+    """Arrays that all plans of a session share, by what they were made from: packed weights, tables, plain constants.
 
-    arrays: dict = field(default_factory=dict)
+    They are carved from large zeroed blocks (see `_native.Arena`), each array from a cache line on.
+    """
+
+    BLOCK = 1 << 24  # bytes; untouched pages of a block cost nothing
+
+    def __init__(self) -> None:
+        self.arrays: dict = {}
+        self._block = np.zeros(0, np.uint8)
+        self._used = 0
 
     def get(self, key, make) -> np.ndarray:
         if key not in self.arrays:
             self.arrays[key] = make()
         return self.arrays[key]
 
+    def zeros(self, count: int, dtype=F32) -> np.ndarray:
+        """A zeroed one-dimensional array that starts on a cache line."""
+        dtype = np.dtype(dtype)
+        size = count * dtype.itemsize
+        if self._used + size > self._block.size:
+            self._block, self._used = np.frombuffer(_native.Arena(max(size, self.BLOCK)), np.uint8), 0
+        array = self._block[self._used:self._used + size].view(dtype)
+        self._used += -(-size // 64) * 64
+        return array
+
     @property
     def nbytes(self) -> int:
         return sum(a.nbytes for a in self.arrays.values())
-
-
-def aligned(count: int, dtype=F32) -> np.ndarray:
-    """A zeroed array whose memory starts on a cache line."""
-    dtype = np.dtype(dtype)
-    raw = np.zeros(count * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start:start + count * dtype.itemsize].view(dtype)
 
 
 class Lowering:
@@ -137,7 +145,7 @@ class Lowering:
         """An array of the store: made once per session and key, 64-byte aligned."""
         def build():
             array = np.asarray(make())
-            out = aligned(array.size, array.dtype).reshape(array.shape)
+            out = self.store.zeros(array.size, array.dtype).reshape(array.shape)
             out[...] = array
             return out
         array = self.store.get(key, build)
@@ -208,7 +216,7 @@ class Lowering:
     def precompute(self, key, step: str, source: np.ndarray, count: int, **params) -> Tensor:
         """The float32 result of a native operation (args in, out) on a constant, run now and kept in the store."""
         def make():
-            out = aligned(count)
+            out = self.store.zeros(count)
             source_t = Tensor(Buffer("const", source.nbytes, source), source.shape, row_strides(source.shape), source.dtype)
             out_t = Tensor(Buffer("const", out.nbytes, out), (count,), (1,), F32)
             assemble(self.isa, [make_step(step, {"in": source_t, "out": out_t}, params, str(key))], []).run([], 1)
