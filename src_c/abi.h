@@ -44,6 +44,16 @@ typedef enum {
     INFOLD_BINARY_COUNT
 } infold_binary;
 
+/* Reductions, by the names of ONNX's Reduce operators. */
+#define INFOLD_REDUCTIONS(X) X(SUM) X(MEAN) X(MAX) X(MIN) X(PROD) X(SUM_SQUARE) X(L1) X(L2) X(LOG_SUM) X(LOG_SUM_EXP)
+
+typedef enum {
+#define X(name) INFOLD_REDUCE_##name,
+    INFOLD_REDUCTIONS(X)
+#undef X
+    INFOLD_REDUCTION_COUNT
+} infold_reduction;
+
 /* One micro-kernel call: C[i][0..n) = clamp(sum_t sum_k A[i][tap[t] + k] * B[t][k][0..n) + bias + R[i]), i < m.
  * A rows need no relation to one another: a tile may span image rows. B is packed panel-major, zero-padded to NR columns. */
 typedef struct {
@@ -75,6 +85,7 @@ typedef struct {
 
 #define INFOLD_DW_MR 6
 #define INFOLD_MAX_MR 14
+#define INFOLD_REDUCE_BLOCK 32 /* elements summed naively before the sum joins a compensated one */
 
 typedef struct infold_kernels {
     const char *name;
@@ -82,6 +93,7 @@ typedef struct infold_kernels {
     int64_t mr;    /* rows of a full micro-kernel */
     int64_t nr;    /* columns of a panel: two vectors */
     infold_gemm_fn gemm[2][INFOLD_MAX_MR]; /* [vectors - 1][m - 1] */
+    float (*fma_peak)(int64_t iterations); /* 2 * mr vector multiply-adds an iteration; for measuring the machine */
     void (*depthwise)(const infold_dw_tile *);
     /* dst[i] = act(src[i]); w: per-element PReLU slopes or NULL; dst may be src */
     void (*act)(infold_act act, int64_t n, const float *src, float *dst, const float *w, float a, float b);
@@ -97,6 +109,27 @@ typedef struct infold_kernels {
     void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, const float *in, float *out);
     /* out[c] = scale * sum over taps of in[tap[t] + c] */
     void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, const float *in, float scale, float *out);
+    /* out[c] = sum over taps of weight[t] * in[tap[t] + c] */
+    void (*pool_weighted)(int64_t channels, int64_t taps, const int64_t *tap, const float *weight, const float *in, float *out);
+    /* acc[c] joins in[tap[t] + c] for every tap, c < n, by SUM, MAX, MIN, PROD, SUM_SQUARE, L1 or LOG_SUM_EXP (here: the sum of
+     * exp(x - shift[c])). Sums are acc + comp: comp collects what rounding took. taps <= INFOLD_REDUCE_BLOCK */
+    void (*reduce_columns)(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const float *in, const float *shift,
+                           float *acc, float *comp);
+    /* the same over n contiguous elements; partial results of blocks meet in double */
+    double (*reduce_run)(infold_reduction kind, int64_t n, const float *x, float shift);
+    /* the mean, mean[c] + low[c], and m2[c], the sum of squared deviations from it, extended from `count` to count + taps elements;
+     * taps <= INFOLD_REDUCE_BLOCK */
+    void (*moments_columns)(int64_t n, int64_t taps, const int64_t *tap, const float *in, int64_t count, float *mean, float *low,
+                            float *m2);
+    /* the same for n contiguous elements: mean[0] and m2[0], extended from `count` to count + n */
+    void (*moments_run)(int64_t n, const float *x, int64_t count, double *mean, double *m2);
+    /* out = (x - mean) * scale + shift, each by element */
+    void (*normalize_columns)(int64_t n, const float *x, const float *mean, const float *scale, const float *shift, float *out);
+    /* out = ((x - mean) - mean_low) * scale * gamma + beta; gamma and beta by element, or NULL */
+    void (*normalize_run)(int64_t n, const float *x, float mean, float mean_low, float scale, const float *gamma, const float *beta,
+                          float *out);
+    /* dst = exp(src - max) / sum, or its logarithm; dst may be src */
+    void (*softmax)(int64_t n, const float *src, float *dst, int64_t log);
 } infold_kernels;
 
 typedef struct {
@@ -127,6 +160,7 @@ int64_t infold_cache_bytes(int level);                       /* 1, 2, 3; 0 if un
 
 const char *infold_act_name(int act); /* NULL past the last */
 const char *infold_binary_name(int op);
+const char *infold_reduction_name(int op);
 
 /* drivers/parallel.c */
 void infold_survive_fork(void); /* call once: a forked child starts without its parent's thread team */

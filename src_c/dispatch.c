@@ -75,6 +75,11 @@ const char *infold_binary_name(int op) {
     static const char *const names[] = {INFOLD_BINARIES(X)};
     return op >= 0 && op < INFOLD_BINARY_COUNT ? names[op] : NULL;
 }
+
+const char *infold_reduction_name(int op) {
+    static const char *const names[] = {INFOLD_REDUCTIONS(X)};
+    return op >= 0 && op < INFOLD_REDUCTION_COUNT ? names[op] : NULL;
+}
 #undef X
 
 #define INFOLD_OP(name) extern const infold_op infold_op_##name;

@@ -6,16 +6,21 @@
 
 #include "abi.h"
 
-/* Lowest and highest element offset reached so far; `broken` after an overflow or a negative extent. */
+/* Lowest and highest element offset reached so far, and the number of accesses, which strides of zero keep no bound on;
+ * `broken` after an overflow or a negative extent. */
 typedef struct {
-    int64_t low, high;
+    int64_t low, high, count;
     bool broken, empty;
 } infold_span;
 
-static inline infold_span span_of_run(int64_t elements) {
-    infold_span s = {0, 0, elements < 0, elements == 0};
-    s.high = elements > 0 ? elements - 1 : 0;
+static inline infold_span span_times(infold_span s, int64_t count) {
+    if (__builtin_mul_overflow(s.count, count, &s.count) || s.count > INT64_MAX / 4) s.broken = true;
     return s;
+}
+
+static inline infold_span span_of_run(int64_t elements) {
+    const infold_span s = {0, elements > 0 ? elements - 1 : 0, 1, elements < 0, elements == 0};
+    return elements > 0 ? span_times(s, elements) : s;
 }
 
 /* Repeat the span at strides: shape[i] times stride[i], i < dims. */
@@ -26,6 +31,7 @@ static inline infold_span span_repeat(infold_span s, int dims, const int64_t *sh
             s.empty = true;
             continue;
         }
+        s = span_times(s, shape[i]);
         int64_t reach;
         if (__builtin_mul_overflow(shape[i] - 1, stride[i], &reach)) {
             s.broken = true;

@@ -4,11 +4,15 @@
 #include "abi.h"
 
 #include "kernels/gemm.h"
+#include "kernels/peak.h"
 #include "kernels/math.h"
 #include "kernels/act.h"
 #include "kernels/depthwise.h"
 #include "kernels/elementwise.h"
 #include "kernels/pool.h"
+#include "kernels/reduce.h"
+#include "kernels/norm.h"
+#include "kernels/softmax.h"
 
 const infold_kernels ISA(infold_kernels) = {
     .name = ISA_NAME,
@@ -16,6 +20,7 @@ const infold_kernels ISA(infold_kernels) = {
     .mr = VEC_MR,
     .nr = 2 * VL,
     .gemm = {GEMM_ROW(1), GEMM_ROW(2)},
+    .fma_peak = fma_peak_run,
     .depthwise = depthwise_run,
     .act = act_run,
     .binary = binary_run,
@@ -23,4 +28,12 @@ const infold_kernels ISA(infold_kernels) = {
     .transpose = transpose_run,
     .pool_max = pool_max_run,
     .pool_sum = pool_sum_run,
+    .pool_weighted = pool_weighted_run,
+    .reduce_columns = reduce_columns_run,
+    .reduce_run = reduce_run_run,
+    .moments_columns = moments_columns_run,
+    .moments_run = moments_run_run,
+    .normalize_columns = normalize_columns_run,
+    .normalize_run = normalize_run_run,
+    .softmax = softmax_run,
 };

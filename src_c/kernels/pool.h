@@ -28,3 +28,7 @@ static void pool_max_run(int64_t channels, int64_t taps, const int64_t *tap, con
 static void pool_sum_run(int64_t channels, int64_t taps, const int64_t *tap, const float *in, float scale, float *out) {
     POOL_LOOP(v_set1(0.0f), acc + x, acc *v_set1(scale))
 }
+
+static void pool_weighted_run(int64_t channels, int64_t taps, const int64_t *tap, const float *weight, const float *in, float *out) {
+    POOL_LOOP(v_set1(0.0f), v_fma(x, v_set1(weight[t]), acc), acc)
+}

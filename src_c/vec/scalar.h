@@ -13,7 +13,7 @@ typedef int32_t vi __attribute__((vector_size(16)));
 typedef vi vm;
 
 #define V_EACH(expr)                                                                                                    \
-    vf out;                                                                                                             \
+    vf out = {0};                                                                                                       \
     for (int i = 0; i < VL; i++) out[i] = (expr);                                                                       \
     return out
 
@@ -47,7 +47,7 @@ static inline vm v_le(vf a, vf b) { return (vm)(a <= b); }
 static inline vm v_eq(vf a, vf b) { return (vm)(a == b); }
 /* Like the x86 instruction: out of range and NaN give INT32_MIN instead of undefined behaviour. */
 static inline vi v_toint(vf a) {
-    vi out;
+    vi out = {0};
     for (int i = 0; i < VL; i++)
         out[i] = a[i] >= -2147483648.0f && a[i] < 2147483648.0f ? (int32_t)nearbyintf(a[i]) : INT32_MIN;
     return out;

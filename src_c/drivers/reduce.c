@@ -1,0 +1,149 @@
+/* Reductions over up to four dimensions, keeping up to four. Two ways: whole vectors of results where the last kept dimension is
+ * contiguous (pooling of an NHWC image), whole vectors of input where the last reduced one is. */
+#include <math.h>
+#include <string.h>
+
+#include "drivers/check.h"
+#include "drivers/parallel.h"
+#include "drivers/rows.h"
+
+typedef struct {
+    int64_t kept[4], reduced[4];
+    int64_t in_kept[4], in_reduced[4], out_stride[4]; /* elements per step of kept and of reduced */
+    int64_t op;
+} reduce_params;
+
+enum { IN, OUT, COLUMNS = 256 };
+
+static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
+    (void)kernels;
+    const reduce_params *p = params;
+    CHECK(p->op >= 0 && p->op < INFOLD_REDUCTION_COUNT, INFOLD_EPARAM);
+    const infold_span in = span_repeat(span_repeat(span_of_run(1), 4, p->reduced, p->in_reduced), 4, p->kept, p->in_kept);
+    CHECK(span_fits(in, &e[IN], 4), INFOLD_EBOUNDS);
+    return span_fits(span_repeat(span_of_run(1), 4, p->kept, p->out_stride), &e[OUT], 4) ? INFOLD_OK : INFOLD_EBOUNDS;
+}
+
+typedef struct {
+    const reduce_params *p;
+    const infold_kernels *kernels;
+    const float *in;
+    float *out;
+    int64_t width, chunks; /* columns: how many results a work item makes, and items per row of kept[3] */
+} job;
+
+/* What is summed or compared; the rest of the operation happens to its result. */
+static infold_reduction accumulation(int64_t op) {
+    switch (op) {
+    case INFOLD_REDUCE_MEAN:
+    case INFOLD_REDUCE_LOG_SUM: return INFOLD_REDUCE_SUM;
+    case INFOLD_REDUCE_L2: return INFOLD_REDUCE_SUM_SQUARE;
+    default: return (infold_reduction)op;
+    }
+}
+
+static float finish(const reduce_params *p, double value, float shift) {
+    switch (p->op) {
+    case INFOLD_REDUCE_MEAN: return (float)(value / (double)pixel_count(p->reduced));
+    case INFOLD_REDUCE_L2: return (float)sqrt(value);
+    case INFOLD_REDUCE_LOG_SUM: return (float)log(value);
+    case INFOLD_REDUCE_LOG_SUM_EXP: return (float)(log(value) + (double)shift);
+    default: return (float)value;
+    }
+}
+
+static double start(infold_reduction kind) {
+    return kind == INFOLD_REDUCE_MAX ? -INFINITY : kind == INFOLD_REDUCE_MIN ? INFINITY : kind == INFOLD_REDUCE_PROD ? 1.0 : 0.0;
+}
+
+/* exp is taken of x - shift: the maximum where it is a number to subtract. */
+static float shift_of(float top) { return isfinite(top) ? top : 0.0f; }
+
+static void accumulate_columns(const job *j, infold_reduction kind, const float *in, int64_t n, const float *shift, float *acc, float *comp) {
+    const reduce_params *p = j->p;
+    int64_t tap[INFOLD_REDUCE_BLOCK];
+    const int64_t count = pixel_count(p->reduced);
+    for (int64_t i = 0; i < n; i++) acc[i] = (float)start(kind), comp[i] = 0.0f;
+    infold_pixel x = {{0}};
+    for (int64_t at = 0; at < count;) {
+        int64_t taps = 0;
+        for (; taps < INFOLD_REDUCE_BLOCK && at < count; at++, pixel_next(&x, p->reduced)) tap[taps++] = pixel_offset(&x, p->in_reduced);
+        j->kernels->reduce_columns(kind, n, taps, tap, in, shift, acc, comp);
+    }
+}
+
+static void columns(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
+    const job *j = arg;
+    const reduce_params *p = j->p;
+    float acc[COLUMNS], comp[COLUMNS], shift[COLUMNS] = {0};
+    for (int64_t at = begin; at < end; at++) {
+        const int64_t rows[4] = {p->kept[0], p->kept[1], p->kept[2], j->chunks};
+        infold_pixel x = pixel_at(rows, at);
+        const int64_t first = x.index[3] *= j->width, n = p->kept[3] - first < j->width ? p->kept[3] - first : j->width;
+        const float *in = j->in + pixel_offset(&x, p->in_kept);
+        float *out = j->out + pixel_offset(&x, p->out_stride);
+        if (p->op == INFOLD_REDUCE_LOG_SUM_EXP) {
+            accumulate_columns(j, INFOLD_REDUCE_MAX, in, n, shift, acc, comp);
+            for (int64_t i = 0; i < n; i++) shift[i] = shift_of(acc[i]);
+        }
+        accumulate_columns(j, accumulation(p->op), in, n, shift, acc, comp);
+        for (int64_t i = 0; i < n; i++) out[i * p->out_stride[3]] = finish(p, (double)acc[i] + (double)comp[i], shift[i]);
+    }
+}
+
+static double accumulate_runs(const job *j, infold_reduction kind, const float *in, float shift) {
+    const reduce_params *p = j->p;
+    const int64_t outer[4] = {p->reduced[0], p->reduced[1], p->reduced[2], 1};
+    double total = start(kind);
+    infold_pixel x = {{0}};
+    for (int64_t at = pixel_count(outer); at > 0; at--, pixel_next(&x, outer)) {
+        const double part = j->kernels->reduce_run(kind, p->reduced[3], in + pixel_offset(&x, p->in_reduced), shift);
+        if (kind == INFOLD_REDUCE_MAX)
+            total = isnan(total) || total > part ? total : part;
+        else if (kind == INFOLD_REDUCE_MIN)
+            total = isnan(total) || total < part ? total : part;
+        else if (kind == INFOLD_REDUCE_PROD)
+            total *= part;
+        else
+            total += part;
+    }
+    return total;
+}
+
+static void runs(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
+    const job *j = arg;
+    const reduce_params *p = j->p;
+    infold_pixel x = pixel_at(p->kept, begin);
+    for (int64_t at = begin; at < end; at++, pixel_next(&x, p->kept)) {
+        const float *in = j->in + pixel_offset(&x, p->in_kept);
+        float shift = 0.0f;
+        if (p->op == INFOLD_REDUCE_LOG_SUM_EXP) shift = shift_of((float)accumulate_runs(j, INFOLD_REDUCE_MAX, in, shift));
+        j->out[pixel_offset(&x, p->out_stride)] = finish(p, accumulate_runs(j, accumulation(p->op), in, shift), shift);
+    }
+}
+
+static void run(const void *params, void *const *args, const infold_ctx *ctx) {
+    const reduce_params *p = params;
+    const int64_t size = pixel_count(p->reduced);
+    job j = {p, ctx->kernels, args[IN], args[OUT], 1, p->kept[3]};
+    const bool across = p->in_kept[3] == 1 && p->kept[3] > 1;
+    if (!across && p->in_reduced[3] == 1) {
+        infold_parallel(ctx, pixel_count(p->kept), 1 + 32768 / (size + 1), runs, &j);
+        return;
+    }
+    const int64_t rows = p->kept[0] * p->kept[1] * p->kept[2];
+    if (across) j.width = rows * p->kept[3] >= COLUMNS * ctx->threads ? COLUMNS : COLUMNS / 4;
+    j.chunks = (p->kept[3] + j.width - 1) / j.width;
+    infold_parallel(ctx, rows * j.chunks, 1 + 32768 / (size * j.width + 1), columns, &j);
+}
+
+const infold_op infold_op_reduce = {
+    .name = "reduce",
+    .params = "kept[4] reduced[4] in_kept[4] in_reduced[4] out_stride[4] op",
+    .args = "in out",
+    .params_size = sizeof(reduce_params),
+    .check = check,
+    .run = run,
+};

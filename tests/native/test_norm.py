@@ -1,0 +1,140 @@
+"""Layer, instance, group, batch and RMS normalisation against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_harness import dims, normal, refusal, run, strides
+
+from infold import _native
+
+F32 = np.float32
+
+
+def parameters(x: np.ndarray, kind: str, group: int, **more) -> dict:
+    """x: images, height, width, channels; a view with wider pixels is fine."""
+    images, height, width, channels = x.shape
+    out = strides(np.zeros(x.shape, F32))
+    steps = strides(x)
+    params = {"channels": channels, "group": group, "epsilon": 1e-5, **more}
+    if kind == "batch":  # statistics over the images too
+        return params | {
+            "n": [1] * 4, "pixels": dims([images, height, width], 4, 1), "in_pixel": dims(steps[:3], 4, 0),
+            "out_pixel": dims(out[:3], 4, 0),
+        }  # fmt: skip
+    if kind == "rows":  # statistics of every pixel by itself
+        return params | {
+            "n": dims([images, height, width], 4, 1), "in_stride": dims(steps[:3], 4, 0), "out_stride": dims(out[:3], 4, 0),
+            "pixels": [1] * 4,
+        }  # fmt: skip
+    return params | {
+        "n": dims([images], 4, 1), "in_stride": dims(steps[:1], 4, 0), "out_stride": dims(out[:1], 4, 0),
+        "pixels": dims([height, width], 4, 1), "in_pixel": dims(steps[1:3], 4, 0), "out_pixel": dims(out[1:3], 4, 0),
+    }  # fmt: skip
+
+
+def expected_norm(x: np.ndarray, kind: str, group: int, gamma, beta, rms: bool, epsilon: float = 1e-5) -> np.ndarray:
+    wide = x.astype(np.float64).reshape(*x.shape[:3], -1, group)
+    axes = {"batch": (0, 1, 2, 4), "rows": (4,), "image": (1, 2, 4)}[kind]
+    mean = 0 if rms else wide.mean(axes, keepdims=True)
+    y = (wide - mean) / np.sqrt(((wide - mean) ** 2).mean(axes, keepdims=True) + epsilon)
+    return y.reshape(x.shape) * (1 if gamma is None else gamma) + (0 if beta is None else beta)
+
+
+def norm(isa, x, kind, group, gamma=None, beta=None, rms=False, act="IDENTITY", **how):
+    params = parameters(x, kind, group, rms=int(rms), act=_native.ACTS[act])
+    affine = {k: v for k, v in (("gamma", gamma), ("beta", beta)) if v is not None}
+    storage = x if x.base is None else x.base
+    return run("norm", isa, params, **{"in": storage}, **affine, out=np.zeros(x.shape, F32), **how)["out"]
+
+
+def agree(got, x, kind, group, gamma=None, beta=None, rms=False, rtol=2e-6):
+    expected = expected_norm(x, kind, group, gamma, beta, rms)
+    assert expected.std() > 0.1
+    assert np.abs(got - expected).max() <= rtol * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind,groups", [("image", "each"), ("image", "pairs"), ("image", "all"), ("batch", "each"), ("rows", "all")])
+def test_channels(kind, groups, isa, side):
+    rng = np.random.default_rng(5)
+    lanes = _native.isa_info(isa)["lanes"]
+    for channels in (2, lanes, lanes + 2, 4 * lanes + 2, 96, 258, 512, 770):
+        group = {"each": 1, "pairs": 2, "all": channels}[groups]
+        x = normal(rng, 2, 7, 6, channels) * 3 + F32(2)
+        gamma, beta = normal(rng, channels), normal(rng, channels)
+        agree(norm(isa, x, kind, group, gamma, beta, side=side), x, kind, group, gamma, beta)
+        agree(norm(isa, x, kind, group, side=side), x, kind, group)
+
+
+@pytest.mark.parametrize("kind,group", [("image", 1), ("image", 4), ("rows", 8), ("image", 8)])
+@pytest.mark.parametrize("only", ["gamma", "beta"])
+def test_rms_and_missing_affine(kind, group, only, isa, side):
+    rng = np.random.default_rng(6)
+    x, v = normal(rng, 2, 5, 5, 8), normal(rng, 8)
+    how = {only: v}
+    agree(norm(isa, x, kind, group, rms=True, side=side, **how), x, kind, group, rms=True, **how)
+    agree(norm(isa, x, kind, group, side=side, **how), x, kind, group, **how)
+
+
+@pytest.mark.parametrize("kind,group", [("image", 1), ("image", 5), ("batch", 1), ("rows", 35), ("image", 35)])
+def test_mean_far_from_zero(kind, group, isa):
+    """A deviation a thousand times smaller than the mean loses nothing but what float32 inputs have lost already."""
+    x = normal(np.random.default_rng(7), 2, 40, 41, 35) + F32(1000)
+    agree(norm(isa, x, kind, group), x, kind, group)
+
+
+def test_pixels_wider_than_channels(isa, side):
+    x = normal(np.random.default_rng(8), 2, 5, 4, 40)[..., :33]
+    whole = np.ascontiguousarray(x)
+    np.testing.assert_array_equal(norm(isa, x, "image", 1, side=side), norm(isa, whole, "image", 1))
+
+
+@pytest.mark.parametrize("kind,group,channels", [("image", 1, 300), ("image", 1, 33), ("image", 300, 300), ("rows", 300, 300), ("batch", 1, 300)])
+@pytest.mark.parametrize("act", ["IDENTITY", "RELU", "SILU"])
+def test_activation_and_threads(kind, group, channels, act, isa):
+    x = normal(np.random.default_rng(9), 3, 20, 20, channels)
+    one, two = (norm(isa, x, kind, group, act=act, threads=t) for t in (1, 2))
+    np.testing.assert_array_equal(one, two)
+    if act == "RELU":
+        np.testing.assert_array_equal(one, np.maximum(norm(isa, x, kind, group), 0))
+
+
+def test_constant_input_and_one_element(isa):
+    x = np.full((1, 4, 4, 20), 3, F32)
+    assert (norm(isa, x, "image", 1) == 0).all()
+    assert (norm(isa, x, "rows", 20, beta=np.ones(20, F32)) == 1).all()
+    assert (norm(isa, x[:, :1, :1].copy(), "image", 1) == 0).all()
+
+
+@pytest.mark.parametrize("kind,group", [("image", 1), ("rows", 20)])
+def test_not_a_number_stays_in_its_group(kind, group, isa):
+    x = normal(np.random.default_rng(1), 1, 4, 4, 20)
+    x[0, 1, 2, 3] = np.inf
+    got = norm(isa, x, kind, group)
+    expected = np.zeros(x.shape, bool)
+    expected[(0, ..., 3) if kind == "image" else (0, 1, 2)] = True
+    np.testing.assert_array_equal(np.isnan(got), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 0),
+        ({"channels": 7}, 1),
+        ({"group": 0}, 1),
+        ({"channels": 16}, 2),
+        ({"channels": 2**62, "group": 1}, 2),
+        ({"act": _native.ACTS["PRELU"]}, 1),
+        ({"pixels": [1, 1, 4, 4]}, 2),
+        ({"pixels": [2**40, 2**40, 3, 4]}, 2),
+        ({"n": [1, 1, 1, 3]}, 2),
+        ({"in_pixel": [0, 0, -32, 8]}, 2),
+        ({"out_pixel": [0, 0, 33, 8]}, 2),
+    ],
+)
+def test_check(change, status, isa):
+    x = np.zeros((2, 3, 4, 8), F32)
+    arrays = {"in": x, "gamma": np.zeros(8, F32), "beta": np.zeros(8, F32), "out": x}
+    assert refusal("norm", isa, parameters(x, "image", 2) | change, **arrays) == status
+    short = arrays | {"gamma": np.zeros(7, F32)}
+    assert refusal("norm", isa, parameters(x, "image", 2), **short) == 2
