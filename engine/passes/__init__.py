@@ -30,7 +30,7 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
 
 def prepare(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     """`fold` for infold's own session: activations spelled out in several nodes also become one function call each."""
-    context = GraphContext(_normalised(model), _PREPARE_SIZE_LIMIT)
+    context = GraphContext(_normalised(model), _PREPARE_SIZE_LIMIT, quantized=False)
     _rewrite(context, (*_SIMPLIFY, activations.apply, *_FOLD))
     return context.model, context.report()
 

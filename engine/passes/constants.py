@@ -78,8 +78,9 @@ def _evaluate(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
         known = _known_dimensions(context, node)
         if known is not None:
             return known
-    if node.op_type in _EXCLUDED or any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-                                        for attr in node.attributes.values()):
+    if node.op_type in _EXCLUDED or (context.quantized and node.op_type == "DequantizeLinear"):
+        return None
+    if any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()):
         return None
     inputs = [context.array(value) for value in node.inputs]
     if any(array is None and value is not None for array, value in zip(inputs, node.inputs)):

@@ -26,12 +26,14 @@ class GraphContext:
     Args:
         model: rewritten in place; its initializers must be listed as graph inputs only where they are overridable.
         size_limit: bytes a constant expression may add to the model when it is replaced by its value.
+        quantized: whether quantized weights stay quantized, as runtimes with integer kernels expect them.
     """
 
-    def __init__(self, model: ir.Model, size_limit: int) -> None:
+    def __init__(self, model: ir.Model, size_limit: int, quantized: bool = True) -> None:
         self.model = model
         self.graph = model.graph
         self.size_limit = size_limit
+        self.quantized = quantized
         self._names = {value.name for graph in model.graphs() for value in _values(graph) if value.name}
         self._batchnorms = {node: FoldItem(node_name(node), "kept") for node in self.nodes()
                             if is_op(node, "BatchNormalization")}

@@ -1,4 +1,5 @@
 """Small models from ONNX text, run by onnxruntime before and after the passes; float64 NumPy as the oracle."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -16,11 +17,14 @@ from infold.report.fold import FoldReport
 onnxruntime.set_default_logger_severity(4)
 
 
-def model(text: str, constants: Mapping[str, np.ndarray] | None = None, *, opset: int = 17, ir_version: int = 8) -> ir.Model:
+def model(
+    text: str, constants: Mapping[str, np.ndarray] | None = None, *, opset: int = 17, ir_version: int = 8
+) -> ir.Model:
     """A model from a graph in ONNX's text form; `constants` become its initializers."""
     proto = onnx.parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["": {opset}]> {text}')
-    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(array), name)
-                                   for name, array in (constants or {}).items())
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()
+    )
     return ir.from_proto(proto)
 
 
@@ -44,8 +48,9 @@ def fold(subject: ir.Model, rule: Callable = passes.fold) -> tuple[ir.Model, Fol
     return result, report
 
 
-def fold_and_compare(subject: ir.Model, feeds: Mapping[str, np.ndarray], *, tolerance: float = 2e-6,
-                     rule: Callable = passes.fold) -> tuple[ir.Model, FoldReport]:
+def fold_and_compare(
+    subject: ir.Model, feeds: Mapping[str, np.ndarray], *, tolerance: float = 2e-6, rule: Callable = passes.fold
+) -> tuple[ir.Model, FoldReport]:
     """Fold, run both models, and see that every output agrees, relative to its largest element."""
     result, report = fold(subject, rule)
     expected, actual = run(subject, feeds), run(result, feeds)
@@ -63,9 +68,11 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 2e
 
 
 def operators(subject: ir.Model) -> Counter[str]:
-    """How many nodes of each type the model has, subgraphs included; functions of the domain infold with their prefix."""
-    return Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-                   for node in ir.traversal.RecursiveGraphIterator(subject.graph))
+    """How many nodes of each type the model has, subgraphs included, functions with their domain."""
+    return Counter(
+        f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        for node in ir.traversal.RecursiveGraphIterator(subject.graph)
+    )
 
 
 def constant(subject: ir.Model, name: str) -> np.ndarray:
@@ -78,36 +85,62 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 def statistics(rng: np.random.Generator, channels: int, prefix: str = "") -> dict[str, np.ndarray]:
     """Scale, bias, mean and variance of a BatchNormalization, of mixed signs and sizes."""
-    return {f"{prefix}scale": normal(rng, channels), f"{prefix}bias": normal(rng, channels), f"{prefix}mean": normal(rng, channels),
-            f"{prefix}var": rng.uniform(0.01, 4, channels).astype(np.float32)}
+    return {
+        f"{prefix}scale": normal(rng, channels),
+        f"{prefix}bias": normal(rng, channels),
+        f"{prefix}mean": normal(rng, channels),
+        f"{prefix}var": rng.uniform(0.01, 4, channels).astype(np.float32),
+    }
 
 
-def batchnorm(x: np.ndarray, parameters: Mapping[str, np.ndarray], epsilon: float = 1e-5, prefix: str = "") -> np.ndarray:
+def batchnorm(
+    x: np.ndarray, parameters: Mapping[str, np.ndarray], epsilon: float = 1e-5, prefix: str = ""
+) -> np.ndarray:
     """BatchNormalization in inference, float64, channels on axis 1."""
-    scale, bias, mean, var = (parameters[prefix + name].astype(np.float64).reshape(-1, *(1,) * (x.ndim - 2))
-                              for name in ("scale", "bias", "mean", "var"))
+    scale, bias, mean, var = (
+        parameters[prefix + name].astype(np.float64).reshape(-1, *(1,) * (x.ndim - 2))
+        for name in ("scale", "bias", "mean", "var")
+    )
     return (x.astype(np.float64) - mean) / np.sqrt(var + np.float64(np.float32(epsilon))) * scale + bias
 
 
-def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, group: int = 1, strides=None, dilations=None,
-         pads=None) -> np.ndarray:
+def conv(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    group: int = 1,
+    strides=None,
+    dilations=None,
+    pads=None,
+) -> np.ndarray:
     """Conv of any rank in float64: x [N, C, ...], weight [M, C/group, k...], pads begins then ends."""
     rank = weight.ndim - 2
     strides, dilations, pads = strides or [1] * rank, dilations or [1] * rank, pads or [0] * 2 * rank
     x = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:])])
     spans = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], dilations)]
     windows = sliding_window_view(x, spans, axis=tuple(range(2, 2 + rank)))
-    windows = windows[(slice(None), slice(None), *(slice(None, None, step) for step in strides),
-                       *(slice(None, None, step) for step in dilations))]
+    windows = windows[
+        (
+            slice(None),
+            slice(None),
+            *(slice(None, None, step) for step in strides),
+            *(slice(None, None, step) for step in dilations),
+        )
+    ]
     out, kernel = "defg"[:rank], "uvw"[:rank]
-    parts = [np.einsum(f"nc{out}{kernel},mc{kernel}->nm{out}", part, block.astype(np.float64))
-             for part, block in zip(np.split(windows, group, axis=1), np.split(weight, group))]
+    parts = [
+        np.einsum(f"nc{out}{kernel},mc{kernel}->nm{out}", part, block.astype(np.float64))
+        for part, block in zip(np.split(windows, group, axis=1), np.split(weight, group))
+    ]
     y = np.concatenate(parts, axis=1)
     return y if bias is None else y + bias.astype(np.float64).reshape(-1, *(1,) * rank)
 
 
-def conv_transpose(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, group: int = 1, strides=None) -> np.ndarray:
-    """ConvTranspose without padding, as a convolution of the zero-stuffed input: x [N, C, ...], weight [C, M/group, k...]."""
+def conv_transpose(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, group: int = 1, strides=None
+) -> np.ndarray:
+    """ConvTranspose without padding: a convolution of the zero-stuffed input. weight [C, M/group, k...]."""
     rank = weight.ndim - 2
     strides = strides or [1] * rank
     stuffed = np.zeros((*x.shape[:2], *((size - 1) * step + 1 for size, step in zip(x.shape[2:], strides))))
