@@ -1,0 +1,219 @@
+"""Is infold's result right? Measured against a float64 run of the original model, beside onnxruntime's error."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from infold.reference import Float64Model
+from infold.report.deviation import deviation, differences, same_pattern, trivial
+from infold.report.inputs import random_inputs, required_inputs
+from infold.report.peer import Peer, PeerError
+
+ROUNDING = 1e-6          # an error that counts as float32 rounding whatever onnxruntime's is
+NO_YARDSTICK = 0.1       # beyond this onnxruntime and float64 compute different things
+_VALUES_AT_A_TIME = 100  # how many intermediates are held at once
+
+
+@dataclass(frozen=True)
+class OutputReport:
+    """One output. Errors are max|y - r| / max|r| against the float64 run r; None where there is nothing to compare.
+
+    max_abs, max_rel: infold against onnxruntime; relative only for elements of at least 1e-3 of the largest.
+    trivial: the reference is constant, so that agreement proves little; the values inside the graph decide instead.
+    note: what numbers cannot say (other NaNs, onnxruntime no yardstick).
+    """
+
+    name: str
+    max_abs: float | None
+    max_rel: float | None
+    error: float
+    onnxruntime_error: float | None
+    ok: bool
+    trivial: bool = False
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One value inside the graph, named by its node; errors as for `OutputReport`."""
+
+    node: str
+    op_type: str
+    output: str
+    error: float
+    onnxruntime_error: float | None
+
+
+@dataclass
+class VerifyReport:
+    """The verdict. `onnxruntime`: its version, or why it was not used. `layers`: None unless asked for."""
+
+    ok: bool
+    outputs: list[OutputReport]
+    onnxruntime: str
+    first_divergent: str | None = None
+    layers: list[LayerReport] | None = None
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON; an infinite error becomes None."""
+        return _jsonable(asdict(self))
+
+    def summary(self) -> str:
+        """The verdict in lines of plain text, with whose error is larger."""
+        lines = []
+        for output in self.outputs:
+            line = f"{'ok  ' if output.ok else 'FAIL'} {output.name}: error {output.error:.1e} against float64"
+            if output.onnxruntime_error is not None:
+                line += f", onnxruntime's {output.onnxruntime_error:.1e} ({_larger(output)})"
+            if output.max_abs is not None:
+                line += f"; the two differ by at most {output.max_abs:.1e}"
+            notes = ["the reference is constant, which proves little: the values inside the graph decided"] * output.trivial + [output.note] * bool(output.note)
+            lines += [line, *(f"     {note}" for note in notes)]
+        if all(output.onnxruntime_error is None for output in self.outputs):
+            lines.append(f"onnxruntime: {self.onnxruntime}; compared with float64 only")
+        if self.first_divergent is not None:
+            lines.append(f"the first node that diverges is {self.first_divergent!r}")
+        return "\n".join([*lines, "ok" if self.ok else "not ok"])
+
+
+def verify(model: object, inputs: Mapping[str, np.ndarray] | None = None, *, seed: int = 0, batch: int | None = None,
+           size: int = 224, shapes: Mapping[str, Sequence[int]] | None = None, threads: int | None = None,
+           layers: bool = False) -> VerifyReport:
+    """Run a model in infold, in onnxruntime and in float64, and compare.
+
+    Args:
+        model: anything `infold.load` takes.
+        inputs: arrays by name; missing ones are random (see `infold.report.inputs.random_inputs`).
+        seed: of the random inputs.
+        batch: their first dimension where the model leaves it open (default 1).
+        size: their height, width and further dimensions where the model leaves them open.
+        shapes: their shapes by name, before `batch` and `size`.
+        threads: of infold and of onnxruntime; default: infold's and onnxruntime's own choice.
+        layers: compare every value inside the graph, not the outputs alone.
+    Returns:
+        `ok` if, for each output, NaNs and infinities are where they should be and the error is at most twice
+        onnxruntime's or 1e-6; and, where an output's reference is constant, no value inside the graph clearly departs.
+        If not ok, `first_divergent` names the first node, in topological order, that departs.
+    Raises:
+        Error: the model cannot be loaded, or infold or the float64 run cannot run it.
+    """
+    import infold
+
+    loaded = infold.load(model)
+    feeds = _feeds(loaded, inputs or {}, seed, batch, size, shapes or {})
+    names = [value.name for value in loaded.graph.outputs]
+    session = infold.InferenceSession(loaded, infold.SessionOptions(intra_op_num_threads=threads or 0))
+    found = dict(zip(names, session.run(names, feeds)))
+    oracle = Float64Model(loaded)
+    exact, theirs = oracle.run(feeds, names), {}
+    try:
+        peer = Peer(loaded, threads or 0)
+        status, theirs = peer.version, peer.run(feeds, names)
+    except PeerError as error:
+        peer, status = None, str(error)
+    outputs = [_compare(name, found[name], exact[name], theirs.get(name)) for name in names]
+    ok = all(output.ok for output in outputs)
+    if not (layers or not ok or any(output.trivial for output in outputs)):
+        return VerifyReport(ok, outputs, status)
+    inside = list(_inside(loaded, feeds, session, oracle, peer, to_the_end=layers))
+    if any(output.trivial for output in outputs):
+        ok = ok and not any(_diverges(layer, *_CLEARLY) for layer in inside)
+    return VerifyReport(ok, outputs, status, None if ok else _first_divergent(inside, loaded, outputs), inside if layers else None)
+
+
+def _compare(name: str, y: object, r: object, o: object) -> OutputReport:
+    error, peer_error, notes = deviation(y, r), None, []
+    if o is not None:
+        peer_error = deviation(o, r)
+        if peer_error > NO_YARDSTICK:
+            notes.append(f"onnxruntime is {peer_error:.1e} away from float64, too far to be a yardstick: one of them is wrong")
+    if math.isinf(error):
+        notes.append("shape, type or text differs from the float64 run's")
+    pattern = same_pattern(y, r) or (o is not None and same_pattern(y, o))
+    if not pattern:
+        notes.append("NaNs or infinities are not where they should be")
+    ok = pattern and error <= _allowed(peer_error, 2, ROUNDING)
+    return OutputReport(name, *differences(y, o), error, peer_error, ok, trivial(r), "; ".join(notes) or None)
+
+
+def _allowed(peer_error: float | None, factor: float, rounding: float) -> float:
+    """Return how large an error may be beside onnxruntime's."""
+    return rounding if peer_error is None or peer_error > NO_YARDSTICK else max(factor * peer_error, rounding)
+
+
+def _inside(model: ir.Model, feeds, session, oracle: Float64Model, peer: Peer | None, to_the_end: bool) -> Iterator[LayerReport]:
+    """Compare every value that infold's prepared graph still has, in topological order, up to one that clearly diverges."""
+    places = [(node, value.name) for node in model.graph for value in node.outputs if value.name in oracle.names]
+    for start in range(0, len(places), _VALUES_AT_A_TIME):
+        found = session.run_intermediates(feeds, [name for _, name in places[start:start + _VALUES_AT_A_TIME]])
+        exact, theirs = oracle.run(feeds, found), {}
+        if peer is not None:
+            try:
+                theirs = peer.run(feeds, list(found))
+            except PeerError:
+                peer = None  # what it refuses as an output it refuses in every part; errors are then against float64 alone
+        for node, name in places[start:start + _VALUES_AT_A_TIME]:
+            if name not in found:
+                continue
+            y, r, o = found[name], exact[name], theirs.get(name)
+            error = deviation(y, r) if same_pattern(y, r) or (o is not None and same_pattern(y, o)) else math.inf
+            layer = LayerReport(node.name or name, node.op_type, name, error, None if o is None else deviation(o, r))
+            yield layer
+            if not to_the_end and _diverges(layer, *_CLEARLY):
+                return
+
+
+_CLEARLY, _BARELY = (10, 10 * ROUNDING), (2, ROUNDING)  # factor over onnxruntime's error, and what rounding may do
+
+
+def _diverges(layer: LayerReport, factor: float, rounding: float) -> bool:
+    return layer.error > _allowed(layer.onnxruntime_error, factor, rounding)
+
+
+def _first_divergent(inside: list[LayerReport], model: ir.Model, outputs: list[OutputReport]) -> str:
+    """Name the first node that clearly diverges, else the first that does at all, else the producer of a wrong output."""
+    for degree in (_CLEARLY, _BARELY):
+        for layer in inside:
+            if _diverges(layer, *degree):
+                return layer.node
+    wrong = next(output.name for output in outputs if not output.ok)  # a value that folding took the inside of
+    value = next(value for value in model.graph.outputs if value.name == wrong)
+    node = value.producer()
+    return wrong if node is None else node.name or wrong
+
+
+def _feeds(model: ir.Model, given: Mapping[str, np.ndarray], seed: int, batch: int | None, size: int,
+           shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Complete the given inputs by random ones."""
+    missing = [value for value in required_inputs(model) if value.name not in given]
+    if not missing:
+        return dict(given)
+    if batch is None:
+        batch = next((len(array) for array in given.values() if np.ndim(array)), None)
+    chosen = {value.name: _shape(value, batch, size) for value in missing if value.shape is not None} | dict(shapes)
+    chosen |= {value.name: np.shape(given[value.name]) for value in required_inputs(model) if value.name in given}
+    return random_inputs(model, chosen, seed=seed) | dict(given)
+
+
+def _shape(value: ir.Value, batch: int | None, size: int) -> list[int]:
+    """Fill the open dimensions of an image (or of what looks like one): batch, 3 channels, then `size`."""
+    usual = [1 if batch is None else batch, 3 if value.shape.rank() > 2 else size]
+    return [dim if isinstance(dim, int) else usual[axis] if axis < 2 else size for axis, dim in enumerate(value.shape)]
+
+
+def _larger(output: OutputReport) -> str:
+    if output.error == output.onnxruntime_error:
+        return "equal"
+    return "infold's is larger" if output.error > output.onnxruntime_error else "onnxruntime's is larger"
+
+
+def _jsonable(value):
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
