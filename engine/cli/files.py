@@ -34,10 +34,24 @@ def read_inputs(
 ) -> dict[str, np.ndarray]:
     """The feeds that `--input` and `--shape` describe; inputs that no file gives are random.
 
+    Raises: as `read_given` and `infold.report.inputs.random_inputs`.
+    """
+    from infold.report.inputs import random_inputs, required_inputs
+
+    feeds = read_given(model, texts)
+    known = [value.name for value in required_inputs(model)]
+    if feeds.keys() >= set(known) and not shapes:
+        return feeds
+    return random_inputs(model, {name: feeds[name].shape for name in known if name in feeds} | dict(shapes)) | feeds
+
+
+def read_given(model: ir.Model, texts: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """The arrays of the files that `--input` names, by input.
+
     Raises: InvalidInputError for a file without the array or an unknown name, OSError for an unreadable one.
     """
     from infold.errors import InvalidInputError
-    from infold.report.inputs import random_inputs, required_inputs
+    from infold.report.inputs import required_inputs
 
     feeds: dict[str, np.ndarray] = {}
     known = [value.name for value in required_inputs(model)]
@@ -57,9 +71,7 @@ def read_inputs(
         feeds.update(arrays)
     if unknown := feeds.keys() - {value.name for value in model.graph.inputs}:
         raise InvalidInputError(f"the model has no input {sorted(unknown)[0]!r}; it has {', '.join(known)}")
-    if feeds.keys() >= set(known) and not shapes:
-        return feeds
-    return random_inputs(model, {name: feeds[name].shape for name in known if name in feeds} | dict(shapes)) | feeds
+    return feeds
 
 
 def _arrays(path: str) -> dict[str | None, np.ndarray]:

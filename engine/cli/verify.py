@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,12 +11,18 @@ from infold.cli import common
 if TYPE_CHECKING:
     from infold.report.verify import VerifyReport
 
+LAYERS_SHOWN = 20
+
 
 def verify(
     model: common.Model,
     inputs: common.Inputs = None,
     shapes: common.Shapes = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
+    ] = None,
     threads: common.Threads = 0,
+    layers: Annotated[bool, typer.Option("--layers", help="Compare every value inside the graph as well.")] = False,
     as_json: common.Json = False,
 ) -> None:
     """Compare infold with a float64 run and with onnxruntime; exit code 1 if infold's error is too large."""
@@ -25,8 +31,14 @@ def verify(
 
     with common.working(f"Verifying {model}"):
         loaded = infold.load(model)
-        feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
-        report = infold.verify(loaded, feeds, threads=threads)
+        report = infold.verify(
+            loaded,
+            files.read_given(loaded, inputs),
+            batch=batch,
+            shapes=files.parse_shapes(shapes),
+            threads=threads,
+            layers=layers,
+        )
     if as_json:
         common.print_json({"model": str(model), **report.to_dict()})
     else:
@@ -40,20 +52,39 @@ def show(report: VerifyReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = common.out()
     table = Table("output")
     for column in ("max abs", "max rel", "infold's error", "onnxruntime's error", "larger"):
         table.add_column(column, justify="right")
-    for output in report.to_dict()["outputs"]:
-        own, peer = output["error"], output["onnxruntime_error"]
-        larger = "" if peer is None else "equal" if own == peer else "infold" if own > peer else "onnxruntime"
-        numbers = [
-            "" if value is None else f"{value:.2e}" for value in (output["max_abs"], output["max_rel"], own, peer)
-        ]
-        table.add_row(output["name"], *numbers, larger)
-    console = common.out()
+    for output in report.outputs:
+        numbers = map(_number, (output.max_abs, output.max_rel, output.error, output.onnxruntime_error))
+        table.add_row(output.name, *numbers, _larger(output.error, output.onnxruntime_error))
     console.print(table)
-    if report.ok:
-        console.print(Text("ok", style="green"))
-    else:
-        where = f": the first node that diverges is {report.first_divergent}" if report.first_divergent else ""
-        console.print(Text(f"not ok{where}", style="red"))
+    if report.layers is not None:
+        _show_layers(report)
+    for output in report.outputs:
+        if output.note:
+            console.print(f"{output.name}: {output.note}")
+    console.print(f"errors: max|y - r| / max|r| against a float64 run r; onnxruntime: {report.onnxruntime}")
+    where = f": the first node that diverges is {report.first_divergent}" if report.first_divergent else ""
+    console.print(Text("ok", style="green") if report.ok else Text(f"not ok{where}", style="red"))
+
+
+def _show_layers(report: VerifyReport) -> None:
+    from rich.table import Table
+
+    table = Table("node", "operator", title=f"The {LAYERS_SHOWN} largest errors inside the graph")
+    for column in ("infold's error", "onnxruntime's error", "larger"):
+        table.add_column(column, justify="right")
+    for layer in sorted(report.layers, key=lambda layer: -layer.error)[:LAYERS_SHOWN]:
+        errors = (layer.error, layer.onnxruntime_error)
+        table.add_row(layer.node, layer.op_type, *map(_number, errors), _larger(*errors))
+    common.out().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2e}"
+
+
+def _larger(own: float, peer: float | None) -> str:
+    return "" if peer is None else "equal" if own == peer else "infold" if own > peer else "onnxruntime"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import tempfile
 import time
@@ -14,6 +15,7 @@ import numpy as np
 
 from infold.errors import InvalidInputError, MissingDependencyError
 from infold.report import engines as registry
+from infold.report.deviation import deviation, same_pattern
 from infold.report.engines import Prepared
 
 FOLDED = "-folded"  # the suffix that names a peer running the model infold folded
@@ -184,7 +186,7 @@ def time_engines(
     times = measure(prepared, rounds=rounds, seconds=seconds, threads=threads, progress=progress)
     timings = {}
     for name, ready in prepared.items():
-        error = None if references is None else max_relative_error(ready.run(), references[name])
+        error = None if references is None else worst_error(ready.run(), references[name])
         timings[name] = Timing(times[name], ready.precision, ready.version, error)
     return timings, failed
 
@@ -262,17 +264,7 @@ def ratio_interval(peer: Sequence[np.ndarray], own: Sequence[np.ndarray], resamp
     return float(low), float(high)
 
 
-def max_relative_error(outputs: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
-    """The largest over the outputs of max|y - r| / max|r|; infinite where y is not finite and r is."""
-    worst = 0.0
-    for got, exact in zip(outputs, reference, strict=True):
-        got, exact = np.asarray(got, np.float64), np.asarray(exact, np.float64)
-        if got.shape != exact.shape:
-            return float("inf")
-        if exact.size:
-            same = (got == exact) | (np.isnan(got) & np.isnan(exact))
-            with np.errstate(invalid="ignore"):
-                difference = np.where(same, 0.0, np.abs(got - exact)).max()
-            scale = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
-            worst = max(worst, float("inf") if not np.isfinite(difference) else float(difference / (scale or 1.0)))
-    return worst
+def worst_error(outputs: Sequence[object], reference: Sequence[object]) -> float:
+    """The largest deviation over the outputs; infinite where NaNs or infinities are not where they should be."""
+    pairs = list(zip(outputs, reference, strict=True))
+    return max((deviation(y, r) if same_pattern(y, r) else math.inf for y, r in pairs), default=0.0)

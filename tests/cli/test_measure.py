@@ -20,6 +20,13 @@ def test_verify_says_yes(cli: Callable, lenet: Path) -> None:
     assert text.code == 0 and "ok" in text.out and "larger" in text.out
 
 
+def test_verify_compares_inside_the_graph(cli: Callable, lenet: Path) -> None:
+    result = cli("verify", lenet, "--layers", "--batch", 2, "--json")
+    assert result.code == 0 and {"AveragePool", "Sigmoid"} <= {layer["op_type"] for layer in result.json["layers"]}
+    text = cli("verify", lenet, "--layers")
+    assert text.code == 0 and "largest errors inside the graph" in text.out
+
+
 def test_verify_says_no(cli: Callable, lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import infold
 
