@@ -88,7 +88,22 @@ static void affine_run(int64_t rows, int64_t n, const float *x, int64_t x_row, c
     }
 }
 
+/* Few rows (the colour planes of an input image): all of them side by side, a column of the source at a time. */
+static inline __attribute__((always_inline)) void interleave(const int rows, int64_t cols, const float *src, int64_t src_ld,
+                                                             float *restrict dst, int64_t dst_ld) {
+    for (int64_t c = 0; c < cols; c++)
+        for (int r = 0; r < rows; r++) dst[c * dst_ld + r] = src[r * src_ld + c];
+}
+
 static void transpose_run(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld) {
+    if (rows == 3 && dst_ld == 3) {
+        interleave(3, cols, src, src_ld, dst, 3);
+        return;
+    }
+    if (rows <= 4) {
+        interleave((int)rows, cols, src, src_ld, dst, dst_ld);
+        return;
+    }
     enum { B = 16 }; /* a 16 x 16 block touches 16 + 16 cache lines, each of them fully */
     for (int64_t r0 = 0; r0 < rows; r0 += B)
         for (int64_t c0 = 0; c0 < cols; c0 += B) {

@@ -8,11 +8,16 @@
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 
+enum { PREFETCH = 512 }; /* floats of B ahead: packed weights may come from memory, and the loop gives them 16 rows' time */
+
 static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t, const int m, const int nv) {
     vf acc[VEC_MR][2];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_set1(0.0f);
     const float *a[VEC_MR];
     UNROLL for (int i = 0; i < m; i++) a[i] = t->a[i];
+    if (t->r) /* the epilogue's operands arrive while k runs */
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(t->r[i] + t->column + j * VL, 0, 3);
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(t->c[i] + t->column + j * VL, 1, 3);
     const float *b = t->b;
     const int64_t k_count = t->k, taps = t->taps;
     for (int64_t tap = 0; tap < taps; tap++) {
@@ -20,6 +25,7 @@ static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t
         for (int64_t k = begin; k < end; k++) {
             vf bv[2];
             UNROLL for (int j = 0; j < nv; j++) bv[j] = v_load(b + j * VL);
+            UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + j * VL + PREFETCH, 0, 3);
             UNROLL for (int i = 0; i < m; i++) {
                 const vf av = v_set1(a[i][k]);
                 UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
