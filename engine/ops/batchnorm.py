@@ -47,8 +47,7 @@ def affine(ctx, node, scale: np.ndarray, shift: np.ndarray) -> None:
     x = source if image else ctx.rows(node.inputs[0].name)
     out = ctx.output(found.output, image=image)
     lead, tail = len(shape[:1]), len(shape) - 2
-    tables = [ctx.constant((node.name, node.inputs[1].name, kind), lambda t=table: t.astype(np.float32))
-              for kind, table in (("scale", scale), ("shift", shift))]
+    tables = [ctx.constant(("affine", t.tobytes()), lambda t=t: t) for t in (scale.astype(np.float32), shift.astype(np.float32))]
     views = [t.view(shape, [0] * lead + [1] + [0] * tail) if len(shape) > 1 else t.broadcast(shape) for t in tables]
     extents, (sx, ss, so) = collapse(shape, x.strides, views[0].strides, out.strides)
     if sx[-1] != 1 or so[-1] != 1 or ss[-1] not in (0, 1):

@@ -70,16 +70,15 @@ def conv(ctx, node) -> None:
     common = dict(pixels=(out.shape[0], *out.shape[2:]),
                   x_stride=(x.strides[0], *(s * t for s, t in zip(win.stride, x.strides[2:]))),
                   out_stride=(out.strides[0], *out.strides[2:]))
-    key = (w_name, node.name)
     if depthwise:
-        _depthwise(ctx, x, weight, vector(ctx, (key, "bias"), bias_array, channels), out, taps, key, found, **common)
+        _depthwise(ctx, x, weight, vector(ctx, bias_array, channels), out, taps, ctx.key(w_name), found, **common)
         return
     columns, k = out_channels // groups, channels // groups
-    bias = vector(ctx, (key, "bias"), bias_array, columns, groups)
+    bias = vector(ctx, bias_array, columns, groups)
     merged = groups == 1 and win.dilation[-1] == 1 and x.strides[-1] == channels and win.kernel[-1] > 1
     if merged:  # neighbouring pixels are neighbours in memory: a row of taps is one longer tap
         taps, k = taps[::win.kernel[-1]], k * win.kernel[-1]
-    packed = _pack(ctx, node, key, weight, groups, columns)
+    packed = _pack(ctx, node, weight, groups, columns)
     residual = ctx.image(found.residual) if found.residual is not None else None
     product(ctx, x, packed, bias, out, taps, k=k, groups=groups, in_group=channels // groups, out_group=columns,
             bias_group=columns, epilogue=found, residual=residual,
@@ -87,13 +86,14 @@ def conv(ctx, node) -> None:
             slope=slope_of(ctx, found, groups), **common)
 
 
-def _pack(ctx, node, key, weight: np.ndarray | None, groups: int, columns: int) -> Packed:
+def _pack(ctx, node, weight: np.ndarray | None, groups: int, columns: int) -> Packed:
     """(M, C/g, spatial...) -> [group][tap][channel] x [column]."""
     _, per_group, *kernel = ctx.shape(node.inputs[1].name)
     area = prod(kernel)
     k, k_stride = (area, per_group), (1, area)
     if weight is not None:
-        return pack_constant(ctx, key, weight, k, k_stride, columns, per_group * area, groups, columns * per_group * area)
+        return pack_constant(ctx, ctx.key(node.inputs[1].name), weight, k, k_stride, columns, per_group * area, groups,
+                             columns * per_group * area)
     if area == 1:
         return pack_step(ctx, ctx.rows(node.inputs[1].name), per_group, 1, columns, per_group, groups, columns * per_group)
     raise NotNative("weights that are computed at run time")

@@ -76,15 +76,15 @@ def conv_transpose(ctx, node) -> None:
     x = ctx.image(node.inputs[0].name, transpose_border(ctx, node, 0))
     out = ctx.output(found.output, image=True)
     residual = ctx.image(found.residual) if found.residual is not None else None
-    key, area, k = (node.inputs[1].name, node.name), prod(kernel), channels // groups
-    bias = vector(ctx, (key, "bias"), bias_array, columns, groups)
+    area, k = prod(kernel), channels // groups
+    bias = vector(ctx, bias_array, columns, groups)
     for phase in cartesian(*_phases(win, before, size)):
         taps = list(cartesian(*(p[2] for p in phase)))
         at = np.ravel_multi_index(np.array([[i for i, _ in tap] for tap in taps]).T, kernel) if taps else np.zeros(0, int)
         # (C, M/g, area) -> [group][tap, channel] x [column]
         block = weight.reshape(groups, k, columns, area)[..., at].transpose(0, 3, 1, 2)
-        packed = pack_constant(ctx, (*key, *(p[0] for p in phase)), block, (len(taps) * k,), (columns,), columns, 1, groups,
-                               len(taps) * k * columns)
+        packed = pack_constant(ctx, (*ctx.key(node.inputs[1].name), "taps", *at), block, (len(taps) * k,), (columns,), columns, 1,
+                               groups, len(taps) * k * columns)
         offsets = [sum(o * s for (_, o), s in zip(tap, x.strides[2:])) for tap in taps] or [0]
         strides = (out.strides[0], *(s * t for s, t in zip(win.stride, out.strides[2:])))
         first = sum(p[0] * s for p, s in zip(phase, out.strides[2:]))

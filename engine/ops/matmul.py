@@ -51,12 +51,12 @@ def times_constant(ctx, node, a: Tensor, weight: np.ndarray, transposed: bool, b
     space = _row_space(a)
     out = ctx.output(found.output, image=False)
     array = weight if scale == 1.0 else (weight.astype(np.float64) * scale).astype(np.float32)
-    key = (node.inputs[1].name, node.name)
+    key = (*ctx.key(node.inputs[1].name), "scaled", scale)
     packed = pack_constant(ctx, key, array, (k,), (1 if transposed else columns,), columns, k if transposed else 1)
     residual = ctx.rows(found.residual) if found.residual is not None else None
     extents, strides = space
     out_strides = _rows_strides(out.shape, extents)
-    product(ctx, a, packed, vector(ctx, (key, "bias"), bias, columns), out, [0], pixels=extents, x_stride=strides,
+    product(ctx, a, packed, vector(ctx, bias, columns), out, [0], pixels=extents, x_stride=strides,
             out_stride=out_strides, k=k, epilogue=found, residual=residual, res_stride=out_strides, slope=slope_of(ctx, found))
 
 
@@ -131,7 +131,7 @@ def _batched(ctx, node, a_name: str, b_name: str, shape) -> None:
         raise NotNative("batch dimensions that broadcast unevenly")
     out = ctx.output(node.outputs[0].name, image=False)
     packed = pack_step(ctx, b, k, b.strides[-2], n, b.strides[-1], groups, b_step)
-    product(ctx, a, packed, vector(ctx, "none", None, n), out, [0], pixels=[1, m], x_stride=[0, a.strides[-2]],
+    product(ctx, a, packed, vector(ctx, None, n), out, [0], pixels=[1, m], x_stride=[0, a.strides[-2]],
             out_stride=[0, n], k=k, groups=groups, in_group=a_step, out_group=m * n)
 
 
@@ -168,7 +168,7 @@ def gemm(ctx, node) -> None:
     out = ctx.output(found.output, image=False)
     packed = pack_step(ctx, b, a.shape[1], k_stride, shape[1], column_stride)
     residual = ctx.rows(found.residual) if found.residual is not None else None
-    product(ctx, a, packed, vector(ctx, (node.name, "bias"), bias, shape[1]), out, [0], pixels=[1, shape[0]],
+    product(ctx, a, packed, vector(ctx, bias, shape[1]), out, [0], pixels=[1, shape[0]],
             x_stride=[0, a.strides[0]], out_stride=[0, shape[1]], k=a.shape[1], epilogue=found, residual=residual,
             res_stride=[0, shape[1]], slope=slope_of(ctx, found))
 

@@ -47,7 +47,7 @@ def pack_step(ctx, source: Tensor, k: int, k_stride: int, columns: int, column_s
     return Packed(target, columns, stride)
 
 
-def vector(ctx, key, array: np.ndarray | None, size: int, groups: int = 1) -> Tensor:
+def vector(ctx, array: np.ndarray | None, size: int, groups: int = 1) -> Tensor:
     """A per-channel constant (bias, slope) with room for whole vectors behind its end; zeros if None."""
     count = size * groups
     room = count - size + _round(size, ctx.lanes)
@@ -58,7 +58,7 @@ def vector(ctx, key, array: np.ndarray | None, size: int, groups: int = 1) -> Te
             out[:count] = array.reshape(-1)
         return out
 
-    return ctx.constant(("vector", key if array is not None else "zero", room), make)
+    return ctx.constant(("vector", room, None if array is None else np.ascontiguousarray(array, np.float32).tobytes()), make)
 
 
 def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *, pixels, x_stride, out_stride, k: int,
@@ -86,7 +86,7 @@ def slope_of(ctx, found: Epilogue, groups: int = 1) -> Tensor | None:
     slope = found.activation.slope
     if slope is None:
         return None
-    return vector(ctx, (found.nodes[-1].name, "slope"), slope, slope.size // groups, groups)
+    return vector(ctx, slope, slope.size // groups, groups)
 
 
 def _round(n: int, to: int) -> int:

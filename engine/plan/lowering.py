@@ -87,6 +87,15 @@ class Lowering:
             raise NeedsValue(value.name)
         return array
 
+    def key(self, name: str) -> tuple:
+        """What tells this constant from all others in the store: an initializer's name, or the contents of what was computed (which
+        may follow from the shapes this plan is for)."""
+        value = self.graph.model.graph.initializers.get(name)
+        if value is not None and not value.is_graph_input():
+            return (name,)
+        array = self.facts[name].value
+        return name, array.shape, None if array is None else array.tobytes()
+
     # Inputs
 
     def tensor(self, name: str) -> Tensor:
@@ -95,7 +104,7 @@ class Lowering:
             value = self.facts[name].value
             if value is None:
                 raise NotNative(f"the value {name!r} is not a tensor")
-            self.values[name] = self.constant(("value", name), lambda: value, value.shape)
+            self.values[name] = self.constant(("value", *self.key(name)), lambda: value, value.shape)
         return self.values[name]
 
     def rows(self, name: str) -> Tensor:
