@@ -2,12 +2,15 @@
  * One function per m, so that every edge is a full-speed kernel of its own size. Rows come as pointers: x86 has too few integer
  * registers for 14 of them, but reloading a pointer is an integer load, and those ports idle in this loop. */
 
+#include <stdbool.h>
+
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 
+enum { CHUNK = 512 };    /* products added up in one float32 chain; longer sums are sums of chunks, whose error grows far slower */
 enum { PREFETCH = 512 }; /* floats of B ahead: packed weights may come from memory, and the loop gives them 16 rows' time */
 
 static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t, const int m, const int nv) {
@@ -20,19 +23,36 @@ static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(t->c[i] + t->column + j * VL, 1, 3);
     const float *b = t->b;
     const int64_t k_count = t->k, taps = t->taps;
+    vf total[VEC_MR][2];
+    int64_t chained = 0;
+    bool flushed = false;
     for (int64_t tap = 0; tap < taps; tap++) {
-        const int64_t begin = t->tap[tap], end = begin + k_count;
-        for (int64_t k = begin; k < end; k++) {
-            vf bv[2];
-            UNROLL for (int j = 0; j < nv; j++) bv[j] = v_load(b + j * VL);
-            UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + j * VL + PREFETCH, 0, 3);
-            UNROLL for (int i = 0; i < m; i++) {
-                const vf av = v_set1(a[i][k]);
-                UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
+        const int64_t begin = t->tap[tap], stop = begin + k_count;
+        for (int64_t k = begin; k < stop;) {
+            const int64_t end = stop - k < CHUNK ? stop : k + CHUNK;
+            if (chained + (end - k) > CHUNK) {
+                UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) {
+                    if (flushed) acc[i][j] += total[i][j];
+                    total[i][j] = acc[i][j];
+                    acc[i][j] = v_set1(0.0f);
+                }
+                flushed = true;
+                chained = 0;
             }
-            b += nv * VL;
+            chained += end - k;
+            for (; k < end; k++) {
+                vf bv[2];
+                UNROLL for (int j = 0; j < nv; j++) bv[j] = v_load(b + j * VL);
+                UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + j * VL + PREFETCH, 0, 3);
+                UNROLL for (int i = 0; i < m; i++) {
+                    const vf av = v_set1(a[i][k]);
+                    UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
+                }
+                b += nv * VL;
+            }
         }
     }
+    if (flushed) UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += total[i][j];
     const vf lo = v_set1(t->lo), hi = v_set1(t->hi);
     const int64_t n = t->n, column = t->column;
     UNROLL for (int j = 0; j < nv; j++) {
