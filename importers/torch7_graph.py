@@ -1,0 +1,212 @@
+"""An ONNX graph in the making: nodes named after the Torch7 modules they come from, shapes inferred as it grows."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from infold.errors import ShapeError
+from infold.importers.torch7_module import Module
+
+OPSET = 18
+_IR_VERSION = 10
+_MAX_NODES = 50_000
+_MAX_MODULES = 20_000  # applications: a module used twice counts twice
+_MAX_NESTING = 100
+_SPARE_WEIGHTS = 1 << 24  # elements of weights allowed on top of 8 for each byte of the file
+
+Nested = ir.Value | list  # what flows between modules: a tensor, or a table of such
+Converter = Callable[["Graph", Module, Nested], Nested]
+CONVERTERS: dict[str, Converter] = {}
+
+
+def converts(*names: str) -> Callable[[Converter], Converter]:
+    """Register the converter of some Torch classes."""
+    def register(converter: Converter) -> Converter:
+        CONVERTERS.update(dict.fromkeys(names, converter))
+        return converter
+    return register
+
+
+class Graph:
+    """Collects nodes and weights; `apply` converts a module and all below it."""
+
+    def __init__(self, file_bytes: int) -> None:
+        self.nodes: list[ir.Node] = []
+        self.initializers: dict[str, ir.Value] = {}
+        self._types: dict[str, onnx.TypeProto] = {}
+        self._data: dict[str, onnx.TensorProto] = {}
+        self._weights: dict[tuple, ir.Value] = {}
+        self._names: set[str] = set()
+        self._budget = 8 * file_bytes + _SPARE_WEIGHTS
+        self._applied = 0
+        self._open: list[int] = []
+
+    # Modules
+
+    def apply(self, module: Module, x: Nested) -> Nested:
+        """Convert a module that is given `x`.
+
+        Raises:
+            UnsupportedError: no converter for this class, or not for this form of it.
+            InvalidModelError, ShapeError: fields or shapes that contradict each other; a module inside itself.
+        """
+        if (converter := CONVERTERS.get(module.name)) is None:
+            raise module.unsupported("there is no conversion of this class to ONNX")
+        if id(module.source) in self._open:
+            raise module.invalid("it contains itself")
+        self._applied += 1
+        if len(self._open) == _MAX_NESTING or self._applied > _MAX_MODULES:
+            raise module.invalid(f"more than {_MAX_NESTING} levels or {_MAX_MODULES} modules")
+        self._open.append(id(module.source))
+        try:
+            return converter(self, module, x)
+        finally:
+            self._open.pop()
+
+    # Values
+
+    def input(self, name: str, shape: Sequence[int | str]) -> ir.Value:
+        self._names.add(name)
+        self._types[name] = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, shape)
+        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+
+    def shape(self, value: ir.Value) -> list[int | None]:
+        """The shape of a tensor; None for a dimension that is not known yet."""
+        return [dim if isinstance(dim, int) else None for dim in value.shape.dims]
+
+    def weight(self, module: Module, field: str, array: np.ndarray) -> ir.Value:
+        """Return a float32 initializer with the values of `array`; modules that share a weight share the initializer."""
+        key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
+        if key not in self._weights:
+            self._budget -= array.size
+            if self._budget < 0:
+                raise module.invalid("the weights are many times larger than the file: tensors overlap")
+            name = self._unique(f"{module.path}.{field}" if module.path else field)
+            self._weights[key] = self._initializer(name, np.array(array, np.float32))
+        return self._weights[key]
+
+    def scalar(self, value: float) -> ir.Value:
+        return self._constant(np.array(value, np.float32), f"scalar_{value:g}")
+
+    def integers(self, *values: int) -> ir.Value:
+        return self._constant(np.array(values, np.int64), "integers_" + "_".join(map(str, values)))
+
+    def floats(self, *values: float) -> ir.Value:
+        return self._constant(np.array(values, np.float32), "floats_" + "_".join(f"{value:g}" for value in values))
+
+    def index(self, value: int) -> ir.Value:
+        return self._constant(np.array(value, np.int64), f"index_{value}")
+
+    def tensor(self, module: Module, x: Nested, *ranks: int) -> ir.Value:
+        """Check that a module is given one tensor, of one of these ranks if any are named."""
+        if isinstance(x, list):
+            raise module.invalid(f"it needs a tensor and gets a table of {len(x)}")
+        if ranks and len(x.shape) not in ranks:
+            raise ShapeError(f"{module}: an input of shape {x.shape} has {len(x.shape)} dimensions, "
+                             f"{' or '.join(map(str, ranks))} expected (the first is the batch)")
+        return x
+
+    def table(self, module: Module, x: Nested) -> list:
+        if not isinstance(x, list) or not x:
+            raise module.invalid("it needs a table of tensors")
+        return x
+
+    def tensors(self, module: Module, x: Nested) -> list[ir.Value]:
+        return [self.tensor(module, item) for item in self.table(module, x)]
+
+    def check_dim(self, module: Module, x: ir.Value, axis: int, expected: int) -> None:
+        if (found := self.shape(x)[axis]) not in (None, expected):
+            raise ShapeError(f"{module}: dimension {axis} of its input {x.shape} must be {expected}, not {found}")
+
+    # Nodes
+
+    def add(self, module: Module, op: str, *inputs: ir.Value | None, **attributes: object) -> ir.Value:
+        """Append a node and return its output, with the inferred shape. None stands for an optional input."""
+        if len(self.nodes) == _MAX_NODES:
+            raise module.unsupported(f"the network becomes more than {_MAX_NODES} nodes")
+        kind = module.name.rpartition(".")[2]
+        name = self._unique(f"{module.path}.{kind}" if module.path else kind, op)
+        node = ir.Node("", op, list(inputs), ir.convenience.convert_attributes(attributes), name=name)
+        [output] = node.outputs
+        output.name = name
+        self._infer(module, node)
+        self.nodes.append(node)
+        return output
+
+    def concat(self, module: Module, values: list[ir.Value], axis: int) -> ir.Value:
+        return values[0] if len(values) == 1 else self.add(module, "Concat", *values, axis=axis)
+
+    def _infer(self, module: Module, node: ir.Node) -> None:
+        proto, names = ir.to_proto(node), {value.name for value in node.inputs if value is not None}
+        try:
+            types = onnx.shape_inference.infer_node_outputs(
+                onnx.defs.get_schema(node.op_type, OPSET), proto, {name: self._types[name] for name in names},
+                {name: self._data[name] for name in names & self._data.keys()},
+                opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
+        except onnx.shape_inference.InferenceError as error:
+            shapes = ", ".join(str(value.shape) for value in node.inputs if value is not None)
+            raise ShapeError(f"{module}: {node.op_type} of shapes {shapes}: {str(error).strip().splitlines()[-1]}") from None
+        [output] = node.outputs
+        found = types[output.name]
+        dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in found.tensor_type.shape.dim]
+        if not found.tensor_type.HasField("shape"):
+            raise module.unsupported("the rank of its result depends on data")
+        if any(isinstance(dim, int) and dim <= 0 for dim in dims):
+            raise ShapeError(f"{module}: an input of shape {node.inputs[0].shape} is too small, the result would have shape {dims}")
+        output.type, output.shape = ir.TensorType(ir.DataType(found.tensor_type.elem_type)), ir.Shape(dims)
+        self._types[output.name] = found
+
+    def _constant(self, array: np.ndarray, name: str) -> ir.Value:
+        key = (array.tobytes(), array.shape, array.dtype.str)
+        if key not in self._weights:
+            self._weights[key] = self._initializer(self._unique(name), array)
+            self._data[self._weights[key].name] = onnx.numpy_helper.from_array(array)
+        return self._weights[key]
+
+    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        tensor = ir.Tensor(array, name=name)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+        self._types[name] = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        self.initializers[name] = value
+        return value
+
+    def _unique(self, name: str, suffix: str = "") -> str:
+        if name in self._names and suffix:
+            name = f"{name}/{suffix}"
+        base, count = name, 1
+        while name in self._names:
+            count += 1
+            name = f"{base}_{count}"
+        self._names.add(name)
+        return name
+
+    # The model
+
+    def model(self, inputs: list[ir.Value], outputs: Nested, root: Module) -> ir.Model:
+        """Finish: tables among the outputs become outputs one after the other."""
+        flat = _flatten(outputs)
+        if not flat:
+            raise root.unsupported("it has no output")
+        finished: list[ir.Value] = []
+        for index, value in enumerate(flat):
+            if value.producer() is None or value in finished:
+                value = self.add(root, "Identity", value)
+            value.name = self._unique("output" if len(flat) == 1 else f"output_{index + 1}")
+            finished.append(value)
+        used = {value.name for node in self.nodes for value in node.inputs if value is not None}
+        graph = ir.Graph(inputs, finished, nodes=self.nodes, opset_imports={"": OPSET}, name="torch7",
+                         initializers=[value for name, value in self.initializers.items() if name in used])
+        return ir.Model(graph, ir_version=_IR_VERSION, producer_name="infold")
+
+
+def static(shape: Sequence[int | None]) -> int | None:
+    """The number of elements of a shape, None if a dimension is not known."""
+    return None if None in shape else math.prod(shape)  # type: ignore[arg-type]
+
+
+def _flatten(value: Nested) -> list[ir.Value]:
+    return [leaf for item in value for leaf in _flatten(item)] if isinstance(value, list) else [value]
