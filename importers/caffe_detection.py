@@ -1,0 +1,182 @@
+"""SSD's detection layers: PriorBox, a constant once shapes are known, and DetectionOutput, decoding and suppression in ONNX.
+
+Source: prior_box_layer.cpp, detection_output_layer.cpp and bbox_util.cpp of SSD's Caffe.
+"""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+from google.protobuf.message import Message
+
+from infold.errors import UnsupportedError
+from infold.importers.caffe_graph import INT_MAX, Site, layer
+
+_MAX_PRIORS = 1 << 24
+_MAX_BATCH = 64
+_INT64 = ir.DataType.INT64
+
+
+@layer("PriorBox")
+def prior_box(site: Site) -> ir.Value:
+    """Boxes around every cell of the first bottom, in units of the image (the second bottom), and their variances.
+
+    Returns a constant of shape (1, 2, cells × boxes × 4).
+    """
+    param, (features, picture) = site.layer.prior_box_param, site.take(2)
+    height, width = site.image(features)[2:]
+    image_h, image_w = (getattr(param, f"img_{side}") or param.img_size or size
+                        for side, size in zip("hw", site.image(picture)[2:]))
+    step_h, step_w = (getattr(param, f"step_{side}") or param.step or image / cells
+                      for side, image, cells in zip("hw", (image_h, image_w), (height, width)))
+    sizes = _box_sizes(site, param)
+    if height * width * len(sizes) > _MAX_PRIORS:
+        site.fail(f"would make {height * width * len(sizes)} boxes; the limit is {_MAX_PRIORS}", UnsupportedError)
+    centre_y = (np.arange(height)[:, None, None] + param.offset) * step_h
+    centre_x = (np.arange(width)[None, :, None] + param.offset) * step_w
+    half_w, half_h = sizes.T / 2
+    corners = ((centre_x - half_w) / image_w, (centre_y - half_h) / image_h, (centre_x + half_w) / image_w, (centre_y + half_h) / image_h)
+    boxes = np.stack(np.broadcast_arrays(*corners), -1).reshape(-1)
+    if param.clip:
+        boxes = boxes.clip(0, 1)
+    variances = list(param.variance) or [0.1]
+    if len(variances) not in (1, 4) or min(variances) <= 0:
+        site.fail(f"the variances {variances} must be one or four positive numbers")
+    result = np.stack([boxes, np.resize(variances, boxes.size)])[None]
+    return site.node("Identity", [site.constant(result, "boxes")], result.shape)
+
+
+def _box_sizes(site: Site, param: Message) -> np.ndarray:
+    """Return the widths and heights of one cell's boxes, in pixels: shape (boxes, 2)."""
+    ratios = [1.0]
+    for ratio in param.aspect_ratio:
+        if ratio <= 0:
+            site.fail(f"the aspect ratio {ratio} must be positive")
+        if all(abs(ratio - known) >= 1e-6 for known in ratios):
+            ratios += [ratio, 1 / ratio] if param.flip else [ratio]
+    smallest, largest = list(param.min_size), list(param.max_size)
+    if not smallest or min(smallest) <= 0 or largest and (len(largest) != len(smallest) or
+                                                          any(big <= small for small, big in zip(smallest, largest))):
+        site.fail(f"min_size {smallest} must be positive, max_size {largest} empty or as many and larger")
+    sizes = []
+    for index, small in enumerate(smallest):
+        sizes.append((small, small))
+        if largest:
+            sizes.append((math.sqrt(small * largest[index]),) * 2)
+        sizes += [(small * math.sqrt(ratio), small / math.sqrt(ratio)) for ratio in ratios[1:]]
+    return np.array(sizes)
+
+
+@layer("DetectionOutput")
+def detection_output(site: Site) -> ir.Value:
+    """Boxes decoded, suppressed per class, and the best kept: rows (image, label, score, xmin, ymin, xmax, ymax).
+
+    The result has the shape (1, 1, detections, 7), and no rows where Caffe would write one of -1 to say "nothing".
+    """
+    param, (loc, conf, prior) = site.layer.detection_output_param, site.take(3)
+    classes, labels = param.num_classes, [i for i in range(param.num_classes) if i != param.background_label_id]
+    if not param.share_location or not param.normalized_bbox or param.nms_param.eta != 1:
+        site.fail("boxes of their own for each class, boxes in pixels and adaptive suppression (eta) are not supported", UnsupportedError)
+    batch, priors = site.shape(loc)[0], math.prod(site.shape(prior)) // 8
+    wanted = {"locations": (loc, batch * priors * 4), "confidences": (conf, batch * priors * classes), "priors": (prior, 8 * priors)}
+    for what, (value, size) in wanted.items():
+        if math.prod(site.shape(value)) != size or not labels:
+            site.fail(f"the {what} {value.name!r} of shape {list(site.shape(value))} do not fit {priors} priors of {classes} classes")
+    if batch > _MAX_BATCH:
+        site.fail(f"a batch of {batch} images; the limit is {_MAX_BATCH}", UnsupportedError)
+    boxes = _decode(site, param, site.reshape(loc, (batch, priors, 4), "loc"), prior, (batch, priors))
+    scores = site.node("Transpose", [site.reshape(conf, (batch, priors, classes), "conf")], (batch, classes, priors), "scores", perm=[0, 2, 1])
+    if len(labels) < classes:
+        scores = site.node("Gather", [scores, site.constant(labels, "labels")], (batch, len(labels), priors), "foreground", axis=1)
+    limit = param.nms_param.top_k
+    if 0 <= limit < priors:
+        scores = _best_candidates(site, scores, (batch, len(labels), priors), limit)
+    threshold = param.confidence_threshold if param.HasField("confidence_threshold") else np.finfo(np.float32).min
+    selected = site.node("NonMaxSuppression", [boxes, scores, site.constant([min(limit if limit >= 0 else priors, INT_MAX)], "per_class"),
+                                               site.constant([param.nms_param.nms_threshold], "iou"), site.constant([threshold], "threshold")],
+                         ("selected", 3), "suppress", dtype=_INT64)
+    return _Rows(site, boxes, scores, labels, selected).table(batch, param.keep_top_k)
+
+
+def _decode(site: Site, param: Message, loc: ir.Value, prior: ir.Value, shape: tuple[int, int]) -> ir.Value:
+    """Return the boxes (batch, priors, 4) that the locations mean relative to the priors: corners in units of the image."""
+    whole, half = (*shape, 4), (*shape, 2)
+    one, pair = (1, shape[1], 4), (1, shape[1], 2)
+    parts = site.constant([1, 1], "parts")
+    rows = site.reshape(prior, (2, shape[1], 4), "priors")
+    anchor, variance = site.nodes("Split", [rows, parts], [(one, ir.DataType.FLOAT)] * 2, "variance", axis=0)
+    if not param.variance_encoded_in_target:
+        loc = site.node("Mul", [loc, variance], whole, "offsets")
+    if param.code_type == 1:
+        return site.node("Add", [anchor, loc], whole, "decode")
+    halves = site.constant([2, 2], "halves")
+    low, high = site.nodes("Split", [anchor, halves], [(pair, ir.DataType.FLOAT)] * 2, "corners", axis=2)
+    size = site.node("Sub", [high, low], pair, "size")
+    if param.code_type == 3:
+        sizes = site.node("Concat", [size, size], one, "sizes", axis=2)
+        return site.node("Add", [anchor, site.node("Mul", [loc, sizes], whole, "scaled")], whole, "decode")
+    half_of = site.constant(0.5, "half")
+    centre = site.node("Mul", [site.node("Add", [low, high], pair, "sum"), half_of], pair, "centre")
+    move, grow = site.nodes("Split", [loc, halves], [(half, ir.DataType.FLOAT)] * 2, "moves", axis=2)
+    middle = site.node("Add", [site.node("Mul", [move, size], half, "move"), centre], half, "middle")
+    extent = site.node("Mul", [site.node("Exp", [grow], half, "grow"), size], half, "extent")
+    radius = site.node("Mul", [extent, half_of], half, "radius")
+    ends = [site.node("Sub", [middle, radius], half, "low"), site.node("Add", [middle, radius], half, "high")]
+    return site.node("Concat", ends, whole, "decode", axis=2)
+
+
+def _best_candidates(site: Site, scores: ir.Value, shape: tuple[int, int, int], count: int) -> ir.Value:
+    """Return the scores with all but the best `count` of each class lowered beyond every threshold."""
+    if count < 1:
+        site.fail(f"top_k of nms_param is {count}, must be at least 1 (or -1 for all)")
+    best = (*shape[:2], count)
+    values = site.nodes("TopK", [scores, site.constant([count], "top_k")], [(best, ir.DataType.FLOAT), (best, _INT64)], "best", axis=2)[0]
+    least = site.node("ReduceMin", [values, site.constant([2], "last_axis")], (*shape[:2], 1), "least", keepdims=1)
+    is_best = site.node("GreaterOrEqual", [scores, least], shape, "is_best", dtype=ir.DataType.BOOL)
+    return site.node("Where", [is_best, scores, site.constant(np.finfo(np.float32).min, "lowest")], shape, "candidates")
+
+
+class _Rows:
+    """The table of detections, from the (image, class, box) triples that suppression selected."""
+
+    def __init__(self, site: Site, boxes: ir.Value, scores: ir.Value, labels: list[int], selected: ir.Value) -> None:
+        self._site, self._boxes, self._scores, self._labels, self._selected = site, boxes, scores, labels, selected
+
+    def table(self, batch: int, keep: int) -> ir.Value:
+        """Return the rows of all images, at most `keep` of each (-1: all), as (1, 1, rows, 7)."""
+        tables = [self._image(index, keep, batch) for index in range(batch)] if keep >= 0 else [self._describe(self._selected, "all")]
+        rows = tables[0] if len(tables) == 1 else self._site.node("Concat", tables, ("detections", 7), "images", axis=0)
+        return self._site.node("Unsqueeze", [rows, self._site.constant([0, 1], "outer_axes")], (1, 1, "detections", 7))
+
+    def _image(self, index: int, keep: int, batch: int) -> ir.Value:
+        """Return one image's best rows, by class and then by score, as they were selected."""
+        site, name = self._site, f"image{index}"
+        chosen = self._selected
+        if batch > 1:
+            image = site.node("Gather", [chosen, site.constant(0, f"{name}/first")], ("selected",), f"{name}/images", dtype=_INT64, axis=1)
+            equal = site.node("Equal", [image, site.constant(index, f"{name}/number")], ("selected",), f"{name}/equal", dtype=ir.DataType.BOOL)
+            chosen = site.node("Compress", [chosen, equal], (f"selected{index}", 3), f"{name}/chosen", dtype=_INT64, axis=0)
+        rows = self._describe(chosen, name)
+        score = site.node("Gather", [rows, site.constant(2, f"{name}/column")], (f"selected{index}",), f"{name}/score", axis=1)
+        count = site.node("Min", [site.node("Shape", [score], (1,), f"{name}/found", dtype=_INT64), site.constant([keep], f"{name}/keep")],
+                          (1,), f"{name}/count", dtype=_INT64)
+        best = self._top(score, count, f"{name}/best", f"kept{index}", largest=1, dtype=ir.DataType.FLOAT)[1]
+        order = self._top(best, count, f"{name}/order", f"kept{index}", largest=0, dtype=_INT64)[0]
+        return site.node("Gather", [rows, order], (f"kept{index}", 7), f"{name}/rows", axis=0)
+
+    def _top(self, value: ir.Value, count: ir.Value, name: str, dim: str, *, largest: int, dtype: ir.DataType) -> list[ir.Value]:
+        return self._site.nodes("TopK", [value, count], [((dim,), dtype), ((dim,), _INT64)], name, axis=0, largest=largest, sorted=1)
+
+    def _describe(self, chosen: ir.Value, name: str) -> ir.Value:
+        """Return the rows (image, label, score, box) of selected triples."""
+        site, rows = self._site, chosen.shape[0].value
+        parts = site.constant([1, 1, 1], f"{name}/parts")
+        image, label, box = site.nodes("Split", [chosen, parts], [((rows, 1), _INT64)] * 3, f"{name}/split", axis=1)
+        score = site.node("GatherND", [self._scores, chosen], (rows,), f"{name}/scores")
+        place = site.node("Concat", [image, box], (rows, 2), f"{name}/place", dtype=_INT64, axis=1)
+        corners = site.node("GatherND", [self._boxes, place], (rows, 4), f"{name}/boxes")
+        named = site.node("Gather", [site.constant(np.asarray(self._labels, np.float32), f"{name}/labels"), label], (rows, 1), f"{name}/label")
+        columns = [site.node("Cast", [image], (rows, 1), f"{name}/image", to=ir.DataType.FLOAT), named,
+                   site.node("Unsqueeze", [score, site.constant([1], f"{name}/score_axis")], (rows, 1), f"{name}/score_column"), corners]
+        return site.node("Concat", columns, (rows, 7), f"{name}/table", axis=1)

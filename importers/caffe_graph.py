@@ -1,0 +1,237 @@
+"""The ONNX graph while a Caffe net is converted layer by layer, and the registry of layer types.
+
+Caffe's blobs have concrete shapes and are overwritten in place. Here every blob's shape is computed as Caffe computes it,
+and every write makes a new value: the last one has the blob's name, earlier ones are called `blob@layer`. An input keeps
+its name, so a blob that overwrites an input has the longer one.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+import numpy as np
+import onnx_ir as ir
+from google.protobuf.message import Message
+
+from infold.errors import Error, InvalidModelError, UnsupportedError
+from infold.importers import caffe_net
+
+OPSET = 18
+INT_MAX = 2**31 - 1
+
+Values = ir.Value | list[ir.Value]
+LAYERS: dict[str, Callable[["Site"], Values]] = {}
+
+# Layers of training and testing that compute nothing a caller wants; their bottoms become outputs.
+_DROPPED = {"Accuracy", "HDF5Output", "DetectionEvaluate", "MultiBoxLoss", "SoftmaxWithLoss"}
+
+
+def layer(*types: str) -> Callable:
+    """Register a function that turns a layer of one of these types into nodes and returns its tops' values."""
+    def register(function: Callable[[Site], Values]) -> Callable[[Site], Values]:
+        LAYERS.update(dict.fromkeys(types, function))
+        return function
+    return register
+
+
+class Graph:
+    """Nodes, constants and names of the model under construction."""
+
+    def __init__(self, reserved: set[str]) -> None:
+        self.nodes: list[ir.Node] = []
+        self.initializers: list[ir.Value] = []
+        self._names = reserved
+        self._node_names: set[str] = set()
+
+    def name(self, wanted: str) -> str:
+        """Reserve and return a value name that is still free, `wanted` if possible."""
+        return _free(wanted, self._names)
+
+    def add(self, op: str, inputs: Sequence[ir.Value | None], outputs: Sequence[ir.Value], wanted: str, attributes: dict) -> None:
+        """Add a node, called `wanted` if that is still free."""
+        name = _free(wanted, self._node_names)
+        self.nodes.append(ir.node(op, list(inputs), attributes or None, outputs=list(outputs), name=name))
+
+    def constant(self, array: np.ndarray, wanted: str) -> ir.Value:
+        """Add an initializer."""
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=self.name(wanted))
+        value = ir.Value(name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.initializers.append(value)
+        return value
+
+
+class Site:
+    """One layer being converted: its message, bottoms and weights, and the means to add nodes."""
+
+    def __init__(self, graph: Graph, message: Message, bottoms: list[ir.Value], blobs: Sequence[Message]) -> None:
+        self.layer, self.bottoms = message, bottoms
+        self._graph, self._blobs = graph, blobs
+
+    def fail(self, message: str, kind: type[Error] = InvalidModelError) -> NoReturn:
+        """Raise an error that names the layer."""
+        raise kind(f"layer {self.layer.name!r} ({self.layer.type}): {message}")
+
+    @property
+    def bottom(self) -> ir.Value:
+        """The only bottom."""
+        return self.take(1)[0]
+
+    def take(self, count: int) -> list[ir.Value]:
+        """Return the bottoms, which must be `count`."""
+        if len(self.bottoms) != count:
+            self.fail(f"has {len(self.bottoms)} bottoms, needs {count}")
+        return self.bottoms
+
+    def shape(self, value: ir.Value) -> tuple[int, ...]:
+        """Return a value's shape, which must not depend on data."""
+        if not value.shape.is_static():
+            self.fail(f"needs a shape known beforehand, but {value.name!r} depends on the data: {value.shape}", UnsupportedError)
+        return value.shape.numpy()
+
+    def image(self, value: ir.Value) -> tuple[int, int, int, int]:
+        """Return the shape of a value, which must be 4-D: (N, C, H, W)."""
+        shape = self.shape(value)
+        if len(shape) != 4:
+            self.fail(f"needs a 4-D blob, {value.name!r} has the shape {list(shape)}")
+        return shape
+
+    def axis(self, axis: int, rank: int, *, end: bool = False) -> int:
+        """Return an axis counted from the front; `end` allows the place after the last one."""
+        limit = rank + end
+        if not -limit <= axis < limit:
+            self.fail(f"axis {axis} is out of range for a blob of rank {rank}")
+        return axis + limit if axis < 0 else axis
+
+    def constant(self, array: np.ndarray | Sequence[int] | float, suffix: str) -> ir.Value:
+        """Add a constant called `layer/suffix`: integers as int64, everything else as float32."""
+        array = np.asarray(array)
+        array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
+        return self._graph.constant(array, f"{self.layer.name}/{suffix}")
+
+    def has_blob(self, index: int) -> bool:
+        """Whether the .caffemodel has the layer's blob of this number."""
+        return index < len(self._blobs)
+
+    def blob(self, index: int, shape: Sequence[int], role: str) -> np.ndarray:
+        """Return a blob of weights as float32 of the given shape; legacy blobs may have further axes of length 1.
+
+        Raises:
+            InvalidModelError: no such blob, or one of another shape.
+        """
+        if not self.has_blob(index):
+            self.fail(f"needs the blob {index} ({role}) of shape {list(shape)}; the weights have {len(self._blobs)} blobs for it")
+        found = caffe_net.array(self._blobs[index], f"layer {self.layer.name!r} ({self.layer.type}): blob {index} ({role})")
+        if [dim for dim in found.shape if dim != 1] != [dim for dim in shape if dim != 1]:
+            self.fail(f"blob {index} ({role}) has the shape {list(found.shape)}, needs {list(shape)}")
+        return found.reshape(shape)
+
+    def node(self, op: str, inputs: Sequence[ir.Value | None], shape: Sequence[int | str], suffix: str = "", *,
+             dtype: ir.DataType = ir.DataType.FLOAT, **attributes: object) -> ir.Value:
+        """Add a node with one output of the given shape; it is called after the layer, plus `/suffix`."""
+        return self.nodes(op, inputs, [(shape, dtype)], suffix, **attributes)[0]
+
+    def nodes(self, op: str, inputs: Sequence[ir.Value | None], outputs: Sequence[tuple[Sequence[int | str], ir.DataType]],
+              suffix: str = "", **attributes: object) -> list[ir.Value]:
+        """Add a node with several outputs, each a shape and a data type."""
+        for shape, _ in outputs:
+            dims = [dim for dim in shape if not isinstance(dim, str)]
+            if any(dim < 1 for dim in dims) or math.prod(dims) > INT_MAX:
+                self.fail(f"its {op} would make a blob of shape {list(shape)}")
+        name = f"{self.layer.name}/{suffix}" if suffix else self.layer.name
+        values = [ir.Value(shape=ir.Shape(shape), type=ir.TensorType(dtype)) for shape, dtype in outputs]
+        self._graph.add(op, inputs, values, name, attributes)
+        return values
+
+    def reshape(self, value: ir.Value, shape: Sequence[int], suffix: str = "") -> ir.Value:
+        """Add a Reshape; leading dimensions that stay are copied, so that they may change later."""
+        before = self.shape(value)
+        if math.prod(before) != math.prod(shape):
+            self.fail(f"cannot turn the shape {list(before)} into {list(shape)}")
+        same = next((i for i, (a, b) in enumerate(zip(before, shape)) if a != b), min(len(before), len(shape)))
+        target = [0] * same + list(shape[same:])
+        return self.node("Reshape", [value, self.constant(np.asarray(target, np.int64), f"{suffix or 'reshape'}/shape")], shape, suffix)
+
+
+def convert(net: Message, weights: Message | None, shapes: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
+    """Turn a NetParameter and a WeightsParameter into an ONNX model.
+
+    Args:
+        shapes: input shapes that replace those of the net.
+    Raises:
+        InvalidModelError, UnsupportedError: naming the layer.
+    """
+    layers = caffe_net.layers(net)
+    declared = caffe_net.inputs(net, layers, shapes)
+    computing = [item for item in layers if item.type not in caffe_net.DATA_TYPES | {"Input"} and not _is_dropped(item)]
+    last = {top: item for item in computing for top in item.top}
+    stored = caffe_net.weights(weights)
+    graph, inputs = Graph({*declared, *last}), []
+    blobs: dict[str, ir.Value] = {}
+    used: set[int] = set()
+    for message in computing:
+        bottoms = []
+        for name in message.bottom:
+            if name not in blobs and name in declared:
+                blobs[name] = _input(name, declared[name])
+                inputs.append(blobs[name])
+            if name not in blobs:
+                later = f"it is produced only later, by layer {last[name].name!r}: a cycle, or the wrong order" if name in last \
+                    else "no layer produces it"
+                raise InvalidModelError(f"layer {message.name!r} ({message.type}) needs the blob {name!r}, but {later}")
+            bottoms.append(blobs[name])
+        used.update(map(id, bottoms))
+        if message.type == "Silence":
+            continue
+        _convert_layer(graph, message, bottoms, stored.get(message.name, ()), blobs, declared, last)
+    outputs = [value for value in blobs.values() if id(value) not in used]
+    if not outputs:
+        raise InvalidModelError("the net computes nothing: no blob is left over as its output")
+    position = {name: index for index, name in enumerate(declared)}
+    inputs.sort(key=lambda value: position[value.name])
+    result = ir.Graph(inputs, outputs, nodes=graph.nodes, initializers=graph.initializers, opset_imports={"": OPSET},
+                      name=net.name or "caffe")
+    return ir.Model(result, ir_version=8, producer_name="infold")
+
+
+def _convert_layer(graph: Graph, message: Message, bottoms: list[ir.Value], stored: Sequence[Message],
+                   blobs: dict[str, ir.Value], declared: Mapping[str, object], last: Mapping[str, Message]) -> None:
+    """Convert one layer and enter its tops into `blobs`."""
+    site = Site(graph, message, bottoms, stored)
+    if message.type not in LAYERS:
+        site.fail(f"the Caffe importer does not know layers of type {message.type!r}", UnsupportedError)
+    first = len(graph.nodes)
+    values = LAYERS[message.type](site)
+    values = values if isinstance(values, list) else [values]
+    if len(values) != len(message.top):
+        site.fail(f"makes {len(values)} blobs, the net names {len(message.top)}: {', '.join(message.top)}")
+    for top, value in zip(message.top, values):
+        if (top in blobs or top in declared) and top not in message.bottom:
+            site.fail(f"produces the blob {top!r}, which already exists and is not one of its bottoms")
+        is_final = last[top] is message and top not in declared
+        value.name = top if is_final else graph.name(f"{top}@{message.name}")
+        blobs[top] = value
+    for node in graph.nodes[first:]:
+        for index, value in enumerate(node.outputs):
+            if not value.name:
+                value.name = graph.name(f"{node.name}/{node.op_type}" + (f"_{index}" if index else ""))
+
+
+def _input(name: str, shape: tuple[int, ...] | None) -> ir.Value:
+    if shape is None:
+        raise InvalidModelError(f"the net gives no shape for its input {name!r}: pass input_shapes={{{name!r}: (...)}}")
+    if not shape or any(dim < 1 for dim in shape) or math.prod(shape) > INT_MAX:
+        raise InvalidModelError(f"the input {name!r} has the impossible shape {list(shape)}")
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    name, count = wanted, 1
+    while name in taken:
+        name = f"{wanted}_{(count := count + 1)}"
+    taken.add(name)
+    return name
+
+
+def _is_dropped(message: Message) -> bool:
+    return message.type in _DROPPED or message.type.endswith("Loss")

@@ -1,0 +1,129 @@
+"""Caffe's normalisations: BatchNorm, Scale and Bias, LRN, MVN, and SSD's Normalize."""
+from __future__ import annotations
+
+
+import numpy as np
+import onnx_ir as ir
+
+from infold.importers.caffe_graph import Site, layer
+
+
+@layer("BatchNorm")
+def batch_norm(site: Site) -> ir.Value:
+    """(x − mean) / sqrt(variance + eps), both stored as sums and divided by the third blob; if that is 0, both are 0.
+
+    At test time the stored statistics are used unless `use_global_stats` says no. NVIDIA's Caffe may add scale and bias.
+    """
+    param, shape = site.layer.batch_norm_param, site.shape(site.bottom)
+    if len(shape) < 2:
+        site.fail(f"needs at least two axes, {site.bottom.name!r} has the shape {list(shape)}")
+    channels = shape[1]
+    factor = float(site.blob(2, (), "scale factor"))
+    factor = 0.0 if factor == 0 else 1 / factor
+    statistics = [site.constant(site.blob(index, (channels,), role).astype(np.float64) * factor, role)
+                  for index, role in enumerate(("mean", "variance"))]
+    gamma, beta = (site.blob(3, (channels,), "scale"), site.blob(4, (channels,), "bias")) if param.scale_bias else \
+        (np.ones(channels), np.zeros(channels))
+    inputs = [site.bottom, site.constant(gamma, "scale"), site.constant(beta, "bias"), *statistics]
+    if param.use_global_stats or not param.HasField("use_global_stats"):
+        return site.node("BatchNormalization", inputs, shape, epsilon=param.eps)
+    outputs = [(shape, ir.DataType.FLOAT), *[((channels,), ir.DataType.FLOAT)] * 2]
+    return site.nodes("BatchNormalization", inputs, outputs, epsilon=param.eps, training_mode=1,
+                      momentum=param.moving_average_fraction if param.HasField("moving_average_fraction") else 0.999)[0]
+
+
+@layer("Scale")
+def scale(site: Site) -> ir.Value:
+    """x times the layer's weights or the second bottom, along `num_axes` axes from `axis` on; plus a bias if asked for."""
+    shape, param = site.shape(site.bottoms[0] if site.bottoms else site.bottom), site.layer.scale_param
+    factor, span = _factor(site, param, shape, "scale")
+    top = site.node("Mul", [site.bottoms[0], factor], shape)
+    if param.bias_term:
+        bias = site.blob(2 - len(site.bottoms), [dim for dim in span if dim is not None], "bias")
+        top = site.node("Add", [top, site.constant(bias.reshape([dim or 1 for dim in span]), "bias")], shape, "bias")
+    return top
+
+
+@layer("Bias")
+def bias(site: Site) -> ir.Value:
+    """x plus the layer's weights or the second bottom, along `num_axes` axes from `axis` on."""
+    shape = site.shape(site.bottoms[0] if site.bottoms else site.bottom)
+    return site.node("Add", [site.bottoms[0], _factor(site, site.layer.bias_param, shape, "bias")[0]], shape)
+
+
+def _factor(site: Site, param, shape: tuple[int, ...], role: str) -> tuple[ir.Value, list[int | None]]:
+    """Return the second operand, ready to broadcast, and its span: its dimension at each axis from the first it covers on."""
+    axis, rank = site.axis(param.axis, len(shape)), len(shape)
+    if len(site.bottoms) == 1:
+        if param.num_axes < -1 or param.num_axes > rank - axis:
+            site.fail(f"num_axes {param.num_axes} from axis {axis} on exceeds the shape {list(shape)}")
+        own = shape[axis:] if param.num_axes == -1 else shape[axis:axis + param.num_axes]
+    else:
+        own = site.shape(site.take(2)[1])
+        axis = axis if own else 0
+        if own != shape[axis:axis + len(own)]:
+            site.fail(f"the second blob has the shape {list(own)}, needs that of the first, {list(shape)}, from axis {axis} on")
+    span: list[int | None] = [*own, *[None] * (rank - axis - len(own))] if own else []
+    broadcast = [dim or 1 for dim in span]
+    if len(site.bottoms) == 1:
+        return site.constant(site.blob(0, own, role).reshape(broadcast), role), span
+    second = site.bottoms[1]
+    if len(own) < len(span):
+        return site.reshape(second, broadcast, "broadcast"), span
+    return second, span
+
+
+@layer("LRN")
+def lrn(site: Site) -> ir.Value:
+    """x / (k + alpha·mean of squares)^beta over neighbouring channels, or over a square of the image (where k is 1)."""
+    param, shape = site.layer.lrn_param, site.image(site.bottom)
+    size = param.local_size
+    if size % 2 == 0:
+        site.fail(f"local_size {size} must be odd")
+    if param.norm_region == 0:
+        return site.node("LRN", [site.bottom], shape, size=size, alpha=param.alpha, beta=param.beta, bias=param.k)
+    x, half = site.bottom, (size - 1) // 2
+    square = site.node("Mul", [x, x], shape, "square")
+    mean = site.node("AveragePool", [square], shape, "pool", kernel_shape=[size] * 2, pads=[half] * 4, count_include_pad=1)
+    scaled = site.node("Mul", [mean, site.constant(param.alpha, "alpha")], shape, "scale")
+    base = site.node("Add", [scaled, site.constant(1.0, "one")], shape, "shift")
+    power = site.node("Pow", [base, site.constant(-param.beta, "exponent")], shape, "power")
+    return site.node("Mul", [x, power], shape)
+
+
+@layer("MVN")
+def mvn(site: Site) -> ir.Value:
+    """(x − mean) / (standard deviation + eps) of each sample's channels, or of whole samples."""
+    param, shape = site.layer.mvn_param, site.shape(site.bottom)
+    first = 1 if param.across_channels else 2
+    if len(shape) <= first:
+        site.fail(f"needs more than {first} axes, {site.bottom.name!r} has the shape {list(shape)}")
+    axes = site.constant(list(range(first, len(shape))), "axes")
+    reduced = (*shape[:first], *[1] * (len(shape) - first))
+    mean = site.node("ReduceMean", [site.bottom, axes], reduced, "mean", keepdims=1)
+    centred = site.node("Sub", [site.bottom, mean], shape, "" if not param.normalize_variance else "centre")
+    if not param.normalize_variance:
+        return centred
+    square = site.node("Mul", [centred, centred], shape, "square")
+    variance = site.node("ReduceMean", [square, axes], reduced, "variance", keepdims=1)
+    deviation = site.node("Sqrt", [variance], reduced, "sqrt")
+    divisor = site.node("Add", [deviation, site.constant(param.eps, "eps")], reduced, "divisor")
+    return site.node("Div", [centred, divisor], shape)
+
+
+@layer("Normalize")
+def normalize(site: Site) -> ir.Value:
+    """x / sqrt(sum of squares + eps) of each sample, or of each pixel's channels; times a scale for all or each channel."""
+    param, shape = site.layer.norm_param, site.shape(site.bottom)
+    if len(shape) < 2:
+        site.fail(f"needs at least two axes, {site.bottom.name!r} has the shape {list(shape)}")
+    axes = range(1, len(shape)) if param.across_spatial else [1]
+    reduced = [1 if axis in axes else dim for axis, dim in enumerate(shape)]
+    square = site.node("Mul", [site.bottom, site.bottom], shape, "square")
+    total = site.node("ReduceSum", [square, site.constant(list(axes), "axes")], reduced, "sum", keepdims=1)
+    shifted = site.node("Add", [total, site.constant(param.eps, "eps")], reduced, "eps")
+    norm = site.node("Sqrt", [shifted], reduced, "norm")
+    unit = site.node("Div", [site.bottom, norm], shape, "divide")
+    weight = site.blob(0, () if param.channel_shared else (shape[1],), "scale")
+    weight = weight.reshape([-1, *[1] * (len(shape) - 2)])
+    return site.node("Mul", [unit, site.constant(weight, "scale")], shape)
