@@ -1,0 +1,69 @@
+"""ReduceSum and its family, and global pooling, which is a reduction over the pixels."""
+from __future__ import annotations
+
+from math import prod
+
+from .. import _native
+from .activations import prefers_image
+from .base import NotNative, attr, op
+from .space import check_rank, space
+
+REDUCE = {
+    "ReduceSum": "SUM", "ReduceMean": "MEAN", "ReduceMax": "MAX", "ReduceMin": "MIN", "ReduceProd": "PROD",
+    "ReduceSumSquare": "SUM_SQUARE", "ReduceL1": "L1", "ReduceL2": "L2", "ReduceLogSum": "LOG_SUM", "ReduceLogSumExp": "LOG_SUM_EXP",
+}
+GLOBAL = {"GlobalAveragePool": "MEAN", "GlobalMaxPool": "MAX"}
+UNCHANGED = {"SUM", "MEAN", "MAX", "MIN", "PROD", "LOG_SUM_EXP"}  # of a single element
+
+
+@op(*REDUCE)
+def reduce(ctx, node) -> None:
+    name = node.inputs[0].name
+    rank = len(ctx.shape(name))
+    axes = attr(node, "axes")
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        given = ctx.need(node.inputs[1])
+        axes = None if given is None else [int(a) for a in given.reshape(-1)]
+    if not axes:
+        if axes is not None and attr(node, "noop_with_empty_axes", 0) or axes is None and attr(node, "noop_with_empty_axes", 0):
+            _nothing(ctx, node)
+            return
+        axes = range(rank)
+    emit_reduce(ctx, node, REDUCE[node.op_type], {a % rank for a in axes} if rank else set())
+
+
+def _nothing(ctx, node) -> None:
+    """noop_with_empty_axes: each element is reduced by itself."""
+    if REDUCE[node.op_type] not in UNCHANGED:
+        raise NotNative("a reduction over no axes")
+    ctx.bind(node.outputs[0].name, ctx.tensor(node.inputs[0].name))
+
+
+@op(*GLOBAL)
+def global_pool(ctx, node) -> None:
+    emit_reduce(ctx, node, GLOBAL[node.op_type], set(range(2, len(ctx.shape(node.inputs[0].name)))))
+
+
+@op("GlobalLpPool")
+def global_lp_pool(ctx, node) -> None:
+    power = attr(node, "p", 2)
+    if power not in (1, 2):
+        raise NotNative(f"p = {power}")
+    emit_reduce(ctx, node, f"L{power:.0f}", set(range(2, len(ctx.shape(node.inputs[0].name)))))
+
+
+def emit_reduce(ctx, node, kind: str, axes: set[int]) -> None:
+    """out = reduction over the axes; whether they are kept as 1 is read off the output's shape."""
+    x = ctx.tensor(node.inputs[0].name)
+    kept = [i for i in range(len(x.shape)) if i not in axes]
+    check_rank(x.shape, axes)
+    reduced, (in_reduced,) = space([x.shape[i] for i in sorted(axes)], [x.strides[i] for i in sorted(axes)], ordered=True)
+    shape = ctx.shape(node.outputs[0].name)
+    same_rank = len(shape) == len(x.shape)
+    out = ctx.output(node.outputs[0].name, image=same_rank and prefers_image(x))
+    if prod(shape) == 0:
+        return
+    out_strides = [out.strides[i] for i in kept] if same_rank else out.strides
+    extents, (in_kept, out_kept) = space([x.shape[i] for i in kept], [x.strides[i] for i in kept], out_strides, ordered=True)
+    ctx.emit("reduce", {"in": x, "out": out}, kept=extents, reduced=reduced, in_kept=in_kept, in_reduced=in_reduced,
+             out_stride=out_kept, op=_native.REDUCTIONS[kind])
