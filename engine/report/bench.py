@@ -234,7 +234,8 @@ def measure(
         for turn in range(rounds * len(names)):
             lap, place = divmod(turn, len(names))
             name = names[(lap + place) % len(names)]
-            gc.collect()
+            if place == 0:
+                gc.collect()
             time.sleep(pause)
             _runs(prepared[name].run, seconds / 5, 1)
             times[name].append(_runs(prepared[name].run, seconds, 3))
