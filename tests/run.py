@@ -13,7 +13,7 @@ from pathlib import Path
 from infold import _native
 
 ROOT = Path(__file__).parent.parent
-PER_ISA = ("ops", "plan", "runtime", "models")  # folders whose results depend on the ISA; tests/native tries each itself
+PER_ISA = ("ops", "plan", "runtime", "models")  # where results depend on the ISA; tests/native tries each itself
 NONE_SELECTED = 5  # pytest's exit code, right for a part in which the given options select nothing
 
 
