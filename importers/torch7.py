@@ -106,7 +106,7 @@ def _dims(shape: Shape, suffix: str) -> tuple:
     for dim in shape:
         if not (dim is None or isinstance(dim, str) or (type(dim) is int and 0 < dim < 2 ** 31)):
             raise TypeError(f"dimension {dim!r} of shape {tuple(shape)} must be a positive int, a name or None")
-    return tuple(f"dim_{index}{suffix}" if dim is None else dim for index, dim in enumerate(shape))
+    return tuple((f"dim_{index}{suffix}" if index else "N") if dim is None else dim for index, dim in enumerate(shape))
 
 
 def _deduced(root: Module) -> tuple | list[tuple]:

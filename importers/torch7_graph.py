@@ -130,21 +130,24 @@ class Graph:
             raise module.unsupported(f"the network becomes more than {_MAX_NODES} nodes")
         kind = module.name.rpartition(".")[2]
         name = self._unique(f"{module.path}.{kind}" if module.path else kind, op)
-        node = ir.Node("", op, list(inputs), ir.convenience.convert_attributes(attributes), name=name)
+        schema = onnx.defs.get_schema(op, OPSET)
+        typed = {key: float(value) if schema.attributes[key].type == onnx.defs.OpSchema.AttrType.FLOAT else value
+                 for key, value in attributes.items()}
+        node = ir.Node("", op, list(inputs), ir.convenience.convert_attributes(typed), name=name)
         [output] = node.outputs
         output.name = name
-        self._infer(module, node)
+        self._infer(module, node, schema)
         self.nodes.append(node)
         return output
 
     def concat(self, module: Module, values: list[ir.Value], axis: int) -> ir.Value:
         return values[0] if len(values) == 1 else self.add(module, "Concat", *values, axis=axis)
 
-    def _infer(self, module: Module, node: ir.Node) -> None:
+    def _infer(self, module: Module, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
         proto, names = ir.to_proto(node), {value.name for value in node.inputs if value is not None}
         try:
             types = onnx.shape_inference.infer_node_outputs(
-                onnx.defs.get_schema(node.op_type, OPSET), proto, {name: self._types[name] for name in names},
+                schema, proto, {name: self._types[name] for name in names},
                 {name: self._data[name] for name in names & self._data.keys()},
                 opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
         except onnx.shape_inference.InferenceError as error:

@@ -64,14 +64,14 @@ def _hard_tanh(graph: Graph, module: Module, x: Nested) -> Nested:
 
 @converts("nn.LeakyReLU")
 def _leaky_relu(graph: Graph, module: Module, x: Nested) -> Nested:
-    return graph.add(module, "LeakyRelu", graph.tensor(module, x), alpha=float(module.number("negval", 0.01)))
+    return graph.add(module, "LeakyRelu", graph.tensor(module, x), alpha=module.number("negval", 0.01))
 
 
 @converts("nn.RReLU")
 def _rrelu(graph: Graph, module: Module, x: Nested) -> Nested:
     """At inference the slope is the mean of its bounds."""
     slope = (module.number("lower", 1 / 8) + module.number("upper", 1 / 3)) / 2
-    return graph.add(module, "LeakyRelu", graph.tensor(module, x), alpha=float(slope))
+    return graph.add(module, "LeakyRelu", graph.tensor(module, x), alpha=slope)
 
 
 @converts("nn.PReLU")
@@ -85,7 +85,7 @@ def _prelu(graph: Graph, module: Module, x: Nested) -> Nested:
 
 @converts("nn.ELU")
 def _elu(graph: Graph, module: Module, x: Nested) -> Nested:
-    return graph.add(module, "Elu", graph.tensor(module, x), alpha=float(module.number("alpha", 1)))
+    return graph.add(module, "Elu", graph.tensor(module, x), alpha=module.number("alpha", 1))
 
 
 @converts("nn.SoftPlus")
@@ -112,8 +112,8 @@ def _tanh_shrink(graph: Graph, module: Module, x: Nested) -> Nested:
 
 @converts("nn.HardShrink", "nn.SoftShrink")
 def _shrink(graph: Graph, module: Module, x: Nested) -> Nested:
-    width = float(module.number("lambda", 0.5))
-    return graph.add(module, "Shrink", graph.tensor(module, x), lambd=width, bias=width if "Soft" in module.name else 0.0)
+    width = module.number("lambda", 0.5)
+    return graph.add(module, "Shrink", graph.tensor(module, x), lambd=width, bias=width if "Soft" in module.name else 0)
 
 
 @converts("nn.Threshold")

@@ -81,7 +81,7 @@ def read(data: bytes | memoryview) -> object:
     Raises:
         InvalidModelError: not a Torch7 file, truncated, or inconsistent; names the byte offset.
     """
-    data = memoryview(data).cast("B")
+    data = memoryview(data).cast("B").toreadonly()
     head = bytes(data[:4])
     if len(head) == 4 and int.from_bytes(head, "little") <= _RECURSIVE_FUNCTION:
         try:
@@ -180,6 +180,7 @@ class _Ascii:
             values = np.fromiter(map(kind, words), dtype, count)
         except (ValueError, OverflowError) as error:
             raise InvalidModelError(f"Torch7 file, byte {self.offset}: {error}") from None
+        values.flags.writeable = False
         self.offset = end + 1 if end < len(self.data) else end
         return values
 
