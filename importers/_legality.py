@@ -14,10 +14,11 @@ def normalise(model: onnx.ModelProto) -> None:
 
     Models older than IR version 3 have no opset field: they are opset 1, and are given it here. Before IR version 4
     every initializer had to be an input as well, which passes need not keep up: the model becomes version 4, which
-    means the same. The domain "ai.onnx" is the long name of "".
+    means the same. The domain "ai.onnx" is the long name of "". Dimensions of -1 or "?" are open, each on its own.
     """
     if not model.HasField("graph"):
         raise InvalidModelError("not an ONNX model, or truncated: there is no graph in it")
+    _check_text(model)
     if model.ir_version < 1:
         raise InvalidModelError("the model names no IR version")
     if model.ir_version > onnx.IR_VERSION:
@@ -29,6 +30,11 @@ def normalise(model: onnx.ModelProto) -> None:
     for item in [*model.opset_import, *(opset for function in model.functions for opset in function.opset_import), *_nodes(model)]:
         if item.domain == "ai.onnx":
             item.domain = ""
+    for graph in [model.graph, *(graph for node in _nodes(model) for graph in _subgraphs(node))]:
+        for value in [*graph.input, *graph.output, *graph.value_info]:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_value < 0 or dim.dim_param == "?":
+                    dim.Clear()
     versions = [opset.version for opset in model.opset_import if opset.domain == ""]
     if not versions and any(node.domain == "" for node in model.graph.node):
         raise InvalidModelError("the model imports no opset of ONNX, though its nodes use ONNX operators")
@@ -38,6 +44,19 @@ def normalise(model: onnx.ModelProto) -> None:
         if version > (newest := onnx.defs.onnx_opset_version()):
             raise UnsupportedError(f"the model needs ONNX opset {version}; the installed onnx {onnx.__version__} knows "
                                    f"opsets 1 to {newest}: update the onnx package")
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Protobuf gives a string that is not UTF-8 as bytes, or fails when it is read; either is refused here."""
+    texts = [[opset.domain for opset in model.opset_import]]
+    for function in model.functions:
+        texts.append([function.name, function.domain, *function.input, *function.output, *function.attribute])
+    for node in _nodes(model):
+        texts.append([node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)])
+    for graph in [model.graph, *(graph for node in _nodes(model) for graph in _subgraphs(node))]:
+        texts.append([item.name for field in (graph.input, graph.output, graph.value_info, graph.initializer) for item in field])
+    for text in (text for group in texts for text in group if isinstance(text, bytes)):
+        raise InvalidModelError(f"a name in the model is not UTF-8: {text[:40]!r}")
 
 
 def sort(model: onnx.ModelProto) -> bool:

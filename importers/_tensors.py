@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from infold.errors import ExternalDataError, InvalidModelError, UnsupportedError
 
-# How many elements each typed field of TensorProto holds per tensor element (complex numbers are stored as pairs).
-_TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
-_PAIRS = (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128)
+# The typed field of TensorProto that holds a data type's elements (complex numbers as pairs); int32_data holds the rest.
+_FIELDS = {ir.DataType.FLOAT: "float_data", ir.DataType.COMPLEX64: "float_data", ir.DataType.DOUBLE: "double_data",
+           ir.DataType.COMPLEX128: "double_data", ir.DataType.INT64: "int64_data", ir.DataType.UINT64: "uint64_data",
+           ir.DataType.UINT32: "uint64_data", ir.DataType.STRING: "string_data"}
 _MAX_DENSE = 1 << 28  # elements a sparse initializer may have once dense
 
 
@@ -124,12 +125,14 @@ def _bytes(size: int, dtype: ir.DataType) -> int:
 
 
 def _check_typed_data(proto: onnx.TensorProto, size: int, dtype: ir.DataType) -> None:
-    if dtype == ir.DataType.STRING:
-        expected, found = size, len(proto.string_data)
-    else:
-        found = sum(len(getattr(proto, field)) for field in _TYPED_FIELDS)
-        packed = dtype.bitwidth in (2, 4)
-        expected = _bytes(size, dtype) if packed else size * (2 if proto.data_type in _PAIRS else 1)
+    own = _FIELDS.get(dtype, "int32_data")
+    found = {field: len(getattr(proto, field)) for field in {*_FIELDS.values(), "int32_data"}}
+    if wrong := [field for field, count in found.items() if count and field != own]:
+        raise InvalidModelError(f"tensor {proto.name!r} of type {dtype.name} keeps its data in {own}, not {wrong[0]}")
+    found = found[own]
+    pair = dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128)
+    packed = dtype != ir.DataType.STRING and dtype.bitwidth in (2, 4)
+    expected = _bytes(size, dtype) if packed else size * (2 if pair else 1)
     if found != expected:
         raise InvalidModelError(f"tensor {proto.name!r} of type {dtype.name} and shape {list(proto.dims)} needs "
                                 f"{expected} values, the model has {found}")

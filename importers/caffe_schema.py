@@ -6,8 +6,8 @@ SegNet added. The types live in a descriptor pool of their own, so another Caffe
 A run of packed floats is, on the wire, a length and little-endian numbers. `BlobProto.data` and `double_data` are
 therefore declared as bytes: NumPy takes them as they are, instead of a hundred million numbers one by one.
 
-Of a `.caffemodel` only names and blobs are read, as `WeightsParameter`, which sees the same bytes as `NetParameter` but
-skips the layers' parameters: forks of Caffe disagree about their numbers, and the prototxt has them anyway.
+Of a `.caffemodel` only names and blobs are read, as `WeightsParameter`: forks of Caffe disagree about the numbers of the
+layers' parameters, and the prototxt has them anyway.
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from infold.errors import InvalidModelError
 
 _MAX_TEXT = 8 << 20
 
-# A message, then its lines: type (with * if repeated) and fields as name=number or name=number:default.
+# A message, then its lines: type (* if repeated), fields as name=number or name=number:default.
 _SCHEMA = """
 enum Phase TRAIN=0 TEST=1
 enum Engine DEFAULT=0 CAFFE=1 CUDNN=2 MKL2017=3 MKLDNN=4
@@ -281,9 +281,9 @@ UpsampleParameter
   bool pad_out_h=4 pad_out_w=7
 V1LayerParameter
   enum LayerType NONE=0 ABSVAL=35 ACCURACY=1 ARGMAX=30 BNLL=2 CONCAT=3 CONTRASTIVE_LOSS=37 CONVOLUTION=4 DATA=5 \
-DECONVOLUTION=39 DROPOUT=6 DUMMY_DATA=32 EUCLIDEAN_LOSS=7 ELTWISE=25 EXP=38 FLATTEN=8 HDF5_DATA=9 HDF5_OUTPUT=10 \
-HINGE_LOSS=28 IM2COL=11 IMAGE_DATA=12 INFOGAIN_LOSS=13 INNER_PRODUCT=14 LRN=15 MEMORY_DATA=29 \
-MULTINOMIAL_LOGISTIC_LOSS=16 MVN=34 POOLING=17 POWER=26 RELU=18 SIGMOID=19 SIGMOID_CROSS_ENTROPY_LOSS=27 SILENCE=36 \
+DECONVOLUTION=39 DROPOUT=6 DUMMY_DATA=32 EUCLIDEAN_LOSS=7 ELTWISE=25 EXP=38 FLATTEN=8 HDF5_DATA=9 HDF5_OUTPUT=10 HINGE_LOSS=28 \
+IM2COL=11 IMAGE_DATA=12 INFOGAIN_LOSS=13 INNER_PRODUCT=14 LRN=15 MEMORY_DATA=29 MULTINOMIAL_LOGISTIC_LOSS=16 \
+MVN=34 POOLING=17 POWER=26 RELU=18 SIGMOID=19 SIGMOID_CROSS_ENTROPY_LOSS=27 SILENCE=36 \
 SOFTMAX=20 SOFTMAX_LOSS=21 SPLIT=22 SLICE=33 TANH=23 WINDOW_DATA=24 THRESHOLD=31
   string* bottom=2 top=3 param=1001
   string name=4

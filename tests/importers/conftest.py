@@ -1,5 +1,4 @@
-"""Makes the helper modules of this folder importable."""
-
+"""Makes caffe_harness importable."""
 from __future__ import annotations
 
 import sys

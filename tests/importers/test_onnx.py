@@ -197,12 +197,20 @@ def test_outputs_without_shape_are_accepted():
     assert load(model).graph.outputs[0].shape is None
 
 
+def test_dimensions_that_other_tools_write_for_open_ones():
+    model = build()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "?"
+    assert [dim.value for dim in load(model).graph.inputs[0].shape] == [None, None]
+
+
 # ---- tensors ----
 
 @pytest.mark.parametrize("tensor, says", [
     (TensorProto(name="w", data_type=1, dims=[3, 2], raw_data=b"\0" * 20), "'w'.*needs 24 bytes, the model has 20"),
     (TensorProto(name="w", data_type=1, dims=[3, 2], raw_data=b"\0" * 28), "needs 24 bytes"),
     (TensorProto(name="w", data_type=1, dims=[3, 2], float_data=[1, 2]), "needs 6 values, the model has 2"),
+    (TensorProto(name="w", data_type=1, dims=[2], int64_data=[1, 2]), "FLOAT keeps its data in float_data, not int64_data"),
     (TensorProto(name="w", data_type=1, dims=[3, 2]), "needs 6 values, the model has 0"),
     (TensorProto(name="w", data_type=1, dims=[3, -2], raw_data=b"\0" * 24), "negative"),
     (TensorProto(name="w", data_type=1, dims=[1 << 40, 1 << 40], raw_data=b"\0" * 24), "the model has 24"),
@@ -230,6 +238,16 @@ def test_weights_come_through_exactly(dtype):
         model = load(build([helper.make_node("Identity", ["w"], ["y"])], initializers=[tensor]))
         found = model.graph.initializers["w"].const_value.numpy()
         assert found.dtype == array.dtype and found.flags.aligned and np.array_equal(found, array)
+
+
+def test_strings_and_packed_integers_come_through():
+    words = helper.make_tensor("w", TensorProto.STRING, [2], [b"a", "\u00e9".encode()])
+    nibbles = helper.make_tensor("q", TensorProto.INT4, [3], [-8, 7, 1])
+    model = load(build([helper.make_node("Identity", ["x"], ["y"])], initializers=[words, nibbles], opset=21, ir_version=10))
+    assert list(model.graph.initializers["w"].const_value.string_data()) == [b"a", "\u00e9".encode()]
+    assert model.graph.initializers["q"].const_value.numpy().astype(int).tolist() == [-8, 7, 1]
+    with pytest.raises(InvalidModelError, match="needs 3 values"):
+        load(build(initializers=[TensorProto(name="w", data_type=TensorProto.STRING, dims=[3], string_data=[b"a"])]))
 
 
 def test_sparse_initializers_become_dense():
@@ -309,6 +327,6 @@ def test_light_models_come_through(path):
 
 def test_dispatch_by_suffix(tmp_path):
     assert isinstance(infold.importers.load(LIGHT / "light_squeezenet.onnx"), ir.Model)
-    for suffix in (".caffemodel", ".prototxt", ".t7", ".pt2", ".pt"):
+    for suffix in (".t7", ".pt2", ".pt"):
         with pytest.raises(UnsupportedError, match=f"no importer.*{suffix}"):
             infold.importers.load(tmp_path / f"net{suffix}")
