@@ -149,7 +149,8 @@ def test_results_stay_within_the_size_limit():
 def test_quantized_weights_stay_quantized_in_a_stored_model():
     rng = np.random.default_rng(0)
     constants = {"q": rng.integers(-128, 128, (4, 3)).astype(np.int8), "s": np.float32(0.02), "z": np.int8(3)}
-    subject = model("g (float[2,4] x) => (float[2,3] y) { w = DequantizeLinear(q, s, z) y = MatMul(x, w) }", constants, opset=19)
+    text = "g (float[2,4] x) => (float[2,3] y) { w = DequantizeLinear(q, s, z) y = MatMul(x, w) }"
+    subject = model(text, constants, opset=19)
     x = {"x": normal(rng, 2, 4)}
     assert operators(fold_and_compare(subject, x)[0]) == {"DequantizeLinear": 1, "MatMul": 1}
     assert operators(fold_and_compare(subject, x, rule=passes.prepare)[0]) == {"MatMul": 1}
