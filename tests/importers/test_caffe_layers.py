@@ -142,14 +142,25 @@ def test_local_response_normalisation_with_k():
 @pytest.mark.parametrize("across", ["true", "false"])
 @pytest.mark.parametrize("variance", ["true", "false"])
 def test_mean_variance_normalisation(across, variance):
-    check(net((2, 6, 5, 7), "MVN", f"mvn_param {{ across_channels: {across} normalize_variance: {variance} eps: 0.001 }}"), tolerance=1e-5)
+    check(net((2, 6, 5, 7), "MVN", f"mvn_param {{ across_channels: {across} normalize_variance: {variance} }}"), tolerance=1e-5)
+
+
+def test_mean_variance_normalisation_adds_eps_to_the_deviation():
+    check_formula(net((2, 6, 5, 7), "MVN", "mvn_param { eps: 0.1 }"), lambda x: (x - x.mean((2, 3), keepdims=True)) /
+                  (x.std((2, 3), keepdims=True) + 0.1))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("across", ["true", "false"])
-def test_normalize(shape, across):
-    check(net(shape, "Normalize", f"norm_param {{ across_spatial: {across} channel_shared: false }}", [(6,)]))
-    check(net(shape, "Normalize", f"norm_param {{ across_spatial: {across} }}", [(1,)]))
+def test_normalize(shape):
+    check(net(shape, "Normalize", "norm_param { across_spatial: false channel_shared: false }", [(6,)]))
+    check(net(shape, "Normalize", "norm_param { across_spatial: false eps: 0.1 }", [(1,)]))
+    check(net(shape, "Normalize", "", [(1,)]))
+
+
+def test_normalize_across_space_with_a_scale_for_each_channel():
+    scale = RNG.normal(size=6).astype(np.float32)
+    check_formula(net((2, 6, 5, 7), "Normalize", "norm_param { channel_shared: false eps: 0.1 }", [scale]),
+                  lambda x: x / np.sqrt((x**2).sum((1, 2, 3), keepdims=True) + 0.1) * scale[:, None, None])
 
 
 # ---- elementwise ----
@@ -193,7 +204,9 @@ def test_axpy():
 
 @pytest.mark.parametrize("params", ["concat_param { axis: 2 }", "concat_param { concat_dim: 2 }", "concat_param { axis: -2 }"])
 def test_concat(params):
-    check(net((2, 6, 8, 11), "Concat", params, z=(2, 6, 3, 11)))
+    model = net((2, 6, 8, 11), "Concat", params, z=(2, 6, 3, 11))
+    feeds = model.feeds()
+    check(model, feeds, [np.concatenate(list(feeds.values()), 2)], opencv="concat_dim" not in params)
 
 
 @pytest.mark.parametrize("params", ["slice_param { slice_point: 1 slice_point: 3 }", "slice_param { axis: 2 }", "slice_param { slice_dim: 2 }"])
@@ -216,7 +229,7 @@ def test_crop(params):
 
 
 @pytest.mark.parametrize("kind, params", [
-    ("Flatten", ""), ("Flatten", "flatten_param { axis: 1 end_axis: 2 }"), ("Flatten", "flatten_param { axis: 0 }"),
+    ("Flatten", ""), ("Flatten", "flatten_param { axis: 1 end_axis: 2 }"),
     ("Reshape", "reshape_param { shape { dim: 0 dim: -1 dim: 4 } }"), ("Reshape", "reshape_param { shape { dim: 3 dim: -1 } axis: 1 num_axes: 1 }"),
     ("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }"), ("ShuffleChannel", "shuffle_channel_param { group: 3 }"),
     ("Softmax", ""), ("Softmax", "softmax_param { axis: -1 }"),
@@ -234,6 +247,7 @@ def test_reshape_of_some_axes(params, shape):
 
 
 @pytest.mark.parametrize("kind, params, formula", [
+    ("Flatten", "flatten_param { axis: 0 end_axis: -2 }", lambda x: x.reshape(-1, 7)),
     ("Permute", "permute_param { order: 3 }", lambda x: x.transpose(3, 0, 1, 2)),
     ("Tile", "tile_param { axis: 2 tiles: 3 }", lambda x: np.tile(x, (1, 1, 3, 1))),
     ("Reduction", "reduction_param { axis: 2 }", lambda x: x.sum((2, 3))),
