@@ -1,4 +1,5 @@
 """Is a model legal ONNX? Checked on a copy without weights, so that it costs the same for every size of model."""
+
 from __future__ import annotations
 
 import heapq
@@ -22,12 +23,18 @@ def normalise(model: onnx.ModelProto) -> None:
     if model.ir_version < 1:
         raise InvalidModelError("the model names no IR version")
     if model.ir_version > onnx.IR_VERSION:
-        raise UnsupportedError(f"the model's IR version {model.ir_version} is newer than the {onnx.IR_VERSION} of the "
-                               f"installed onnx {onnx.__version__}: update the onnx package")
+        raise UnsupportedError(
+            f"the model's IR version {model.ir_version} is newer than the {onnx.IR_VERSION} of the "
+            f"installed onnx {onnx.__version__}: update the onnx package"
+        )
     if model.ir_version < 3 and not model.opset_import:
         model.opset_import.add(domain="", version=1)
     model.ir_version = max(model.ir_version, 4)
-    for item in [*model.opset_import, *(opset for function in model.functions for opset in function.opset_import), *_nodes(model)]:
+    for item in [
+        *model.opset_import,
+        *(opset for function in model.functions for opset in function.opset_import),
+        *_nodes(model),
+    ]:
         if item.domain == "ai.onnx":
             item.domain = ""
     for graph in [model.graph, *(graph for node in _nodes(model) for graph in _subgraphs(node))]:
@@ -42,8 +49,10 @@ def normalise(model: onnx.ModelProto) -> None:
         if version < 1 or version != versions[0]:
             raise InvalidModelError(f"the model imports the ONNX opsets {versions}; there must be one, at least 1")
         if version > (newest := onnx.defs.onnx_opset_version()):
-            raise UnsupportedError(f"the model needs ONNX opset {version}; the installed onnx {onnx.__version__} knows "
-                                   f"opsets 1 to {newest}: update the onnx package")
+            raise UnsupportedError(
+                f"the model needs ONNX opset {version}; the installed onnx {onnx.__version__} knows "
+                f"opsets 1 to {newest}: update the onnx package"
+            )
 
 
 def _check_text(model: onnx.ModelProto) -> None:
@@ -52,9 +61,13 @@ def _check_text(model: onnx.ModelProto) -> None:
     for function in model.functions:
         texts.append([function.name, function.domain, *function.input, *function.output, *function.attribute])
     for node in _nodes(model):
-        texts.append([node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)])
+        texts.append(
+            [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+        )
     for graph in [model.graph, *(graph for node in _nodes(model) for graph in _subgraphs(node))]:
-        texts.append([item.name for field in (graph.input, graph.output, graph.value_info, graph.initializer) for item in field])
+        texts.append(
+            [item.name for field in (graph.input, graph.output, graph.value_info, graph.initializer) for item in field]
+        )
     for text in (text for group in texts for text in group if isinstance(text, bytes)):
         raise InvalidModelError(f"a name in the model is not UTF-8: {text[:40]!r}")
 
@@ -75,7 +88,7 @@ def sort(model: onnx.ModelProto) -> bool:
 
 
 def check(model: onnx.ModelProto) -> None:
-    """Run onnx.checker on a model whose tensor data is checked already; the model is modified: its tensors become empty.
+    """Run onnx.checker on a model whose tensor data is checked already; the model's tensors become empty.
 
     Shapes of the graph's inputs and outputs may be absent: onnxruntime and many exporters allow it.
     """
@@ -110,8 +123,9 @@ def _sort(graph: onnx.GraphProto | onnx.FunctionProto, inputs: list[str], outer:
     for index, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if name in producer or name in known:
-                raise InvalidModelError(f"{describe(node)} produces the value {name!r}, which already exists "
-                                        "(every value has one producer)")
+                raise InvalidModelError(
+                    f"{describe(node)} produces the value {name!r}, which already exists (every value has one producer)"
+                )
             producer[name] = index
     visible = outer | known | producer.keys()
     moved, needs = False, []
@@ -121,8 +135,10 @@ def _sort(graph: onnx.GraphProto | onnx.FunctionProto, inputs: list[str], outer:
             moved |= _sort(subgraph, [value.name for value in subgraph.input], visible)
             names |= _free_names(subgraph)
         if missing := sorted(names - visible):
-            raise InvalidModelError(f"{describe(node)} needs the value {missing[0]!r}, which is neither an input nor an "
-                                    "initializer nor produced by a node")
+            raise InvalidModelError(
+                f"{describe(node)} needs the value {missing[0]!r}, which is neither an input nor an "
+                "initializer nor produced by a node"
+            )
         needs.append({producer[name] for name in names if name in producer and name not in known})
     for output in graph.output:
         name = output.name if is_graph else output

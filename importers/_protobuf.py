@@ -5,6 +5,7 @@ format is simple enough to walk: a message is a sequence of (field number, wire 
 `ModelProto.graph.initializer[i].raw_data` are set aside as views, and everything else becomes a small ModelProto.
 Source: https://protobuf.dev/programming-guides/encoding and onnx.proto.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -39,19 +40,15 @@ def split(data: memoryview) -> tuple[onnx.ModelProto, list[memoryview | None]]:
     """
     raw: list[memoryview | None] = []
     model, graph = bytearray(), bytearray()
-    for number, field, payload in _fields(data):
-        if number != _GRAPH or payload is None:
+    for number, field, content in _fields(data):
+        if number != _GRAPH or content is None:
             model += field
             continue
-        for number, field, payload in _fields(payload):
-            if number != _INITIALIZER or payload is None:
-                graph += field
+        for number_in_graph, field_in_graph, payload in _fields(content):
+            if number_in_graph != _INITIALIZER or payload is None:
+                graph += field_in_graph
                 continue
-            tensor, view = bytearray(), None
-            for number, field, payload in _fields(payload):
-                if number == _RAW_DATA and payload is not None:
-                    view, field = payload, _EMPTY_RAW_DATA
-                tensor += field
+            tensor, view = _without_raw_data(payload)
             raw.append(view)
             graph += _delimited(_INITIALIZER, tensor)
     if graph:
@@ -60,6 +57,18 @@ def split(data: memoryview) -> tuple[onnx.ModelProto, list[memoryview | None]]:
         return onnx.ModelProto.FromString(bytes(model)), raw
     except DecodeError as error:
         raise InvalidModelError(f"not an ONNX model, or corrupt: {error}") from None
+
+
+def _without_raw_data(tensor: memoryview) -> tuple[bytearray, memoryview | None]:
+    """Return a serialised TensorProto with a placeholder for its `raw_data`, and a view of the latter."""
+    rest, raw = bytearray(), None
+    for number, field, payload in _fields(tensor):
+        if number == _RAW_DATA and payload is not None:
+            raw = payload
+            rest += _EMPTY_RAW_DATA
+        else:
+            rest += field
+    return rest, raw
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | None]]:
@@ -73,12 +82,14 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
             _, position = _varint(data, position)
         elif wire == _LENGTH:
             size, position = _varint(data, position)
-            payload = data[position:position + size]
+            payload = data[position : position + size]
             position += size
         elif wire in (_FIXED32, _FIXED64):
             position += 4 if wire == _FIXED32 else 8
         else:
-            raise InvalidModelError(f"not an ONNX model: wire type {wire} at byte {start} is not protobuf as ONNX uses it")
+            raise InvalidModelError(
+                f"not an ONNX model: wire type {wire} at byte {start} is not protobuf as ONNX uses it"
+            )
         if number == 0:
             raise InvalidModelError(f"not an ONNX model: field number 0 at byte {start}")
         if position > end:

@@ -1,4 +1,5 @@
 """Tensor data of an ONNX model: checked against its declared size, external data kept inside the model's folder."""
+
 from __future__ import annotations
 
 import math
@@ -12,10 +13,17 @@ import onnx_ir as ir
 
 from infold.errors import ExternalDataError, InvalidModelError, UnsupportedError
 
-# The typed field of TensorProto that holds a data type's elements (complex numbers as pairs); int32_data holds the rest.
-_FIELDS = {ir.DataType.FLOAT: "float_data", ir.DataType.COMPLEX64: "float_data", ir.DataType.DOUBLE: "double_data",
-           ir.DataType.COMPLEX128: "double_data", ir.DataType.INT64: "int64_data", ir.DataType.UINT64: "uint64_data",
-           ir.DataType.UINT32: "uint64_data", ir.DataType.STRING: "string_data"}
+# The typed field of TensorProto that holds a data type's elements (complex: as pairs); int32_data holds the rest.
+_FIELDS = {
+    ir.DataType.FLOAT: "float_data",
+    ir.DataType.COMPLEX64: "float_data",
+    ir.DataType.DOUBLE: "double_data",
+    ir.DataType.COMPLEX128: "double_data",
+    ir.DataType.INT64: "int64_data",
+    ir.DataType.UINT64: "uint64_data",
+    ir.DataType.UINT32: "uint64_data",
+    ir.DataType.STRING: "string_data",
+}
 _MAX_DENSE = 1 << 28  # elements a sparse initializer may have once dense
 
 
@@ -53,8 +61,10 @@ def read(proto: onnx.TensorProto, raw: memoryview | None, folder: str | None) ->
     if dtype == ir.DataType.STRING:
         raise InvalidModelError(f"tensor {name!r}: strings cannot be stored as raw data")
     if len(raw) != _bytes(size, dtype):
-        raise InvalidModelError(f"tensor {name!r} of type {dtype.name} and shape {list(proto.dims)} needs "
-                                f"{_bytes(size, dtype)} bytes, the model has {len(raw)}")
+        raise InvalidModelError(
+            f"tensor {name!r} of type {dtype.name} and shape {list(proto.dims)} needs "
+            f"{_bytes(size, dtype)} bytes, the model has {len(raw)}"
+        )
     if dtype.bitwidth < 8:
         packed = onnx.TensorProto(name=name, dims=proto.dims, data_type=proto.data_type, raw_data=bytes(raw))
         return ir.Tensor(ir.serde.deserialize_tensor(packed).numpy(), dtype=dtype, name=name)
@@ -85,7 +95,9 @@ def densify(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     values = read(sparse.values, None, None).numpy().ravel()
     indices = read(sparse.indices, None, None).numpy()
     if indices.dtype != np.int64 or indices.shape not in ((len(values),), (len(values), len(dims))):
-        raise InvalidModelError(f"sparse tensor {name!r}: {len(values)} values do not fit indices of shape {indices.shape}")
+        raise InvalidModelError(
+            f"sparse tensor {name!r}: {len(values)} values do not fit indices of shape {indices.shape}"
+        )
     try:
         flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), dims)
         dense = np.zeros(size, values.dtype)
@@ -134,8 +146,10 @@ def _check_typed_data(proto: onnx.TensorProto, size: int, dtype: ir.DataType) ->
     packed = dtype != ir.DataType.STRING and dtype.bitwidth in (2, 4)
     expected = _bytes(size, dtype) if packed else size * (2 if pair else 1)
     if found != expected:
-        raise InvalidModelError(f"tensor {proto.name!r} of type {dtype.name} and shape {list(proto.dims)} needs "
-                                f"{expected} values, the model has {found}")
+        raise InvalidModelError(
+            f"tensor {proto.name!r} of type {dtype.name} and shape {list(proto.dims)} needs "
+            f"{expected} values, the model has {found}"
+        )
 
 
 def _read_external(proto: onnx.TensorProto, size: int, folder: str | None) -> bytearray:
@@ -146,13 +160,17 @@ def _read_external(proto: onnx.TensorProto, size: int, folder: str | None) -> by
     try:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or size)
     except ValueError:
-        raise ExternalDataError(f"{what}: offset {entries.get('offset')!r} and length {entries.get('length')!r} "
-                                "of its external data must be numbers") from None
+        raise ExternalDataError(
+            f"{what}: offset {entries.get('offset')!r} and length {entries.get('length')!r} "
+            "of its external data must be numbers"
+        ) from None
     if not location:
         raise ExternalDataError(f"{what} has external data without a location")
     if folder is None:
-        raise ExternalDataError(f"{what} keeps its data in the file {location!r}, but the model has no folder: "
-                                "load it from its path, or pass folder=")
+        raise ExternalDataError(
+            f"{what} keeps its data in the file {location!r}, but the model has no folder: "
+            "load it from its path, or pass folder="
+        )
     if offset < 0 or length != size:
         raise ExternalDataError(f"{what} needs {size} bytes; its external data says offset {offset}, length {length}")
     path = _inside(folder, location, what)
@@ -160,14 +178,19 @@ def _read_external(proto: onnx.TensorProto, size: int, folder: str | None) -> by
         with open(path, "rb", buffering=0, opener=_open_regular) as file:
             status = os.fstat(file.fileno())
             if status.st_nlink > 1:
-                raise ExternalDataError(f"{what}: external data {location!r} has {status.st_nlink} hard links and may be "
-                                        "a file from elsewhere; make it a copy")
+                raise ExternalDataError(
+                    f"{what}: external data {location!r} has {status.st_nlink} hard links and may be "
+                    "a file from elsewhere; make it a copy"
+                )
             if offset + size > status.st_size:
-                raise ExternalDataError(f"{what} needs bytes {offset} to {offset + size} of {location!r}, "
-                                        f"which has {status.st_size}")
+                raise ExternalDataError(
+                    f"{what} needs bytes {offset} to {offset + size} of {location!r}, which has {status.st_size}"
+                )
             return _read(file.fileno(), size, offset)
     except OSError as error:
-        raise ExternalDataError(f"{what}: external data {location!r} cannot be read: {error.strerror or error}") from None
+        raise ExternalDataError(
+            f"{what}: external data {location!r} cannot be read: {error.strerror or error}"
+        ) from None
 
 
 def _inside(folder: str, location: str, what: str) -> str:
@@ -178,7 +201,9 @@ def _inside(folder: str, location: str, what: str) -> str:
     root = os.path.realpath(folder or ".")
     path = os.path.realpath(os.path.join(root, location))
     if os.path.commonpath([root, path]) != root:
-        raise ExternalDataError(f"{what}: external data {location!r} leads by a symbolic link out of the model's folder")
+        raise ExternalDataError(
+            f"{what}: external data {location!r} leads by a symbolic link out of the model's folder"
+        )
     return path
 
 

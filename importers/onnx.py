@@ -1,4 +1,5 @@
 """ONNX models: from a path, bytes, a ModelProto or an onnx_ir.Model, checked, with all weights in memory."""
+
 from __future__ import annotations
 
 import mmap
@@ -12,14 +13,16 @@ from infold.errors import Error, InvalidModelError, UnsupportedError
 from infold.importers import _legality, _protobuf, _tensors
 
 
-def load(source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model, *, folder: str | os.PathLike | None = None) -> ir.Model:
+def load(
+    source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model, *, folder: str | os.PathLike | None = None
+) -> ir.Model:
     """Load an ONNX model of any opset the installed onnx package knows.
 
     Every weight is read once, into memory of its own: the file may change or disappear afterwards.
 
     Args:
-        source: path, serialised ModelProto, ModelProto, or onnx_ir.Model. Never modified; an onnx_ir.Model that needs no
-            change is returned as it is.
+        source: path, serialised ModelProto, ModelProto, or onnx_ir.Model. Never modified; an onnx_ir.Model that needs
+            no change is returned as it is.
         folder: where external data lies, if not beside the path. External data never leaves this folder.
     Returns:
         A legal model, nodes topologically sorted, no tensor external.
@@ -36,7 +39,9 @@ def load(source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model, *, fold
         try:
             source = source.SerializeToString()
         except ValueError as error:
-            raise InvalidModelError(f"the ModelProto cannot be serialised ({error}); above 2 GB, load it by its path") from None
+            raise InvalidModelError(
+                f"the ModelProto cannot be serialised ({error}); above 2 GB, load it by its path"
+            ) from None
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_bytes(memoryview(source).cast("B"), folder)
     if isinstance(source, (str, os.PathLike)):
@@ -107,8 +112,9 @@ def _deserialize(proto: onnx.ModelProto) -> ir.Model:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         kind = UnsupportedError if isinstance(cause, NotImplementedError) else InvalidModelError
-        raise kind(f"onnx_ir refuses the model: {str(cause).strip().splitlines()[0] if str(cause) else cause!r}") from error
-    return model
+        raise kind(
+            f"onnx_ir refuses the model: {str(cause).strip().splitlines()[0] if str(cause) else cause!r}"
+        ) from error
 
 
 def _own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -124,8 +130,11 @@ def _from_ir(model: ir.Model) -> ir.Model:
     def placeholder(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         nonlocal external
         external |= isinstance(tensor, ir.ExternalTensor)
-        return ir.ExternalTensor("weights", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape), name=tensor.name or "") \
-            if tensor.dtype != ir.DataType.STRING else tensor
+        return (
+            ir.ExternalTensor("weights", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape), name=tensor.name or "")
+            if tensor.dtype != ir.DataType.STRING
+            else tensor
+        )
 
     _tensors.map_tensors(light, placeholder)
     try:
@@ -138,8 +147,14 @@ def _from_ir(model: ir.Model) -> ir.Model:
     if not (external or moved):
         return model
     model = model.clone()
-    _tensors.map_tensors(model, lambda tensor: _tensors.read(ir.to_proto(tensor), None, os.fspath(tensor.base_dir) or None)
-                         if isinstance(tensor, ir.ExternalTensor) else tensor)
+    _tensors.map_tensors(
+        model,
+        lambda tensor: (
+            _tensors.read(ir.to_proto(tensor), None, os.fspath(tensor.base_dir) or None)
+            if isinstance(tensor, ir.ExternalTensor)
+            else tensor
+        ),
+    )
     if moved:
         for graph in [*model.graphs(), *model.functions.values()]:
             graph.sort()

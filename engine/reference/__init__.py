@@ -1,4 +1,5 @@
-"""Reference computation on NumPy arrays: any node (the session's fallback), and whole models in float64 (the yardstick)."""
+"""Reference computation on NumPy arrays: any node (the session's fallback), whole models in float64 (the yardstick)."""
+
 from __future__ import annotations
 
 from infold.reference.evaluator import NodeRunner, inline

@@ -1,5 +1,6 @@
 """Loop and Scan as specified. onnx.reference concatenates scan outputs where it must stack them, takes an absent loop
 condition for false, and knows neither scan axes nor directions nor the batched Scan of opset 8."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,16 +15,16 @@ class Loop(OpRun):
         return True
 
     def _run(self, max_trips, condition, *state, context=None, body=None, attributes=None, bindings=None):
-        collected: list[list] = [[] for _ in body.output_names[1 + len(state):]]
+        collected: list[list] = [[] for _ in body.output_names[1 + len(state) :]]
         iteration, state, going = 0, list(state), condition is None or bool(condition)
         while going and (max_trips is None or iteration < int(max_trips)):
             feeds = dict(zip(body.input_names, [np.array(iteration, np.int64), np.array(going), *state]))
             going, *results = self._run_body(context | feeds, attributes=attributes, bindings=bindings)
-            going, state = bool(going), results[:len(state)]
-            for values, value in zip(collected, results[len(state):]):
+            going, state = bool(going), results[: len(state)]
+            for values, value in zip(collected, results[len(state) :]):
                 values.append(value)
             iteration += 1
-        return (*state, *(_stack(values, kind) for values, kind in zip(collected, body.output_types[1 + len(state):])))
+        return (*state, *(_stack(values, kind) for values, kind in zip(collected, body.output_types[1 + len(state) :])))
 
 
 class Scan(OpRun):
@@ -32,8 +33,20 @@ class Scan(OpRun):
     def need_context(self) -> bool:
         return True
 
-    def _run(self, *args, context=None, body=None, num_scan_inputs=None, scan_input_axes=None, scan_input_directions=None,
-             scan_output_axes=None, scan_output_directions=None, directions=None, attributes=None, bindings=None):
+    def _run(
+        self,
+        *args,
+        context=None,
+        body=None,
+        num_scan_inputs=None,
+        scan_input_axes=None,
+        scan_input_directions=None,
+        scan_output_axes=None,
+        scan_output_directions=None,
+        directions=None,
+        attributes=None,
+        bindings=None,
+    ):
         self._body = lambda feeds: self._run_body(context | feeds, attributes=attributes, bindings=bindings)
         if self.run_params["opsets"][""] >= 9:
             return self._scan(args, scan_input_axes, scan_input_directions, scan_output_axes, scan_output_directions)
@@ -48,16 +61,18 @@ class Scan(OpRun):
     def _scan(self, args, axes, directions, out_axes, out_directions) -> tuple:
         body, count = self.body, self.num_scan_inputs
         state, inputs = list(args[:-count]), args[-count:]
-        inputs = [np.flip(np.moveaxis(x, _at(axes, i), 0), 0) if _at(directions, i) else np.moveaxis(x, _at(axes, i), 0)
-                  for i, x in enumerate(inputs)]
-        collected: list[list] = [[] for _ in body.output_names[len(state):]]
+        inputs = [
+            np.flip(np.moveaxis(x, _at(axes, i), 0), 0) if _at(directions, i) else np.moveaxis(x, _at(axes, i), 0)
+            for i, x in enumerate(inputs)
+        ]
+        collected: list[list] = [[] for _ in body.output_names[len(state) :]]
         for step in range(inputs[0].shape[0]):
             results = self._body(dict(zip(body.input_names, [*state, *(x[step] for x in inputs)])))
-            state = results[:len(state)]
-            for values, value in zip(collected, results[len(state):]):
+            state = results[: len(state)]
+            for values, value in zip(collected, results[len(state) :]):
                 values.append(value)
         outputs = []
-        for i, (values, kind) in enumerate(zip(collected, body.output_types[len(state):])):
+        for i, (values, kind) in enumerate(zip(collected, body.output_types[len(state) :])):
             stacked = _stack(values[::-1] if _at(out_directions, i) else values, kind)
             outputs.append(np.moveaxis(stacked, 0, _at(out_axes, i)))
         return (*state, *outputs)
@@ -73,10 +88,18 @@ def _stack(values: list, kind: onnx.TypeProto) -> np.ndarray:
     if values:
         return np.stack(values)
     tensor = kind.tensor_type
-    return np.empty((0, *(dim.dim_value for dim in tensor.shape.dim)), onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type or 1))
+    return np.empty(
+        (0, *(dim.dim_value for dim in tensor.shape.dim)), onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type or 1)
+    )
 
 
 def _pad_and_stack(values: tuple[np.ndarray, ...]) -> np.ndarray:
     longest = max(value.shape[:1] for value in values)
-    return np.stack([np.pad(value, [(0, n - m) for n, m in zip(longest, value.shape[:1])] + [(0, 0)] * (value.ndim - len(longest)))
-                     for value in values])
+    return np.stack(
+        [
+            np.pad(
+                value, [(0, n - m) for n, m in zip(longest, value.shape[:1])] + [(0, 0)] * (value.ndim - len(longest))
+            )
+            for value in values
+        ]
+    )

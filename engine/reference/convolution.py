@@ -1,4 +1,5 @@
 """Conv and ConvTranspose in the precision of their input, by matrix products (onnx.reference loops over pixels)."""
+
 from __future__ import annotations
 
 import math
@@ -47,7 +48,7 @@ def _depthwise(x: np.ndarray, w: np.ndarray, win: Windows) -> np.ndarray:
 
 
 def _im2col(x: np.ndarray, w: np.ndarray, group: int, win: Windows) -> np.ndarray:
-    """Batched matrix products of W[g, M/g, C/g * taps] with columns[N, g, C/g * taps, pixels], some output rows at a time."""
+    """Matrix products W[g, M/g, C/g * taps] @ columns[N, g, C/g * taps, pixels], some output rows at a time."""
     batch, channels, rank = x.shape[0], x.shape[1], len(win.output)
     taps = math.prod(win.kernel)
     matrix = w.reshape(group, w.shape[0] // group, -1)
@@ -58,36 +59,54 @@ def _im2col(x: np.ndarray, w: np.ndarray, group: int, win: Windows) -> np.ndarra
         count = min(rows, win.output[0] - first)
         shape = (count, *win.output[1:])
         if taps == 1:
-            columns = win.at(x, (0,) * rank)[:, :, first:first + count]
+            columns = win.at(x, (0,) * rank)[:, :, first : first + count]
         else:
             columns = np.empty((batch, channels, taps, *shape), x.dtype)
             for index, tap in enumerate(win.taps()):
-                columns[:, :, index] = win.at(x, tap)[:, :, first:first + count]
+                columns[:, :, index] = win.at(x, tap)[:, :, first : first + count]
         product = matrix @ columns.reshape(batch, group, -1, math.prod(shape))
-        y[:, :, first:first + count] = product.reshape(batch, w.shape[0], *shape)
+        y[:, :, first : first + count] = product.reshape(batch, w.shape[0], *shape)
     return y
 
 
 class ConvTranspose(OpRun):
     """The gradient of Conv with respect to its input: X[N, C, *in], W[C, M/group, *kernel] -> Y[N, M, *out]."""
 
-    def _run(self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None, output_padding=None,
-             output_shape=None, pads=None, strides=None):
+    def _run(
+        self,
+        x,
+        w,
+        b=None,
+        auto_pad=None,
+        dilations=None,
+        group=None,
+        kernel_shape=None,
+        output_padding=None,
+        output_shape=None,
+        pads=None,
+        strides=None,
+    ):
         group, rank = group or 1, x.ndim - 2
         ones = (1,) * rank
         if w.ndim != x.ndim or w.shape[0] != x.shape[1] or x.shape[1] % group:
             raise ValueError(f"input {x.shape} and weights {w.shape} do not fit with group {group}")
         strides, dilations, extra = strides or ones, dilations or ones, output_padding or (0,) * rank
         kernel, outputs = w.shape[2:], w.shape[1] * group
-        full = [(n - 1) * s + (k - 1) * d + 1 + e for n, k, s, d, e in zip(x.shape[2:], kernel, strides, dilations, extra)]
+        full = [
+            (n - 1) * s + (k - 1) * d + 1 + e for n, k, s, d, e in zip(x.shape[2:], kernel, strides, dilations, extra)
+        ]
         begin, shape = _crop(full, x.shape[2:], strides, auto_pad, output_shape, pads)
 
-        matrix = np.moveaxis(_computable(w).reshape(group, w.shape[0] // group, -1), 1, 2)       # [g, M/g * taps, C/g]
-        columns = matrix @ _computable(x).reshape(x.shape[0], group, x.shape[1] // group, -1)   # [N, g, M/g * taps, pixels]
+        matrix = np.moveaxis(_computable(w).reshape(group, w.shape[0] // group, -1), 1, 2)  # [g, M/g * taps, C/g]
+        columns = matrix @ _computable(x).reshape(
+            x.shape[0], group, x.shape[1] // group, -1
+        )  # [N, g, M/g * taps, pixels]
         columns = columns.reshape(x.shape[0], outputs, math.prod(kernel), *x.shape[2:])
         room = [max(size, first + length) for size, first, length in zip(full, begin, shape)]
         y = np.zeros((x.shape[0], outputs, *room), columns.dtype)
-        win = Windows(tuple(kernel), tuple(strides), tuple(dilations), (0,) * rank, (0,) * rank, tuple(room), x.shape[2:])
+        win = Windows(
+            tuple(kernel), tuple(strides), tuple(dilations), (0,) * rank, (0,) * rank, tuple(room), x.shape[2:]
+        )
         for index, tap in enumerate(win.taps()):
             cells = win.at(y, tap)
             cells += columns[:, :, index]

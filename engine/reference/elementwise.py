@@ -1,4 +1,5 @@
 """Elementwise operators: erf in full precision, and the explicit broadcasting of opsets before 7."""
+
 from __future__ import annotations
 
 import math
@@ -34,5 +35,7 @@ def _with_old_broadcasting(name: str) -> type[OpRun]:
     return type(name, (base,), {"run": run, "__doc__": f"{name}, with the explicit broadcasting of opsets before 7."})
 
 
-BROADCASTING = [_with_old_broadcasting(name) for name in
-                ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")]
+BROADCASTING = [
+    _with_old_broadcasting(name)
+    for name in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
+]

@@ -2,6 +2,7 @@
 
 `NodeRunner` runs any node of a model, with the opset, functions and subgraphs it has there.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,27 @@ from infold.errors import Error, InvalidModelError, ShapeError, UnsupportedError
 from infold.reference import control, convolution, elementwise, legacy, normalization, pooling, resize
 
 REPLACEMENTS = [
-    convolution.Conv, convolution.ConvTranspose,
-    pooling.MaxPool, pooling.AveragePool, pooling.LpPool, pooling.GlobalLpPool,
-    normalization.BatchNormalization, normalization.LRN, normalization.GroupNormalization,
+    convolution.Conv,
+    convolution.ConvTranspose,
+    pooling.MaxPool,
+    pooling.AveragePool,
+    pooling.LpPool,
+    pooling.GlobalLpPool,
+    normalization.BatchNormalization,
+    normalization.LRN,
+    normalization.GroupNormalization,
     normalization.MeanVarianceNormalization,
-    resize.Resize, resize.Upsample,
-    control.Loop, control.Scan,
-    elementwise.Erf, *elementwise.BROADCASTING,
-    legacy.Dropout, legacy.Pad, legacy.Reshape, legacy.Scatter, *legacy.SOFTMAX,
+    resize.Resize,
+    resize.Upsample,
+    control.Loop,
+    control.Scan,
+    elementwise.Erf,
+    *elementwise.BROADCASTING,
+    legacy.Dropout,
+    legacy.Pad,
+    legacy.Reshape,
+    legacy.Scatter,
+    *legacy.SOFTMAX,
 ]
 
 
@@ -36,7 +50,9 @@ class _Evaluator(ReferenceEvaluator):
 
     def _init(self) -> None:
         super()._init()
-        for node in self.rt_nodes_:  # a NumPy float32 attribute would round what is computed from it; a Python float takes any precision
+        for node in (
+            self.rt_nodes_
+        ):  # a NumPy float32 attribute would round what is computed from it; a Python float takes any precision
             for name in node.attributes_names_ if node.domain == "" else ():
                 if isinstance(value := getattr(node, name), np.float32):
                     setattr(node, name, float(value))
@@ -63,13 +79,16 @@ class NodeRunner:
         self.inputs = tuple(proto.input)
         self.outputs = tuple(proto.output)
         self.captured = tuple(sorted(captured(node)))
-        graph = onnx.GraphProto(node=[proto], input=[onnx.ValueInfoProto(name=name) for name in proto.input] or
-                                [onnx.ValueInfoProto()])
+        graph = onnx.GraphProto(
+            node=[proto], input=[onnx.ValueInfoProto(name=name) for name in proto.input] or [onnx.ValueInfoProto()]
+        )
         imports = {"": 1, **opsets}
         try:
             self._run = _Evaluator(graph, opsets=imports).rt_nodes_[0]
         except (NotImplementedError, RuntimeImplementationError, RuntimeContextError) as error:
-            raise UnsupportedError(f"{self.name}: no implementation for opset {imports.get(node.domain)}: {_first_line(error)}") from error
+            raise UnsupportedError(
+                f"{self.name}: no implementation for opset {imports.get(node.domain)}: {_first_line(error)}"
+            ) from error
         except Exception as error:  # onnx.reference raises any type for attributes that do not fit
             raise InvalidModelError(f"{self.name} cannot be prepared: {_first_line(error)}") from error
 
@@ -87,13 +106,15 @@ class NodeRunner:
         try:
             with np.errstate(all="ignore"):
                 options = {"context": dict(scope or {})} if self._run.need_context() else {}
-                return self._run.run(*inputs, **options)[:len(self.outputs)]
+                return self._run.run(*inputs, **options)[: len(self.outputs)]
         except (MemoryError, Error):
             raise
         except Exception as error:  # as above; the cause is kept
             root = error.__cause__ if isinstance(error, TypeError) and error.__cause__ is not None else error
             kind = ShapeError if isinstance(root, (ValueError, IndexError)) else InvalidModelError
-            raise kind(f"{self.name} fails on inputs {[_shape(value) for value in inputs]}: {_first_line(root)}") from error
+            raise kind(
+                f"{self.name} fails on inputs {[_shape(value) for value in inputs]}: {_first_line(root)}"
+            ) from error
 
 
 def inline(model: ir.Model) -> ir.Model:
@@ -120,8 +141,13 @@ def captured(node: ir.Node) -> set[str]:
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue
-        graphs = [attribute.value] if attribute.type == ir.AttributeType.GRAPH else \
-            attribute.value if attribute.type == ir.AttributeType.GRAPHS else []
+        graphs = (
+            [attribute.value]
+            if attribute.type == ir.AttributeType.GRAPH
+            else attribute.value
+            if attribute.type == ir.AttributeType.GRAPHS
+            else []
+        )
         for graph in graphs:
             own = {value.name for value in graph.inputs} | set(graph.initializers)
             inner = {value.name for value in graph.outputs}

@@ -1,4 +1,5 @@
 """A whole model in float64: the yardstick that float32 results are measured against."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from infold.errors import InvalidInputError, InvalidModelError
 from infold.reference.evaluator import NodeRunner, inline
 
 _NARROW = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-# Integer attributes that name a data type: Cast.to, EyeLike.dtype, HannWindow.output_datatype, DequantizeLinear.output_dtype.
+# Attributes that name a data type: Cast.to, EyeLike.dtype, HannWindow.output_datatype, DequantizeLinear.output_dtype.
 _TYPE_ATTRIBUTES = {"to", "dtype", "output_datatype", "output_dtype"}
 
 
@@ -53,9 +54,11 @@ class Float64Model:
             ShapeError, InvalidModelError: a node failed; names it.
         """
         names = list(self.outputs if names is None else names)
-        for what, wrong in (("no such input", sorted(set(feeds) - {*self.inputs, *self._optional})),
-                            ("missing input", sorted(set(self.inputs) - set(feeds))),
-                            ("no such value", sorted(set(names) - self.names))):
+        for what, wrong in (
+            ("no such input", sorted(set(feeds) - {*self.inputs, *self._optional})),
+            ("missing input", sorted(set(self.inputs) - set(feeds))),
+            ("no such value", sorted(set(names) - self.names)),
+        ):
             if wrong:
                 raise InvalidInputError(f"{what}: {', '.join(map(repr, wrong))}")
         values = {name: widen(np.asarray(array)) for name, array in feeds.items()}
@@ -66,8 +69,9 @@ class Float64Model:
             needed = {*node.inputs, *node.captured} - {""}
             for name in needed - values.keys():
                 values[name] = self._weight(name)
-            results = node.run([values[name] if name else None for name in node.inputs],
-                               {name: values[name] for name in node.captured})
+            results = node.run(
+                [values[name] if name else None for name in node.inputs], {name: values[name] for name in node.captured}
+            )
             for name, result in zip(node.outputs, results):
                 if name:
                     values[name] = widen(result)
@@ -92,7 +96,9 @@ class Float64Model:
         return last | dict.fromkeys(asked, len(self.nodes))
 
 
-def run_float64(model: ir.Model, feeds: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> dict[str, object]:
+def run_float64(
+    model: ir.Model, feeds: Mapping[str, np.ndarray], names: Iterable[str] | None = None
+) -> dict[str, object]:
     """Run a model once in float64; arguments, result and errors as for `Float64Model`."""
     return Float64Model(model).run(feeds, names)
 
@@ -122,4 +128,6 @@ def _widen_node(node: onnx.NodeProto) -> None:
 
 def _widen_tensor(tensor: onnx.TensorProto) -> None:
     if tensor.data_type in _NARROW:
-        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
+        )

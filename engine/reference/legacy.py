@@ -1,4 +1,5 @@
 """Forms that operators had in old opsets and that onnx.reference, which knows the newest, gets wrong or refuses."""
+
 from __future__ import annotations
 
 import math
@@ -28,7 +29,7 @@ SOFTMAX = [_over_two_dimensions(name) for name in ("Softmax", "LogSoftmax", "Har
 
 
 class Dropout(OpRun):
-    """Identity unless training is asked for (the attribute or input `training_mode`, or `is_test` = 0 before opset 7)."""
+    """Identity unless training is asked for (the input `training_mode`, or `is_test` = 0 before opset 7)."""
 
     def _run(self, x, ratio=None, training_mode=None, seed=None, is_test=None, consumed_inputs=None):
         opset = self.run_params["opsets"][""]
@@ -36,9 +37,9 @@ class Dropout(OpRun):
         if ratio is None:
             ratio = 0.5
         if not training or float(ratio) == 0:
-            return (x, np.ones(x.shape, bool))[:max(len(self.onnx_node.output), 1)]
+            return (x, np.ones(x.shape, bool))[: max(len(self.onnx_node.output), 1)]
         keep = np.random.RandomState(seed).uniform(0, 1, x.shape) >= float(ratio)  # the generator of ONNX's own tests
-        return ((x * keep / (1 - float(ratio))).astype(x.dtype), keep)[:len(self.onnx_node.output)]
+        return ((x * keep / (1 - float(ratio))).astype(x.dtype), keep)[: len(self.onnx_node.output)]
 
 
 class Reshape(OpRun):
@@ -52,13 +53,13 @@ class Reshape(OpRun):
 
 
 class Pad(OpRun):
-    """Pad with attributes (`paddings`, `pads`, `value`) or inputs; negative padding crops; modes constant, reflect, edge, wrap."""
+    """Pad by attributes (`paddings`, `pads`, `value`) or inputs; constant, reflect, edge or wrap; negative crops."""
 
     def _run(self, x, pads=None, value=None, axes=None, mode=None, paddings=None):
         pads = [int(pad) for pad in (pads if pads is not None else paddings)]
         axes = range(x.ndim) if axes is None else [int(axis) % x.ndim for axis in axes]
         width = [(0, 0)] * x.ndim
-        for axis, before, after in zip(axes, pads[:len(pads) // 2], pads[len(pads) // 2:], strict=True):
+        for axis, before, after in zip(axes, pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True):
             width[axis] = before, after
         x = x[tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, width))]
         width = [(max(before, 0), max(after, 0)) for before, after in width]

@@ -1,4 +1,5 @@
 """Normalisations where onnx.reference is wrong, rounds to float32 inside, or has no implementation of its own."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -13,8 +14,20 @@ class BatchNormalization(OpRun):
     `momentum` is set.) With `spatial` = 0 (before opset 9) every cell has its own statistics.
     """
 
-    def _run(self, x, scale, bias, mean, var, epsilon=None, momentum=None, training_mode=None, is_test=None, spatial=None,
-             consumed_inputs=None):
+    def _run(
+        self,
+        x,
+        scale,
+        bias,
+        mean,
+        var,
+        epsilon=None,
+        momentum=None,
+        training_mode=None,
+        is_test=None,
+        spatial=None,
+        consumed_inputs=None,
+    ):
         opset = self.run_params["opsets"][""]
         spatial = opset >= 9 or spatial is None or bool(spatial)
         axes = (0, *range(2, x.ndim)) if spatial else (0,)
@@ -27,24 +40,26 @@ class BatchNormalization(OpRun):
         y = ((x - mean.reshape(per_channel)) * factor + bias.reshape(per_channel)).astype(x.dtype)
         if not training:
             return (y,)
-        blended = tuple((old * momentum + new.reshape(old.shape) * (1 - momentum)).astype(old.dtype)
-                        for old, new in zip(running, (mean, var)))
+        blended = tuple(
+            (old * momentum + new.reshape(old.shape) * (1 - momentum)).astype(old.dtype)
+            for old, new in zip(running, (mean, var))
+        )
         saved = (mean.astype(x.dtype), var.astype(x.dtype))
         return (y, *blended) if opset >= 14 else (y, *blended, *saved)
 
 
 class LRN(OpRun):
-    """Local response normalisation across channels: X / (bias + alpha/size * sum of squares of `size` channels)^beta."""
+    """Local response normalisation: X / (bias + alpha/size * sum of squares of `size` channels around)^beta."""
 
     def _run(self, x, alpha=None, beta=None, bias=None, size=None):
         before = (size - 1) // 2
         squares = np.pad(x * x, [(0, 0), (before, size - 1 - before)] + [(0, 0)] * (x.ndim - 2))
-        total = sum(squares[:, shift:shift + x.shape[1]] for shift in range(size))
+        total = sum(squares[:, shift : shift + x.shape[1]] for shift in range(size))
         return ((x / (bias + total * (alpha / size)) ** beta).astype(x.dtype),)
 
 
 class GroupNormalization(OpRun):
-    """X[N, C, ...] normalised per sample and group of channels; scale and bias per group in opset 18, per channel from 21."""
+    """X[N, C, ...] normalised per sample and group of channels; scale and bias per group, from opset 21 per channel."""
 
     def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):
         y = _standardise(x.reshape(x.shape[0], num_groups, -1), (2,), epsilon).reshape(x.shape)
@@ -61,7 +76,7 @@ class MeanVarianceNormalization(OpRun):
         if axes is None:
             axes = [0, 2, 3]
         deviation = x - x.mean(axis=tuple(axes), keepdims=True)
-        return ((deviation / (np.sqrt((deviation ** 2).mean(axis=tuple(axes), keepdims=True)) + 1e-9)).astype(x.dtype),)
+        return ((deviation / (np.sqrt((deviation**2).mean(axis=tuple(axes), keepdims=True)) + 1e-9)).astype(x.dtype),)
 
 
 def _standardise(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""MaxPool, AveragePool, LpPool and GlobalLpPool in the precision of their input, one vector operation per kernel position."""
+"""MaxPool, AveragePool, LpPool, GlobalLpPool in the precision of their input, one vector operation per tap."""
+
 from __future__ import annotations
 
 import math
@@ -12,7 +13,17 @@ from infold.reference.windows import windows
 class MaxPool(OpRun):
     """Maximum over windows; padding never wins. The second output holds each maximum's index into the whole tensor."""
 
-    def _run(self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, pads=None, storage_order=None, strides=None):
+    def _run(
+        self,
+        x,
+        auto_pad=None,
+        ceil_mode=None,
+        dilations=None,
+        kernel_shape=None,
+        pads=None,
+        storage_order=None,
+        strides=None,
+    ):
         win = windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
         lowest = -np.inf if x.dtype.kind not in "iub" else np.iinfo(x.dtype).min
         padded = win.pad(x, lowest)
@@ -36,8 +47,17 @@ class MaxPool(OpRun):
 class AveragePool(OpRun):
     """Mean over windows; `count_include_pad` says whether padding counts as zeros."""
 
-    def _run(self, x, auto_pad=None, ceil_mode=None, count_include_pad=None, dilations=None, kernel_shape=None, pads=None,
-             strides=None):
+    def _run(
+        self,
+        x,
+        auto_pad=None,
+        ceil_mode=None,
+        count_include_pad=None,
+        dilations=None,
+        kernel_shape=None,
+        pads=None,
+        strides=None,
+    ):
         win = windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
         counts = win.counts(bool(count_include_pad))
         return ((_sum(win, x) / np.maximum(counts, 1)).astype(x.dtype),)
@@ -46,7 +66,9 @@ class AveragePool(OpRun):
 class LpPool(OpRun):
     """(sum of |x|^p)^(1/p) over windows."""
 
-    def _run(self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, p=None, pads=None, strides=None):
+    def _run(
+        self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, p=None, pads=None, strides=None
+    ):
         p = 2 if p is None else float(p)
         win = windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
         return ((_sum(win, np.abs(x) ** p) ** (1 / p)).astype(x.dtype),)

@@ -1,4 +1,5 @@
 """Resize and Upsample of every opset. Interpolation is onnx.reference's; nearest is a gather per axis."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,7 +25,12 @@ class Resize(_Resize):
         if self.run_params["opsets"][""] < 11:
             inputs = (None, *inputs)
             attributes |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        roi, scales, sizes = (*(value if value is not None and len(value) else None for value in inputs), None, None, None)[:3]
+        roi, scales, sizes = (
+            *(value if value is not None and len(value) else None for value in inputs),
+            None,
+            None,
+            None,
+        )[:3]
         mode, coordinates = attributes["mode"], attributes["coordinate_transformation_mode"]
         if scales is None and sizes is None:
             raise ValueError("Resize needs scales or sizes")
@@ -36,7 +42,9 @@ class Resize(_Resize):
         shape, ratios = _target([x.shape[axis] for axis in axes], scales, sizes, attributes["keep_aspect_ratio_policy"])
         for axis, length, ratio in zip(axes, shape, ratios):
             if length != x.shape[axis] or ratio != 1:
-                index = _ROUND[attributes["nearest_mode"]](_coordinates(coordinates, x.shape[axis], length, np.float32(ratio)))
+                index = _ROUND[attributes["nearest_mode"]](
+                    _coordinates(coordinates, x.shape[axis], length, np.float32(ratio))
+                )
                 x = x.take(np.clip(index, 0, x.shape[axis] - 1).astype(np.int64), axis=axis)
         return (x,)
 
@@ -53,14 +61,25 @@ class Upsample(OpRun):
                 index = np.floor(np.arange(int(x.shape[axis] * scale), dtype=np.float32) / np.float32(scale))
                 x = x.take(np.clip(index, 0, x.shape[axis] - 1).astype(np.int64), axis=axis)
             return (x,)
-        return _Resize._run(self, x, None, scales, coordinate_transformation_mode="asymmetric",
-                            mode="linear", exclude_outside=0, extrapolation_value=0.0, keep_aspect_ratio_policy="stretch")
+        return _Resize._run(
+            self,
+            x,
+            None,
+            scales,
+            coordinate_transformation_mode="asymmetric",
+            mode="linear",
+            exclude_outside=0,
+            extrapolation_value=0.0,
+            keep_aspect_ratio_policy="stretch",
+        )
 
 
 def _target(shape: list[int], scales, sizes, policy: str) -> tuple[list[int], list[float]]:
     """Return the output lengths and the scales of the resized axes."""
     if sizes is None:
-        return [int(np.floor(n * np.float64(scale))) for n, scale in zip(shape, scales)], [float(scale) for scale in scales]
+        return [int(np.floor(n * np.float64(scale))) for n, scale in zip(shape, scales)], [
+            float(scale) for scale in scales
+        ]
     ratios = [int(size) / n for n, size in zip(shape, sizes)]
     if policy in ("not_larger", "not_smaller"):
         ratio = min(ratios) if policy == "not_larger" else max(ratios)

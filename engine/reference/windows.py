@@ -2,6 +2,7 @@
 
 Source: the shape formulas of Conv, MaxPool and AveragePool in the ONNX operator specification.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -19,7 +20,7 @@ class Windows:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     begin: tuple[int, ...]  # padding before
-    end: tuple[int, ...]    # padding after, as the model states it (may be fewer cells than ceil_mode reaches)
+    end: tuple[int, ...]  # padding after, as the model states it (may be fewer cells than ceil_mode reaches)
     input: tuple[int, ...]
     output: tuple[int, ...]
 
@@ -30,7 +31,9 @@ class Windows:
     def pad(self, x: np.ndarray, value) -> np.ndarray:
         """Pad `x` [N, C, *input] with `value` so that every window lies inside; negative padding crops."""
         width, crop = [(0, 0), (0, 0)], [slice(None)] * 2
-        for k, s, d, begin, n, out in zip(self.kernel, self.strides, self.dilations, self.begin, self.input, self.output):
+        for k, s, d, begin, n, out in zip(
+            self.kernel, self.strides, self.dilations, self.begin, self.input, self.output
+        ):
             reach = (out - 1) * s + (k - 1) * d + 1 - begin
             width.append((max(begin, 0), max(reach - n, 0)))
             crop.append(slice(max(-begin, 0), None))
@@ -39,21 +42,37 @@ class Windows:
 
     def at(self, padded: np.ndarray, tap: Sequence[int]) -> np.ndarray:
         """Return the view [N, C, *output] of the cells that lie under one tap of every window."""
-        return padded[(..., *(slice(t * d, t * d + (out - 1) * s + 1, s) for t, d, s, out
-                              in zip(tap, self.dilations, self.strides, self.output)))]
+        return padded[
+            (
+                ...,
+                *(
+                    slice(t * d, t * d + (out - 1) * s + 1, s)
+                    for t, d, s, out in zip(tap, self.dilations, self.strides, self.output)
+                ),
+            )
+        ]
 
     def counts(self, include_pad: bool) -> np.ndarray:
         """Return how many cells of each window [*output] lie in the input, or in the padded input."""
         total = np.ones(())
-        for axis, (k, s, d, n, out) in enumerate(zip(self.kernel, self.strides, self.dilations, self.input, self.output)):
+        for axis, (k, s, d, n, out) in enumerate(
+            zip(self.kernel, self.strides, self.dilations, self.input, self.output)
+        ):
             cells = np.arange(out)[:, None] * s - self.begin[axis] + np.arange(k) * d
             low, high = (-self.begin[axis], n + self.end[axis]) if include_pad else (0, n)
             total = total[..., None] * ((cells >= low) & (cells < high)).sum(axis=1)
         return total
 
 
-def windows(x: np.ndarray, kernel: Sequence[int], strides=None, dilations=None, pads=None, auto_pad: str | None = None,
-            ceil_mode: int | None = 0) -> Windows:
+def windows(
+    x: np.ndarray,
+    kernel: Sequence[int],
+    strides=None,
+    dilations=None,
+    pads=None,
+    auto_pad: str | None = None,
+    ceil_mode: int | None = 0,
+) -> Windows:
     """Resolve ONNX's attributes for an input [N, C, *spatial].
 
     Windows that would start in the padding after the input are dropped, as ONNX demands under `ceil_mode`.
@@ -65,8 +84,10 @@ def windows(x: np.ndarray, kernel: Sequence[int], strides=None, dilations=None, 
     kernel, strides, dilations = tuple(kernel), tuple(strides or ones), tuple(dilations or ones)
     pads = tuple(pads or (0,) * 2 * rank)
     if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
-        raise ValueError(f"kernel {kernel}, strides {strides}, dilations {dilations}, pads {pads} do not fit an input of "
-                         f"shape {x.shape}")
+        raise ValueError(
+            f"kernel {kernel}, strides {strides}, dilations {dilations}, pads {pads} do not fit an input of "
+            f"shape {x.shape}"
+        )
     auto_pad = auto_pad or "NOTSET"
     begin, end, output = [], [], []
     for axis, (n, k, s, d) in enumerate(zip(x.shape[2:], kernel, strides, dilations)):

@@ -1,4 +1,5 @@
 """How far a result is from its reference."""
+
 from __future__ import annotations
 
 import math
@@ -42,7 +43,7 @@ def same_pattern(y: object, r: object) -> bool:
 
 
 def differences(y: object, o: object) -> tuple[float | None, float | None]:
-    """Return the largest absolute difference, and the largest relative one among elements of at least 1e-3 of the largest."""
+    """Return the largest difference, and the largest relative one among elements of at least 1e-3 of the largest."""
     if isinstance(y, list) or isinstance(o, list) or o is None or y is None:
         return None, None
     y, o = np.asarray(y), np.asarray(o)

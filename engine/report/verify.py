@@ -1,4 +1,5 @@
 """Is infold's result right? Measured against a float64 run of the original model, beside onnxruntime's error."""
+
 from __future__ import annotations
 
 import math
@@ -13,8 +14,8 @@ from infold.report.deviation import deviation, differences, same_pattern, trivia
 from infold.report.inputs import random_inputs, required_inputs
 from infold.report.peer import Peer, PeerError
 
-ROUNDING = 1e-6          # an error that counts as float32 rounding whatever onnxruntime's is
-NO_YARDSTICK = 0.1       # beyond this onnxruntime and float64 compute different things
+ROUNDING = 1e-6  # an error that counts as float32 rounding whatever onnxruntime's is
+NO_YARDSTICK = 0.1  # beyond this onnxruntime and float64 compute different things
 _VALUES_AT_A_TIME = 100  # how many intermediates are held at once
 
 
@@ -71,7 +72,9 @@ class VerifyReport:
                 line += f", onnxruntime's {output.onnxruntime_error:.1e} ({_larger(output)})"
             if output.max_abs is not None:
                 line += f"; the two differ by at most {output.max_abs:.1e}"
-            notes = ["the reference is constant, which proves little: the values inside the graph decided"] * output.trivial + [output.note] * bool(output.note)
+            notes = [
+                "the reference is constant, which proves little: the values inside the graph decided"
+            ] * output.trivial + [output.note] * bool(output.note)
             lines += [line, *(f"     {note}" for note in notes)]
         if all(output.onnxruntime_error is None for output in self.outputs):
             lines.append(f"onnxruntime: {self.onnxruntime}; compared with float64 only")
@@ -80,9 +83,17 @@ class VerifyReport:
         return "\n".join([*lines, "ok" if self.ok else "not ok"])
 
 
-def verify(model: object, inputs: Mapping[str, np.ndarray] | None = None, *, seed: int = 0, batch: int | None = None,
-           size: int = 224, shapes: Mapping[str, Sequence[int]] | None = None, threads: int | None = None,
-           layers: bool = False) -> VerifyReport:
+def verify(
+    model: object,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    *,
+    seed: int = 0,
+    batch: int | None = None,
+    size: int = 224,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    threads: int | None = None,
+    layers: bool = False,
+) -> VerifyReport:
     """Run a model in infold, in onnxruntime and in float64, and compare.
 
     Args:
@@ -122,7 +133,9 @@ def verify(model: object, inputs: Mapping[str, np.ndarray] | None = None, *, see
     inside = list(_inside(loaded, feeds, session, oracle, peer, to_the_end=layers))
     if any(output.trivial for output in outputs):
         ok = ok and not any(_diverges(layer, *_CLEARLY) for layer in inside)
-    return VerifyReport(ok, outputs, status, None if ok else _first_divergent(inside, loaded, outputs), inside if layers else None)
+    return VerifyReport(
+        ok, outputs, status, None if ok else _first_divergent(inside, loaded, outputs), inside if layers else None
+    )
 
 
 def _compare(name: str, y: object, r: object, o: object) -> OutputReport:
@@ -130,7 +143,9 @@ def _compare(name: str, y: object, r: object, o: object) -> OutputReport:
     if o is not None:
         peer_error = deviation(o, r)
         if peer_error > NO_YARDSTICK:
-            notes.append(f"onnxruntime is {peer_error:.1e} away from float64, too far to be a yardstick: one of them is wrong")
+            notes.append(
+                f"onnxruntime is {peer_error:.1e} away from float64, too far to be a yardstick: one of them is wrong"
+            )
     if math.isinf(error):
         notes.append("shape, type or text differs from the float64 run's")
     pattern = same_pattern(y, r) or (o is not None and same_pattern(y, o))
@@ -145,18 +160,22 @@ def _allowed(peer_error: float | None, factor: float, rounding: float) -> float:
     return rounding if peer_error is None or peer_error > NO_YARDSTICK else max(factor * peer_error, rounding)
 
 
-def _inside(model: ir.Model, feeds, session, oracle: Float64Model, peer: Peer | None, to_the_end: bool) -> Iterator[LayerReport]:
-    """Compare every value that infold's prepared graph still has, in topological order, up to one that clearly diverges."""
+def _inside(
+    model: ir.Model, feeds, session, oracle: Float64Model, peer: Peer | None, to_the_end: bool
+) -> Iterator[LayerReport]:
+    """Compare, in topological order, every value that infold's prepared graph still has, up to a clear divergence."""
     places = [(node, value.name) for node in model.graph for value in node.outputs if value.name in oracle.names]
     for start in range(0, len(places), _VALUES_AT_A_TIME):
-        found = session.run_intermediates(feeds, [name for _, name in places[start:start + _VALUES_AT_A_TIME]])
+        found = session.run_intermediates(feeds, [name for _, name in places[start : start + _VALUES_AT_A_TIME]])
         exact, theirs = oracle.run(feeds, found), {}
         if peer is not None:
             try:
                 theirs = peer.run(feeds, list(found))
             except PeerError:
-                peer = None  # what it refuses as an output it refuses in every part; errors are then against float64 alone
-        for node, name in places[start:start + _VALUES_AT_A_TIME]:
+                peer = (
+                    None  # what it refuses as an output it refuses in every part; errors are then against float64 alone
+                )
+        for node, name in places[start : start + _VALUES_AT_A_TIME]:
             if name not in found:
                 continue
             y, r, o = found[name], exact[name], theirs.get(name)
@@ -175,7 +194,7 @@ def _diverges(layer: LayerReport, factor: float, rounding: float) -> bool:
 
 
 def _first_divergent(inside: list[LayerReport], model: ir.Model, outputs: list[OutputReport]) -> str:
-    """Name the first node that clearly diverges, else the first that does at all, else the producer of a wrong output."""
+    """Name the first node that clearly diverges, else the first that does at all, else a wrong output's producer."""
     for degree in (_CLEARLY, _BARELY):
         for layer in inside:
             if _diverges(layer, *degree):
@@ -186,8 +205,14 @@ def _first_divergent(inside: list[LayerReport], model: ir.Model, outputs: list[O
     return wrong if node is None else node.name or wrong
 
 
-def _feeds(model: ir.Model, given: Mapping[str, np.ndarray], seed: int, batch: int | None, size: int,
-           shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+def _feeds(
+    model: ir.Model,
+    given: Mapping[str, np.ndarray],
+    seed: int,
+    batch: int | None,
+    size: int,
+    shapes: Mapping[str, Sequence[int]],
+) -> dict[str, np.ndarray]:
     """Complete the given inputs by random ones."""
     missing = [value for value in required_inputs(model) if value.name not in given]
     if not missing:

@@ -1,4 +1,5 @@
 """One node at a time: subgraphs with outer values, functions, strings, sequences, and errors that name the node."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,7 +15,8 @@ FUNCTION = """<ir_version: 8, opset_import: ["": 17, "infold": 1]>
 agraph (float[N, 3] x) => (float[N, 3] y) { h = infold.Affine <slope = 3.0> (x)  y = infold.Twice (h) }
 <domain: "infold", opset_import: ["": 17]>
 Affine <slope: float = 2.0, shift: float = 1.0> (a, b) => (c) {
-  s = Constant <value_float: float = @slope> ()  t = Constant <value_float: float = @shift> ()  p = Mul (a, s)  c = Add (p, t) }
+  s = Constant <value_float: float = @slope> ()  t = Constant <value_float: float = @shift> ()
+  p = Mul (a, s)  c = Add (p, t) }
 <domain: "infold", opset_import: ["": 17, "infold": 1]>
 Twice (a) => (c) { d = infold.Affine (a)  c = Add (a, d) }
 """
@@ -29,7 +31,8 @@ def graph_runner(text: str, index: int = -1) -> NodeRunner:
 def test_if_reads_outer_values():
     runner = graph_runner("""g (bool c, float[2] x, float[2] unused) => (float[2] y) {
         a = Neg (x)
-        y = If (c) <then_branch = t () => (float[2] p) { p = Add (a, x) }, else_branch = e () => (float[2] q) { q = Mul (a, x) }> }""")
+        y = If (c) <then_branch = t () => (float[2] p) { p = Add (a, x) },
+                    else_branch = e () => (float[2] q) { q = Mul (a, x) }> }""")
     x = np.array([2.0, 3.0], np.float32)
     assert runner.captured == ("a", "x")
     scope = {"a": -x, "x": x}
@@ -40,7 +43,8 @@ def test_if_reads_outer_values():
 def test_nested_subgraphs_capture_through_each_other():
     runner = graph_runner("""g (bool c, float[2] x) => (float[2] y) {
         y = If (c) <then_branch = t () => (float[2] p) {
-                p = If (c) <then_branch = tt () => (float[2] r) { r = Neg (x) }, else_branch = te () => (float[2] s) { s = Abs (x) }> },
+                p = If (c) <then_branch = tt () => (float[2] r) { r = Neg (x) },
+                            else_branch = te () => (float[2] s) { s = Abs (x) }> },
             else_branch = e () => (float[2] q) { q = Identity (x) }> }""")
     assert runner.captured == ("c", "x")
     x = np.array([2.0, -3.0], np.float32)
@@ -75,10 +79,14 @@ SCAN = """g (float[2] s, float[{shape}] x) => (float[2] y, float[{shape}] all) {
         t = Add (a, v)  out = Identity (t) }}> (s, x) }}"""
 
 
-@pytest.mark.parametrize("attributes, axis, backwards", [
-    ("", 0, False), (", scan_input_directions = [1], scan_output_directions = [1]", 0, True),
-    (", scan_input_axes = [1], scan_output_axes = [1]", 1, False),
-])
+@pytest.mark.parametrize(
+    "attributes, axis, backwards",
+    [
+        ("", 0, False),
+        (", scan_input_directions = [1], scan_output_directions = [1]", 0, True),
+        (", scan_input_axes = [1], scan_output_axes = [1]", 1, False),
+    ],
+)
 def test_scan_axes_and_directions(attributes, axis, backwards):
     start, x = np.zeros(2, np.float32), np.arange(6, dtype=np.float32).reshape(3, 2)
     rows = x[::-1] if backwards else x
@@ -90,7 +98,10 @@ def test_scan_axes_and_directions(attributes, axis, backwards):
 
 
 def test_scan_of_opset_8_runs_each_sample_for_its_length():
-    model = onnx.parser.parse_model('<ir_version: 4, opset_import: ["": 8]>' + SCAN.format(shape="2, 3, 2", attributes="").replace("(s, x)", "(, s, x)"))
+    model = onnx.parser.parse_model(
+        '<ir_version: 4, opset_import: ["": 8]>'
+        + SCAN.format(shape="2, 3, 2", attributes="").replace("(s, x)", "(, s, x)")
+    )
     runner = NodeRunner(next(iter(ir.from_proto(model).graph)), {"": 8})
     state, x = np.zeros((2, 2), np.float32), np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     y, everything = runner.run([np.array([3, 1]), state, x])
@@ -122,7 +133,9 @@ def test_strings_and_sequences_pass_through():
 
 def test_only_declared_outputs_come_back():
     x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
-    runner = NodeRunner(ir.node("LayerNormalization", [ir.Value(name="x"), ir.Value(name="s")], outputs=[ir.Value(name="y")]), {"": 17})
+    runner = NodeRunner(
+        ir.node("LayerNormalization", [ir.Value(name="x"), ir.Value(name="s")], outputs=[ir.Value(name="y")]), {"": 17}
+    )
     assert len(runner.run([x, np.ones(3, np.float32)])) == 1
 
 
@@ -131,23 +144,39 @@ def test_half_precision_convolution_accumulates_in_float32():
     x, w = rng.standard_normal((1, 64, 8, 8)).astype(np.float16), rng.standard_normal((4, 64, 3, 3)).astype(np.float16)
     exact = run_node("Conv", x.astype(np.float64), w.astype(np.float64))
     y = run_node("Conv", x, w)
-    assert y.dtype == np.float16 and np.abs(y - exact).max() <= np.abs(exact).max() * 2.0 ** -11
+    assert y.dtype == np.float16 and np.abs(y - exact).max() <= np.abs(exact).max() * 2.0**-11
 
 
-@pytest.mark.parametrize("node, opsets, error, says", [
-    (ir.node("FusedConv", [], name="odd", domain="com.microsoft", num_outputs=1), {"": 17, "com.microsoft": 1}, UnsupportedError,
-     r"'odd' \(com.microsoft::FusedConv\).*opset 1"),
-    (ir.node("NoSuchThing", [], name="odd", num_outputs=1), {"": 17}, UnsupportedError, r"'odd' \(NoSuchThing\)"),
-    (ir.node("Concat", [ir.Value(name="x")], name="cat", num_outputs=1), {"": 17}, InvalidModelError, r"'cat' \(Concat\).*axis"),
-])
+@pytest.mark.parametrize(
+    "node, opsets, error, says",
+    [
+        (
+            ir.node("FusedConv", [], name="odd", domain="com.microsoft", num_outputs=1),
+            {"": 17, "com.microsoft": 1},
+            UnsupportedError,
+            r"'odd' \(com.microsoft::FusedConv\).*opset 1",
+        ),
+        (ir.node("NoSuchThing", [], name="odd", num_outputs=1), {"": 17}, UnsupportedError, r"'odd' \(NoSuchThing\)"),
+        (
+            ir.node("Concat", [ir.Value(name="x")], name="cat", num_outputs=1),
+            {"": 17},
+            InvalidModelError,
+            r"'cat' \(Concat\).*axis",
+        ),
+    ],
+)
 def test_nodes_that_cannot_be_prepared(node, opsets, error, says):
     with pytest.raises(error, match=says):
         NodeRunner(node, opsets)
 
 
 def test_failures_name_the_node_and_its_inputs():
-    runner = NodeRunner(ir.node("MatMul", [ir.Value(name="a"), ir.Value(name="b")], name="product", num_outputs=1), {"": 17})
-    with pytest.raises(ShapeError, match=r"'product' \(MatMul\) fails on inputs \['float32\[2, 3\]', 'float32\[2, 3\]'\]"):
+    runner = NodeRunner(
+        ir.node("MatMul", [ir.Value(name="a"), ir.Value(name="b")], name="product", num_outputs=1), {"": 17}
+    )
+    with pytest.raises(
+        ShapeError, match=r"'product' \(MatMul\) fails on inputs \['float32\[2, 3\]', 'float32\[2, 3\]'\]"
+    ):
         runner.run([np.ones((2, 3), np.float32)] * 2)
-    with pytest.raises(InvalidModelError, match="'product'.*mismatch"):
+    with pytest.raises(InvalidModelError, match=r"'product'.*mismatch"):
         runner.run([np.ones((2, 3), np.float32), np.ones((3, 2), np.int32)])

@@ -1,4 +1,5 @@
 """Whole models in float64: they agree with onnxruntime to float32 rounding, and nothing inside rounds to float32."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -24,21 +25,27 @@ def parse(text: str, opset: int = 17) -> ir.Model:
 
 
 def with_random_weights(path: Path) -> onnx.ModelProto:
-    """A light model keeps its weights as constants of one value; give them the values of a net that carries information."""
+    """A light model keeps its weights as constants of one value; give them values that carry information."""
     rng, proto = np.random.default_rng(0), onnx.load(path)
     shapes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     nodes = [node for node in proto.graph.node if node.op_type != "ConstantOfShape"]
     for node in proto.graph.node:
         if node.op_type == "ConstantOfShape":
             shape = shapes[node.input[0]]
-            values = rng.uniform(0.5, 1.5, shape) if len(shape) == 1 else rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+            values = (
+                rng.uniform(0.5, 1.5, shape)
+                if len(shape) == 1
+                else rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+            )
             proto.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), node.output[0]))
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     return proto
 
 
-@pytest.mark.parametrize("name", ["densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet"])
+@pytest.mark.parametrize(
+    "name", ["densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet"]
+)
 def test_light_models_agree_with_onnxruntime(name, monkeypatch):
     proto = with_random_weights(LIGHT / f"light_{name}.onnx")
     rounded, run = [], NodeRunner.run
@@ -50,7 +57,10 @@ def test_light_models_agree_with_onnxruntime(name, monkeypatch):
 
     monkeypatch.setattr(NodeRunner, "run", spy)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = {value.name: np.random.default_rng(1).standard_normal(value.shape).astype(np.float32) for value in session.get_inputs()}
+    feeds = {
+        value.name: np.random.default_rng(1).standard_normal(value.shape).astype(np.float32)
+        for value in session.get_inputs()
+    }
     found, model = session.run(None, feeds), Float64Model(load(proto))
     results = model.run(feeds)
     for value, expected in zip(session.get_outputs(), found):
@@ -64,16 +74,37 @@ def test_light_models_agree_with_onnxruntime(name, monkeypatch):
 def test_a_network_in_float64_is_torchs_in_float64(tmp_path):
     torch.manual_seed(0)
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.BatchNorm2d(8), torch.nn.GELU(), torch.nn.Conv2d(8, 8, 5, padding=2, groups=8),
-        torch.nn.BatchNorm2d(8), torch.nn.Mish(), torch.nn.MaxPool2d(3, 2, 1), torch.nn.ConvTranspose2d(8, 4, 4, 2, 1),
-        torch.nn.GroupNorm(2, 4), torch.nn.SiLU(), torch.nn.Upsample(scale_factor=2, mode="bilinear"), torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(), torch.nn.Linear(4, 5), torch.nn.LayerNorm(5), torch.nn.Softmax(1))
+        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.GELU(),
+        torch.nn.Conv2d(8, 8, 5, padding=2, groups=8),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Mish(),
+        torch.nn.MaxPool2d(3, 2, 1),
+        torch.nn.ConvTranspose2d(8, 4, 4, 2, 1),
+        torch.nn.GroupNorm(2, 4),
+        torch.nn.SiLU(),
+        torch.nn.Upsample(scale_factor=2, mode="bilinear"),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 5),
+        torch.nn.LayerNorm(5),
+        torch.nn.Softmax(1),
+    )
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         net(x)  # running statistics that are not the initial ones
         net.eval()
-        torch.onnx.export(net, (x,), tmp_path / "net.onnx", input_names=["x"], output_names=["y"], dynamo=True, optimize=False,
-                          verbose=False)  # its optimiser would fold BatchNorm and round
+        torch.onnx.export(
+            net,
+            (x,),
+            tmp_path / "net.onnx",
+            input_names=["x"],
+            output_names=["y"],
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )  # its optimiser would fold BatchNorm and round
         expected = net.double()(x.double())
     # the attributes epsilon (1e-5) are float32 in ONNX; rounding to float32 anywhere would leave 1e-7
     close(run_float64(load(tmp_path / "net.onnx"), {"x": x.numpy()})["y"], expected, 1e-9)
@@ -84,7 +115,8 @@ WIDE = """g (float[2, 2] x, bool c) => (float[2, 2] y) <float[2, 2] w = {1.1, 2.
     k = ConstantOfShape <value = float[1] {0.1}> (shape)
     h = Cast <to = 1> (x)
     t = Constant <value = float[1] {0.3}> ()
-    u = If (c) <then_branch = b () => (float[2, 2] p) <float[1] v = {0.7}> { q = Add (h, v)  r = Cast <to = 10> (q)  p = Cast <to = 1> (r) },
+    u = If (c) <then_branch = b () => (float[2, 2] p) <float[1] v = {0.7}> {
+                q = Add (h, v)  r = Cast <to = 10> (q)  p = Cast <to = 1> (r) },
                 else_branch = e () => (float[2, 2] s) { s = Identity (h) }>
     m = MatMul (u, w)  n = Mul (m, k)  y = Add (n, t) }"""
 
@@ -113,9 +145,15 @@ def test_functions_run_and_the_model_is_left_alone():
 
 
 def test_values_die_after_their_last_use(monkeypatch):
-    model = Float64Model(parse("g (float[n] x) => (float[n] y) { a = Neg (x)  b = Abs (a)  c = Add (a, b)  d = Neg (c)  y = Exp (d)  z = Log (x) }"))
+    model = Float64Model(
+        parse(
+            "g (float[n] x) => (float[n] y) "
+            "{ a = Neg (x)  b = Abs (a)  c = Add (a, b)  d = Neg (c)  y = Exp (d)  z = Log (x) }"
+        )
+    )
     steps, run = [], NodeRunner.run
     import weakref
+
     alive: dict[str, weakref.ref] = {}
 
     def spy(self, inputs, scope=None):
@@ -151,5 +189,5 @@ def test_errors():
     odd = parse("g (float[2] x) => (float[2] y) { y = Relu (x) }")
     odd.graph.node(0).domain = "org.other"
     odd.graph.opset_imports["org.other"] = 1
-    with pytest.raises(UnsupportedError, match="org.other::Relu"):
+    with pytest.raises(UnsupportedError, match=r"org.other::Relu"):
         Float64Model(odd)

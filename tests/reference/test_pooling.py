@@ -1,4 +1,5 @@
 """Pooling in float64 against torch's float64 and against the definition, over its attributes."""
+
 from __future__ import annotations
 
 import itertools
@@ -20,24 +21,48 @@ def geometry(draw):
     rank = draw(st.integers(1, 3))
     kernel = draw(st.lists(st.integers(1, 3), min_size=rank, max_size=rank))
     each = lambda low, high: draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))  # noqa: E731
-    return {"rank": rank, "kernel": kernel, "strides": each(1, 3), "dilations": each(1, 2), "spatial": each(5, 8),
-            "pads": [draw(st.integers(0, k // 2)) for k in kernel], "ceil": draw(st.booleans()),
-            "x": np.random.default_rng(draw(st.integers(0, 99)))}
+    return {
+        "rank": rank,
+        "kernel": kernel,
+        "strides": each(1, 3),
+        "dilations": each(1, 2),
+        "spatial": each(5, 8),
+        "pads": [draw(st.integers(0, k // 2)) for k in kernel],
+        "ceil": draw(st.booleans()),
+        "x": np.random.default_rng(draw(st.integers(0, 99))),
+    }
 
 
 @settings(max_examples=60, deadline=None)
 @given(geometry())
 def test_max_pool_and_its_indices_match_torch(g):
     x = g["x"].standard_normal((2, 3, *g["spatial"]))
-    y, index = run_node("MaxPool", x, outputs=2, kernel_shape=g["kernel"], strides=g["strides"], dilations=g["dilations"],
-                        pads=g["pads"] * 2, ceil_mode=int(g["ceil"]))
-    expected, places = MAX[g["rank"]](torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["dilations"], g["ceil"], True)
+    y, index = run_node(
+        "MaxPool",
+        x,
+        outputs=2,
+        kernel_shape=g["kernel"],
+        strides=g["strides"],
+        dilations=g["dilations"],
+        pads=g["pads"] * 2,
+        ceil_mode=int(g["ceil"]),
+    )
+    expected, places = MAX[g["rank"]](
+        torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["dilations"], g["ceil"], True
+    )
     close(y, expected)
     assert np.array_equal(x.ravel()[index], y)
     plane = np.prod(g["spatial"])
     assert np.array_equal(index % plane, places)
-    alone = run_node("MaxPool", x, kernel_shape=g["kernel"], strides=g["strides"], dilations=g["dilations"], pads=g["pads"] * 2,
-                     ceil_mode=int(g["ceil"]))
+    alone = run_node(
+        "MaxPool",
+        x,
+        kernel_shape=g["kernel"],
+        strides=g["strides"],
+        dilations=g["dilations"],
+        pads=g["pads"] * 2,
+        ceil_mode=int(g["ceil"]),
+    )
     assert np.array_equal(alone, y)
 
 
@@ -51,8 +76,15 @@ def test_column_major_indices():
 @given(geometry(), st.booleans())
 def test_average_pool_matches_torch(g, include):
     x = g["x"].standard_normal((2, 3, *g["spatial"]))
-    y = run_node("AveragePool", x, kernel_shape=g["kernel"], strides=g["strides"], pads=g["pads"] * 2, ceil_mode=int(g["ceil"]),
-                 count_include_pad=int(include))
+    y = run_node(
+        "AveragePool",
+        x,
+        kernel_shape=g["kernel"],
+        strides=g["strides"],
+        pads=g["pads"] * 2,
+        ceil_mode=int(g["ceil"]),
+        count_include_pad=int(include),
+    )
     close(y, AVERAGE[g["rank"]](torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["ceil"], include))
 
 
@@ -60,8 +92,13 @@ def test_average_pool_matches_torch(g, include):
 @given(geometry(), st.booleans(), st.integers(1, 3))
 def test_dilated_average_and_lp_pool_match_the_definition(g, include, p):
     x = g["x"].standard_normal((1, 2, *g["spatial"]))
-    options = {"kernel_shape": g["kernel"], "strides": g["strides"], "dilations": g["dilations"], "pads": g["pads"] * 2,
-               "ceil_mode": int(g["ceil"])}
+    options = {
+        "kernel_shape": g["kernel"],
+        "strides": g["strides"],
+        "dilations": g["dilations"],
+        "pads": g["pads"] * 2,
+        "ceil_mode": int(g["ceil"]),
+    }
     average = run_node("AveragePool", x, count_include_pad=int(include), **options)
     norm = run_node("LpPool", x, p=p, **options)
     assert average.shape == norm.shape

@@ -1,4 +1,5 @@
 """Errors mean what they say: relative to the largest reference value, blind to nothing."""
+
 from __future__ import annotations
 
 import math
@@ -11,7 +12,7 @@ from infold.report.deviation import deviation, differences, same_pattern, trivia
 def test_deviation_is_relative_to_the_largest_value():
     r = np.array([4.0, -8.0, 0.0])
     assert deviation(r, r) == 0
-    assert deviation(r + [0, 0, 2], r) == 0.25
+    assert deviation(r + np.array([0, 0, 2]), r) == 0.25
     assert deviation(np.array([0.0, 0.5]), np.zeros(2)) == 0.5
     assert deviation(np.array([1, 2, 5]), np.array([1, 2, 4])) == 0.25
     assert deviation(np.array([True, False]), np.array([True, True])) == 1

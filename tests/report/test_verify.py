@@ -1,4 +1,5 @@
 """verify says yes to what is right and no to what is wrong, and names where it begins."""
+
 from __future__ import annotations
 
 import json
@@ -16,8 +17,10 @@ from infold.reference import run_float64
 from infold.report.verify import verify
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-CHAIN = """g (float[N, 4] x) => (float[N, 3] y, float[N, 1] s) <float[4, 3] w = {{0.3, -0.1, 0.7, 1.1, 0.2, -0.6, 0.4, 0.9, -0.8, 0.5, 0.1, 0.6}}> {{
-    h = Tanh (x)  m = MatMul (h, w)  a = {activation} (m)  y = Softmax <axis = 1> (a)  s = ReduceMax <axes = [1]> (a) }}"""
+CHAIN = """g (float[N, 4] x) => (float[N, 3] y, float[N, 1] s)
+    <float[4, 3] w = {{0.3, -0.1, 0.7, 1.1, 0.2, -0.6, 0.4, 0.9, -0.8, 0.5, 0.1, 0.6}}> {{
+    h = Tanh (x)  m = MatMul (h, w)  a = {activation} (m)
+    y = Softmax <axis = 1> (a)  s = ReduceMax <axes = [1]> (a) }}"""
 
 
 def parse(text: str, opset: int = 17) -> ir.Model:
@@ -73,7 +76,13 @@ def test_a_right_result(session):
     for output in data["outputs"]:
         assert {"name", "max_abs", "max_rel", "error", "onnxruntime_error"} <= output.keys()
         assert 0 < output["error"] < 1e-6 and 0 < output["onnxruntime_error"] < 1e-6 and output["max_abs"] < 1e-6
-    assert [layer["node"] for layer in data["layers"]] == ["the_Tanh", "the_MatMul", "the_Elu", "the_Softmax", "the_ReduceMax"]
+    assert [layer["node"] for layer in data["layers"]] == [
+        "the_Tanh",
+        "the_MatMul",
+        "the_Elu",
+        "the_Softmax",
+        "the_ReduceMax",
+    ]
     assert all(0 < layer["error"] < 1e-6 for layer in data["layers"])
     assert report.summary().endswith("\nok") and "larger" in report.summary()
 
@@ -141,7 +150,8 @@ def test_a_model_that_onnxruntime_refuses(session):
 
 def test_onnxruntime_is_no_yardstick_where_it_computes_something_else(session):
     """Training mode: onnxruntime's outputs depend on momentum, so its error must not excuse infold's."""
-    text = """g (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) <float[3] s = {1, 2, 3}, float[3] b = {0, 1, 0}, float[3] m = {5, 5, 5}, float[3] v = {9, 9, 9}> {
+    text = """g (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) 
+        <float[3] s = {1, 2, 3}, float[3] b = {0, 1, 0}, float[3] m = {5, 5, 5}, float[3] v = {9, 9, 9}> {
         y%s = BatchNormalization <training_mode = %d, momentum = 0.9> (x, s, b, m, v) }"""
     right, wrong = parse(text % (", a, c", 1)), parse(text % ("", 0))
     assert verify(right, batch=4).outputs[0].ok
@@ -153,7 +163,9 @@ def test_onnxruntime_is_no_yardstick_where_it_computes_something_else(session):
 def test_inputs_are_completed(session):
     text = "g (float[N, C, H, W] x, float[N, 3, 1, 1] f) => (float[N, C, H, W] y) { y = Mul (x, f) }"
     seen = []
-    session.run = lambda self, names, feeds: seen.append({name: array.shape for name, array in feeds.items()}) or Session.run(self, names, feeds)
+    session.run = lambda self, names, feeds: (
+        seen.append({name: array.shape for name, array in feeds.items()}) or Session.run(self, names, feeds)
+    )
     verify(parse(text), size=8)
     verify(parse(text), size=8, batch=2)
     verify(parse(text), {"x": np.ones((5, 3, 4, 4), np.float32)})
@@ -167,7 +179,9 @@ def test_inputs_are_completed(session):
 
 
 def test_integers_sequences_and_strings(session):
-    report = verify(parse("g (float[2, 5] x) => (int64[2, 1] i, bool[2, 5] b) { i = ArgMax <axis = 1> (x)  b = Greater (x, x) }"))
+    report = verify(
+        parse("g (float[2, 5] x) => (int64[2, 1] i, bool[2, 5] b) { i = ArgMax <axis = 1> (x)  b = Greater (x, x) }")
+    )
     assert report.ok and report.outputs[0].error == 0
     pair = verify(parse("g (float[2, 5] x) => (seq(float[2, 5]) q) { y = Neg (x)  q = SequenceConstruct (x, y) }"))
     assert pair.ok and pair.outputs[0].max_abs is None
