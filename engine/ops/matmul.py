@@ -104,6 +104,8 @@ def _matmul_bias(ctx, node) -> tuple[Epilogue, np.ndarray | None]:
 def _batched(ctx, node, a_name: str, b_name: str, shape) -> None:
     """A product of two computed tensors: one packing step, one step with a group per matrix of the batch."""
     batch, (m, n) = shape[:-2], shape[-2:]
+    if len(batch) > 4:
+        raise NotNative("more than four batch dimensions")
     a, b = _matrix(ctx, a_name), ctx.tensor(b_name)
     k = a.shape[-1]
     groups = prod(batch)
@@ -122,13 +124,15 @@ def _batched(ctx, node, a_name: str, b_name: str, shape) -> None:
             merged *= extent
         return stride
 
-    if one_stride(a) is None:
-        a = ctx.rows(a_name)
-    if one_stride(b) is None:
-        b = ctx.rows(b_name)
+    def evenly(t: Tensor) -> Tensor:
+        if one_stride(t) is not None:
+            return t
+        target = ctx.temporary((*batch, *t.shape[-2:]))
+        ctx.copy(t.broadcast(target.shape), target)
+        return target
+
+    a, b = evenly(a), evenly(b)
     a_step, b_step = one_stride(a), one_stride(b)
-    if a_step is None or b_step is None:
-        raise NotNative("batch dimensions that broadcast unevenly")
     out = ctx.output(node.outputs[0].name, image=False)
     packed = pack_step(ctx, b, k, b.strides[-2], n, b.strides[-1], groups, b_step)
     product(ctx, a, packed, vector(ctx, None, n), out, [0], pixels=[1, m], x_stride=[0, a.strides[-2]],
