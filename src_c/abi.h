@@ -17,7 +17,7 @@ typedef enum {
     INFOLD_EMISSING = 3,  /* a required buffer was not given */
 } infold_status;
 
-#define INFOLD_MAX_ARGS 8
+#define INFOLD_MAX_ARGS 10
 #define INFOLD_MAX_DIMS 6
 #define INFOLD_MAX_LANES 16
 #define INFOLD_ALIGN 64 /* bytes: one cache line, one AVX-512 vector; every arena buffer starts on it */
@@ -85,6 +85,7 @@ typedef struct {
 
 #define INFOLD_DW_MR 6
 #define INFOLD_MAX_MR 14
+#define INFOLD_LRN_REACH 64
 #define INFOLD_REDUCE_BLOCK 32 /* elements summed naively before the sum joins a compensated one */
 
 typedef struct infold_kernels {
@@ -100,9 +101,9 @@ typedef struct infold_kernels {
     /* rows x n; strides in elements: {row, element} of each operand; element strides are 0 or 1 except in the slow path */
     void (*binary)(infold_binary op, int64_t rows, int64_t n, const float *a, const int64_t sa[2], const float *b,
                    const int64_t sb[2], float *out, const int64_t so[2]);
-    /* out = x * scale + shift; element stride of x and out 1, of scale/shift 0 or 1 */
+    /* out = clamp(x * scale + shift); element stride of x and out 1, of scale/shift 0 or 1 */
     void (*affine)(int64_t rows, int64_t n, const float *x, int64_t x_row, const float *scale, const float *shift,
-                   int64_t s_row, int64_t s_elem, float *out, int64_t out_row);
+                   int64_t s_row, int64_t s_elem, float lo, float hi, float *out, int64_t out_row);
     /* dst[c * dst_ld + r] = src[r * src_ld + c] */
     void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
     /* out[c] = max over taps of in[tap[t] + c] */
@@ -128,6 +129,8 @@ typedef struct infold_kernels {
     /* out = ((x - mean) - mean_low) * scale * gamma + beta; gamma and beta by element, or NULL */
     void (*normalize_run)(int64_t n, const float *x, float mean, float mean_low, float scale, const float *gamma, const float *beta,
                           float *out);
+    /* out = x / (bias + scale * sum of the squares from c - before to c + after) ^ beta; neither reach beyond INFOLD_LRN_REACH */
+    void (*lrn)(int64_t n, const float *x, float *out, int64_t before, int64_t after, float scale, float bias, float beta);
     /* dst = exp(src - max) / sum, or its logarithm; dst may be src */
     void (*softmax)(int64_t n, const float *src, float *dst, int64_t log);
 } infold_kernels;

@@ -1,38 +1,59 @@
-"""Normalisations whose statistics come from the data: Layer, RMS, Instance and Group, all by the one `norm` driver."""
+"""Normalisations whose statistics come from the data: Layer, RMS, Instance and Group by the `norm` driver, and LRN."""
 from __future__ import annotations
 
 from math import prod
 
 import numpy as np
 
+from .. import _native
 from ..plan.tensor import Tensor
 from .base import NotNative, attr, op, same_shape
+from .epilogue import Epilogue, epilogue, take
 from .product import pad4
 from .space import check_rank, space
 
+MAX_WINDOW = 128  # channels: the driver counts up to 64 on each side
 
-@op("LayerNormalization", "RMSNormalization", infer=lambda node, inputs: [inputs[0].shape] if _one_output(node) else None)
+
+@op("LayerNormalization", "RMSNormalization",
+    infer=lambda node, inputs: [inputs[0].shape] if _one_output(node) else None)
 def row_norm(ctx, node) -> None:
     """Every row, all dimensions from `axis` on, by itself."""
     if not _one_output(node):
         raise NotNative("mean and deviation as outputs")
     if attr(node, "stash_type", 1) != 1:
         raise NotNative("statistics that are not float32")
-    name, output = node.inputs[0].name, node.outputs[0].name
+    name = node.inputs[0].name
     shape = ctx.shape(name)
     axis = attr(node, "axis", -1) % len(shape)
     check_rank(shape, range(axis, len(shape)))
     length = prod(shape[axis:])
     if 0 in shape:
         raise NotNative("an empty tensor")
-    gamma, beta = (_by_element(ctx, value, shape[axis:]) for value in (*node.inputs[1:3], *[None] * (3 - len(node.inputs))))
+    affine = [*node.inputs[1:3], *[None] * (3 - len(node.inputs))]
+    gamma, beta = (_by_element(ctx, value, shape[axis:]) for value in affine)
+    found = _activation(ctx, node)
     x = ctx.tensor(name)
     if not x.view(shape[axis:], x.strides[axis:]).is_rows():
         x = ctx.rows(name)
-    out = ctx.output(output, image=False)
+    out = ctx.output(found.output, image=False)
     extents, (x_steps, out_steps) = space(shape[:axis], x.strides[:axis], out.strides[:axis])
-    ctx.emit("norm", {"in": x, "gamma": gamma, "beta": beta, "out": out}, n=extents, in_stride=x_steps, out_stride=out_steps,
-             pixels=1, channels=length, group=length, rms=node.op_type == "RMSNormalization", epsilon=attr(node, "epsilon", 1e-5))
+    ctx.emit("norm", {"in": x, "gamma": gamma, "beta": beta, "out": out}, n=extents, in_stride=x_steps,
+             out_stride=out_steps, pixels=1, channels=length, group=length, rms=node.op_type == "RMSNormalization",
+             epsilon=attr(node, "epsilon", 1e-5), **_act(found))
+
+
+def _activation(ctx, node) -> Epilogue:
+    """The activation that follows, taken over; the driver adds nothing and has no slopes."""
+    found = epilogue(ctx, node)
+    if found.residual is not None or found.activation.slope is not None:
+        return Epilogue(node.outputs[0].name)
+    take(ctx, found)
+    return found
+
+
+def _act(found: Epilogue) -> dict:
+    return {"act": _native.ACTS[found.activation.act], "a": found.activation.a, "b": found.activation.b}
 
 
 def _one_output(node) -> bool:
@@ -86,8 +107,25 @@ def _image_norm(ctx, node, group: int, gamma: Tensor, beta: Tensor) -> None:
         raise NotNative(f"rank {len(shape)}")
     if 0 in shape:
         raise NotNative("an empty tensor")
-    x, out = ctx.image(name), ctx.output(node.outputs[0].name, image=True)
+    found = _activation(ctx, node)
+    x, out = ctx.image(name), ctx.output(found.output, image=True)
     pixels, (x_steps, out_steps) = space(shape[2:], x.strides[2:], out.strides[2:])
-    ctx.emit("norm", {"in": x, "gamma": gamma, "beta": beta, "out": out}, n=pad4(shape[:1], 1), in_stride=pad4(x.strides[:1], 0),
-             out_stride=pad4(out.strides[:1], 0), pixels=pixels, in_pixel=x_steps, out_pixel=out_steps, channels=shape[1],
-             group=group, epsilon=attr(node, "epsilon", 1e-5))
+    ctx.emit("norm", {"in": x, "gamma": gamma, "beta": beta, "out": out}, n=pad4(shape[:1], 1),
+             in_stride=pad4(x.strides[:1], 0), out_stride=pad4(out.strides[:1], 0), pixels=pixels, in_pixel=x_steps,
+             out_pixel=out_steps, channels=shape[1], group=group, epsilon=attr(node, "epsilon", 1e-5),
+             **_act(found))
+
+
+@op("LRN", infer=same_shape)
+def lrn(ctx, node) -> None:
+    """Across channels: half of the window before, half (the larger, if even) after."""
+    name = node.inputs[0].name
+    shape, size = ctx.shape(name), attr(node, "size")
+    if not 3 <= len(shape) <= 5 or not 1 <= size <= MAX_WINDOW:
+        raise NotNative(f"rank {len(shape)}, window {size}")
+    x, out = ctx.image(name), ctx.output(node.outputs[0].name, image=True)
+    order = [0, *range(2, len(shape))]
+    extents, (x_steps, out_steps) = space(*([t[i] for i in order] for t in (shape, x.strides, out.strides)))
+    ctx.emit("lrn", {"in": x, "out": out}, n=extents, in_stride=x_steps, out_stride=out_steps, channels=shape[1],
+             before=(size - 1) // 2, after=size // 2, scale=attr(node, "alpha", 1e-4) / size,
+             bias=attr(node, "bias", 1.0), beta=attr(node, "beta", 0.75))

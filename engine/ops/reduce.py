@@ -10,7 +10,8 @@ from .space import check_rank, space
 
 REDUCE = {
     "ReduceSum": "SUM", "ReduceMean": "MEAN", "ReduceMax": "MAX", "ReduceMin": "MIN", "ReduceProd": "PROD",
-    "ReduceSumSquare": "SUM_SQUARE", "ReduceL1": "L1", "ReduceL2": "L2", "ReduceLogSum": "LOG_SUM", "ReduceLogSumExp": "LOG_SUM_EXP",
+    "ReduceSumSquare": "SUM_SQUARE", "ReduceL1": "L1", "ReduceL2": "L2", "ReduceLogSum": "LOG_SUM",
+    "ReduceLogSumExp": "LOG_SUM_EXP",
 }
 GLOBAL = {"GlobalAveragePool": "MEAN", "GlobalMaxPool": "MAX"}
 UNCHANGED = {"SUM", "MEAN", "MAX", "MIN", "PROD", "LOG_SUM_EXP"}  # of a single element
@@ -25,7 +26,7 @@ def reduce(ctx, node) -> None:
         given = ctx.need(node.inputs[1])
         axes = None if given is None else [int(a) for a in given.reshape(-1)]
     if not axes:
-        if axes is not None and attr(node, "noop_with_empty_axes", 0) or axes is None and attr(node, "noop_with_empty_axes", 0):
+        if attr(node, "noop_with_empty_axes", 0):
             _nothing(ctx, node)
             return
         axes = range(rank)
@@ -57,13 +58,15 @@ def emit_reduce(ctx, node, kind: str, axes: set[int]) -> None:
     x = ctx.tensor(node.inputs[0].name)
     kept = [i for i in range(len(x.shape)) if i not in axes]
     check_rank(x.shape, axes)
-    reduced, (in_reduced,) = space([x.shape[i] for i in sorted(axes)], [x.strides[i] for i in sorted(axes)], ordered=True)
+    gone = sorted(axes)
+    reduced, (in_reduced,) = space([x.shape[i] for i in gone], [x.strides[i] for i in gone], ordered=True)
     shape = ctx.shape(node.outputs[0].name)
     same_rank = len(shape) == len(x.shape)
     out = ctx.output(node.outputs[0].name, image=same_rank and prefers_image(x))
     if prod(shape) == 0:
         return
     out_strides = [out.strides[i] for i in kept] if same_rank else out.strides
-    extents, (in_kept, out_kept) = space([x.shape[i] for i in kept], [x.strides[i] for i in kept], out_strides, ordered=True)
+    extents, (in_kept, out_kept) = space([x.shape[i] for i in kept], [x.strides[i] for i in kept], out_strides,
+                                         ordered=True)
     ctx.emit("reduce", {"in": x, "out": out}, kept=extents, reduced=reduced, in_kept=in_kept, in_reduced=in_reduced,
              out_stride=out_kept, op=_native.REDUCTIONS[kind])

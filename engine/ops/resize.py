@@ -61,9 +61,10 @@ def resize(ctx, node) -> None:
 
         tables += [ctx.constant((*key, part), lambda part=part, table=table: table(part)) for part in (0, 1)]
     row, row_weight, column, column_weight = tables
-    ctx.emit("resize", {"in": x, "row": row, "row_weight": row_weight, "column": column, "column_weight": column_weight, "out": out},
-             n=[out.shape[i] for i in (0, 2, 3)], in_stride=[x.strides[i] for i in (0, 2, 3)],
-             out_stride=[out.strides[i] for i in (0, 2, 3)], in_size=x.shape[2:], taps=[row.shape[1], column.shape[1]], channels=x.shape[1])
+    args = {"in": x, "row": row, "row_weight": row_weight, "column": column, "column_weight": column_weight, "out": out}
+    ctx.emit("resize", args, n=[out.shape[i] for i in (0, 2, 3)], in_stride=[x.strides[i] for i in (0, 2, 3)],
+             out_stride=[out.strides[i] for i in (0, 2, 3)], in_size=x.shape[2:], taps=[row.shape[1], column.shape[1]],
+             channels=x.shape[1])
 
 
 def _scales(ctx, node, shape, target) -> list[float]:
@@ -81,7 +82,8 @@ def _scales(ctx, node, shape, target) -> list[float]:
         policy = attr(node, "keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":
             sizes = ctx.need(inputs[2])
-            given = [(min if policy == "not_larger" else max)(int(s) / shape[a] for s, a in zip(sizes, axes))] * len(axes)
+            choose = min if policy == "not_larger" else max
+            given = [choose(int(s) / shape[a] for s, a in zip(sizes, axes))] * len(axes)
     if len(given) != len(axes) or min(given) <= 0:
         raise NotNative("scales that do not fit the input")
     scales = [1.0] * len(shape)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from math import prod
 
+from ..plan.tensor import Tensor
 from .activations import prefers_image
 from .base import attr, op, same_shape
 from .space import check_rank, space
@@ -23,28 +24,29 @@ def softmax(ctx, node) -> None:
         return
     check_rank(shape, (axis,))
     x = ctx.tensor(name)
-    if axis >= len(shape) or shape[axis] == 1 or x.strides[axis] == 1:
-        out = ctx.output(output, image=prefers_image(x))
-    else:  # bring the axis together, work in place, and leave the result there
-        order = [i for i in range(len(shape)) if i != axis] + [axis]
-        together = ctx.temporary([shape[i] for i in order])
-        out = together.view(shape, [together.strides[order.index(i)] for i in range(len(shape))])
-        ctx.copy(x, out)
-        ctx.bind(output, out)
-        x = out
-    if axis < len(shape) and shape[axis] != 1 and out.strides[axis] != 1:
-        target = out
-        out = ctx.temporary([*shape[:axis], *shape[axis + 1:], shape[axis]])
-        out = out.view(shape, [*out.strides[:axis], 1, *out.strides[axis:-1]])
+    one = axis >= len(shape) or shape[axis] == 1
+    out = ctx.output(output, image=prefers_image(x))
+    if one or x.strides[axis] == out.strides[axis] == 1:
         _rows(ctx, x, out, axis, log)
-        ctx.copy(out, target)
         return
-    _rows(ctx, x, out, axis, log)
+    work = _together(ctx, shape, axis)
+    if x.strides[axis] != 1:
+        ctx.copy(x, work)
+        x = work
+    _rows(ctx, x, work, axis, log)
+    ctx.copy(work, out)
 
 
-def _rows(ctx, x, out, axis: int, log: bool) -> None:
+def _together(ctx, shape, axis: int) -> Tensor:
+    """Memory in which the axis is contiguous."""
+    order = [i for i in range(len(shape)) if i != axis] + [axis]
+    memory = ctx.temporary([shape[i] for i in order])
+    return memory.view(shape, [memory.strides[order.index(i)] for i in range(len(shape))])
+
+
+def _rows(ctx, x: Tensor, out: Tensor, axis: int, log: bool) -> None:
     rest = [i for i in range(len(x.shape)) if i != axis]
-    extents, (x_steps, out_steps) = space([x.shape[i] for i in rest], [x.strides[i] for i in rest], [out.strides[i] for i in rest])
+    extents, (x_steps, out_steps) = space(*([t[i] for i in rest] for t in (x.shape, x.strides, out.strides)))
     if x.size:
         ctx.emit("softmax", {"in": x, "out": out}, n=extents, in_stride=x_steps, out_stride=out_steps,
                  length=x.shape[axis] if axis < len(x.shape) else 1, log=log)

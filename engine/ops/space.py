@@ -1,4 +1,4 @@
-"""Iteration spaces of the reducing drivers: up to four dimensions, each with the strides of every operand, outermost first."""
+"""Iteration spaces of the row-wise drivers: up to four dimensions with every operand's strides, outermost first."""
 from __future__ import annotations
 
 from .base import NotNative
@@ -7,9 +7,10 @@ MAX_DIMS = 4
 
 
 def space(shape, *operands, ordered: bool = False) -> tuple[list[int], list[list[int]]]:
-    """(extents, strides of each operand) of four dimensions that walk all operands alike; dimensions are merged where possible.
+    """(extents, strides of each operand) of four dimensions that walk all operands alike, merged if possible.
 
-    ordered: put the dimension with the smallest stride of the first operand last. Raises NotNative if more than four are left.
+    ordered: the dimension with the smallest stride of the first operand comes last.
+    Raises NotNative if more than four are left.
     """
     dims = [[n, *strides] for n, *strides in zip(shape, *operands) if n != 1]
     if ordered:

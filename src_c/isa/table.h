@@ -13,6 +13,7 @@
 #include "kernels/reduce.h"
 #include "kernels/norm.h"
 #include "kernels/softmax.h"
+#include "kernels/lrn.h"
 
 const infold_kernels ISA(infold_kernels) = {
     .name = ISA_NAME,
@@ -36,4 +37,5 @@ const infold_kernels ISA(infold_kernels) = {
     .normalize_columns = normalize_columns_run,
     .normalize_run = normalize_run_run,
     .softmax = softmax_run,
+    .lrn = lrn_run,
 };

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the test modules import native_harness
 
-from infold import _native  # noqa: E402
+from infold import _native
 
 faulthandler.enable()
 

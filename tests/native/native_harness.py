@@ -60,7 +60,7 @@ def arguments(op: str) -> list[tuple[str, bool]]:
 
 
 def prepare(op: str, isa: str, params: dict, arrays: dict, side: str = "end", constants=(), offsets=None):
-    """(status of `check`, program, guarded buffers by name). `offsets`: elements between a buffer's start and its pointer."""
+    """(status of `check`, program, guarded buffers by name). `offsets`: elements from a buffer's start to its pointer."""
     offsets = offsets or {}
     guarded = {name: Guarded(a, side) for name, a in arrays.items()}
     names = [name for name in guarded if name not in constants]
@@ -103,7 +103,7 @@ def strides(a: np.ndarray) -> list[int]:
 
 
 def ulps(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Error in units of the last place of float32; 0 where both are the same infinity or both NaN, inf where only one is."""
+    """Error in units of the last place of float32; 0 where both are the same infinity or both NaN, inf where one is."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     with np.errstate(all="ignore"):
         rounded = expected.astype(np.float32)

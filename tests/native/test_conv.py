@@ -1,4 +1,4 @@
-"""The matrix micro-kernels through conv, depthwise and pack: every tile size and edge, taps, groups, residual, epilogue."""
+"""The micro-kernels through conv, depthwise and pack: every tile size and edge, taps, groups, residual, epilogue."""
 
 from __future__ import annotations
 
@@ -41,10 +41,19 @@ def matmul(isa, m, k, columns, act="IDENTITY", residual=False, taps=1, seed=0, *
     res = normal(rng, m, columns)
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     params = {
-        "n": dims([m], 4, 1), "in_stride": dims([taps * k], 4, 0), "out_stride": dims([columns], 4, 0),
-        "res_stride": dims([columns], 4, 0), "taps": taps, "k": k, "groups": 1, "columns": columns, "panels_per_block": 2,
-        "act": _native.ACTS[act], "a": a, "b": b,
-    }  # fmt: skip
+        "n": dims([m], 4, 1),
+        "in_stride": dims([taps * k], 4, 0),
+        "out_stride": dims([columns], 4, 0),
+        "res_stride": dims([columns], 4, 0),
+        "taps": taps,
+        "k": k,
+        "groups": 1,
+        "columns": columns,
+        "panels_per_block": 2,
+        "act": _native.ACTS[act],
+        "a": a,
+        "b": b,
+    }
     arrays = {"in": x, "w": packed(w, isa), "bias": whole_vectors(bias, isa), "tap": np.arange(taps) * k}
     if residual:
         arrays["res"] = res
@@ -92,7 +101,9 @@ def test_empty_reduction_gives_bias(isa):
     np.testing.assert_array_equal(got, expected.astype(F32))
 
 
-@pytest.mark.parametrize("groups,cin,cout,stride,dilation", [(1, 3, 8, 1, 1), (1, 5, 33, 2, 1), (4, 3, 7, 1, 2), (2, 16, 20, 2, 1)])
+@pytest.mark.parametrize(
+    "groups,cin,cout,stride,dilation", [(1, 3, 8, 1, 1), (1, 5, 33, 2, 1), (4, 3, 7, 1, 2), (2, 16, 20, 2, 1)]
+)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_conv2d(groups, cin, cout, stride, dilation, threads, isa, side):
     """A 3x3 convolution over a padded NHWC image with pixel strides wider than its channels."""
@@ -106,18 +117,40 @@ def test_conv2d(groups, cin, cout, stride, dilation, threads, isa, side):
     panels = np.stack([packed(g.reshape(-1, cout), isa) for g in w])
     taps = np.array([dilation * (y * xs[1] + z * xs[2]) for y in range(3) for z in range(3)])
     params = {
-        "n": [2, 1, height, width], "in_stride": [xs[0], 0, stride * xs[1], stride * xs[2]],
-        "out_stride": [os[0], 0, os[1], os[2]], "taps": 9, "k": cin, "groups": groups, "columns": cout, "in_group": cin,
-        "out_group": cout, "w_group": panels.shape[1], "bias_group": bias.shape[1], "panels_per_block": 1,
+        "n": [2, 1, height, width],
+        "in_stride": [xs[0], 0, stride * xs[1], stride * xs[2]],
+        "out_stride": [os[0], 0, os[1], os[2]],
+        "taps": 9,
+        "k": cin,
+        "groups": groups,
+        "columns": cout,
+        "in_group": cin,
+        "out_group": cout,
+        "w_group": panels.shape[1],
+        "bias_group": bias.shape[1],
+        "panels_per_block": 1,
         "act": _native.ACTS["RELU"],
-    }  # fmt: skip
+    }
     trimmed = x.ravel()[: x.size - 2]  # the last pixel's foreign channels do not exist
-    got = run("conv", isa, params, **{"in": trimmed}, w=panels, bias=bias, tap=taps, out=out, threads=threads, side=side,
-              constants=CONSTANTS)["out"]  # fmt: skip
+    got = run(
+        "conv",
+        isa,
+        params,
+        **{"in": trimmed},
+        w=panels,
+        bias=bias,
+        tap=taps,
+        out=out,
+        threads=threads,
+        side=side,
+        constants=CONSTANTS,
+    )["out"]
     expected = np.zeros((2, height, width, groups, cout))
     for y in range(3):
         for z in range(3):
-            window = x[:, y * dilation :, z * dilation :][:, : (height - 1) * stride + 1 : stride, : (width - 1) * stride + 1 : stride]
+            window = x[:, y * dilation :, z * dilation :][
+                :, : (height - 1) * stride + 1 : stride, : (width - 1) * stride + 1 : stride
+            ]
             window = window[..., : groups * cin].reshape(2, height, width, groups, cin)
             expected += np.einsum("nhwgc,gco->nhwgo", window.astype(np.float64), w[:, y, z])
     close(got[..., :-1], np.maximum(expected + bias[:, :cout], 0).reshape(2, height, width, -1))
@@ -138,11 +171,20 @@ def test_pack(k_shape, order, isa, side):
             x = np.moveaxis(normal(rng, groups, k_shape[2], columns, *k_shape[:2]), (1, 2), (3, 4))
         expected = np.stack([packed(g.reshape(-1, columns), isa) for g in x])
         steps = strides(x)
-        params = {"k": k_shape, "k_stride": steps[1:4], "columns": columns, "column_stride": steps[4], "groups": groups,
-                  "in_group": steps[0], "out_group": expected.shape[1]}  # fmt: skip
+        params = {
+            "k": k_shape,
+            "k_stride": steps[1:4],
+            "columns": columns,
+            "column_stride": steps[4],
+            "groups": groups,
+            "in_group": steps[0],
+            "out_group": expected.shape[1],
+        }
         storage = x.base if x.base is not None else x
         for threads in (1, 2):
-            got = run("pack", isa, params, **{"in": storage}, out=np.full(expected.shape, 9, F32), threads=threads, side=side)["out"]
+            got = run(
+                "pack", isa, params, **{"in": storage}, out=np.full(expected.shape, 9, F32), threads=threads, side=side
+            )["out"]
             np.testing.assert_array_equal(got, expected)
 
 
@@ -164,22 +206,45 @@ def test_depthwise(act, threads, isa, side):
             out = np.zeros((2, height, width, channels), F32)
             os = strides(out)
             params = {
-                "n": [2, 1, height, width], "in_stride": [xs[0], 0, xs[1], stride * xs[2]], "out_stride": [os[0], 0, os[1], os[2]],
-                "taps": 9, "channels": channels, "w_stride": w_stride, "act": _native.ACTS[act], "a": a, "b": b,
-            }  # fmt: skip
+                "n": [2, 1, height, width],
+                "in_stride": [xs[0], 0, xs[1], stride * xs[2]],
+                "out_stride": [os[0], 0, os[1], os[2]],
+                "taps": 9,
+                "channels": channels,
+                "w_stride": w_stride,
+                "act": _native.ACTS[act],
+                "a": a,
+                "b": b,
+            }
             tap = np.array([y * xs[1] + z * xs[2] for y in range(3) for z in range(3)])
-            arrays = {"in": x, "w": np.pad(w, ((0, 0), (0, w_stride - channels))), "bias": whole_vectors(bias, isa), "tap": tap}
+            arrays = {
+                "in": x,
+                "w": np.pad(w, ((0, 0), (0, w_stride - channels))),
+                "bias": whole_vectors(bias, isa),
+                "tap": tap,
+            }
             if act == "PRELU":
                 arrays["slope"] = slope
-            got = run("depthwise", isa, params, **arrays, out=out, threads=threads, side=side, constants=CONSTANTS)["out"]
+            got = run("depthwise", isa, params, **arrays, out=out, threads=threads, side=side, constants=CONSTANTS)[
+                "out"
+            ]
             expected = np.zeros(out.shape)
             for t, (y, z) in enumerate(np.ndindex(3, 3)):
                 expected += x[:, y : y + height, z : z + (width - 1) * stride + 1 : stride].astype(np.float64) * w[t]
             np.testing.assert_allclose(got, epilogue(expected + bias, act, a, b, slope), rtol=1e-5, atol=1e-5)
 
 
-GEMM = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 3], "out_stride": [0, 0, 0, 5], "res_stride": [0, 0, 0, 5], "taps": 2, "k": 3,
-        "groups": 1, "columns": 5, "panels_per_block": 1}  # fmt: skip
+GEMM = {
+    "n": [1, 1, 1, 4],
+    "in_stride": [0, 0, 0, 3],
+    "out_stride": [0, 0, 0, 5],
+    "res_stride": [0, 0, 0, 5],
+    "taps": 2,
+    "k": 3,
+    "groups": 1,
+    "columns": 5,
+    "panels_per_block": 1,
+}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +281,14 @@ GEMM = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 3], "out_stride": [0, 0, 0, 5]
 )
 def test_check_conv(change, status, isa):
     x, w, out = np.zeros(15, F32), np.zeros((6, 5), F32), np.zeros((4, 5), F32)
-    arrays = {"in": x, "w": packed(w, isa), "bias": whole_vectors(np.zeros(5, F32), isa), "tap": np.array([0, 3]), "out": out, "res": out}
+    arrays = {
+        "in": x,
+        "w": packed(w, isa),
+        "bias": whole_vectors(np.zeros(5, F32), isa),
+        "tap": np.array([0, 3]),
+        "out": out,
+        "res": out,
+    }
     assert refusal("conv", isa, GEMM | change, **arrays, constants=CONSTANTS) == status
 
 
@@ -226,7 +298,9 @@ def test_check_taps(isa):
     arrays = {"in": x, "w": packed(w, isa), "bias": whole_vectors(np.zeros(5, F32), isa), "out": out}
     for tap, status in (([0, 3], 0), ([3, 0], 0), ([0, 4], 2), ([-1, 0], 2), ([0, 2**63 - 1], 2), ([-(2**63), 0], 2)):
         assert refusal("conv", isa, GEMM, **arrays, tap=np.array(tap), constants=CONSTANTS) == status
-        assert refusal("conv", isa, GEMM, **arrays, tap=np.array(tap)) == 3  # must be constant: computed taps cannot be proven
+        assert (
+            refusal("conv", isa, GEMM, **arrays, tap=np.array(tap)) == 3
+        )  # must be constant: computed taps cannot be proven
 
 
 @pytest.mark.parametrize(
@@ -246,9 +320,21 @@ def test_check_taps(isa):
     ],
 )
 def test_check_depthwise(change, status, isa):
-    params = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 20], "out_stride": [0, 0, 0, 20], "taps": 2, "channels": 20, "w_stride": 32}
-    arrays = {"in": np.zeros((5, 20), F32), "w": np.zeros((2, 32), F32), "bias": np.zeros(32, F32), "tap": np.array([0, 20]),
-              "out": np.zeros((4, 20), F32)}  # fmt: skip
+    params = {
+        "n": [1, 1, 1, 4],
+        "in_stride": [0, 0, 0, 20],
+        "out_stride": [0, 0, 0, 20],
+        "taps": 2,
+        "channels": 20,
+        "w_stride": 32,
+    }
+    arrays = {
+        "in": np.zeros((5, 20), F32),
+        "w": np.zeros((2, 32), F32),
+        "bias": np.zeros(32, F32),
+        "tap": np.array([0, 20]),
+        "out": np.zeros((4, 20), F32),
+    }
     assert refusal("depthwise", isa, params | change, **arrays, constants=CONSTANTS) == status
 
 

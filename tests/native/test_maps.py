@@ -94,10 +94,19 @@ def test_affine(act: str, per: str, isa: str, side: str):
         x, size = normal(rng, 7, n), n if per == "element" else 7
         scale, shift = normal(rng, size), normal(rng, size)
         results = [
-            run("affine", isa, affine_params(7, n, act, per) | {"a": 1.0}, threads=t, side=side, x=x, scale=scale, shift=shift,
-                out=np.zeros_like(x))["out"]
+            run(
+                "affine",
+                isa,
+                affine_params(7, n, act, per) | {"a": 1.0},
+                threads=t,
+                side=side,
+                x=x,
+                scale=scale,
+                shift=shift,
+                out=np.zeros_like(x),
+            )["out"]
             for t in (1, 2)
-        ]  # fmt: skip
+        ]
         column = (slice(None), None) if per == "row" else ()
         y = x * scale[column].astype(np.float64) + shift[column]
         expected = {"IDENTITY": y, "RELU": np.maximum(y, 0), "SILU": y / (1 + np.exp(-y))}[act]

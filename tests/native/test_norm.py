@@ -19,18 +19,26 @@ def parameters(x: np.ndarray, kind: str, group: int, **more) -> dict:
     params = {"channels": channels, "group": group, "epsilon": 1e-5, **more}
     if kind == "batch":  # statistics over the images too
         return params | {
-            "n": [1] * 4, "pixels": dims([images, height, width], 4, 1), "in_pixel": dims(steps[:3], 4, 0),
+            "n": [1] * 4,
+            "pixels": dims([images, height, width], 4, 1),
+            "in_pixel": dims(steps[:3], 4, 0),
             "out_pixel": dims(out[:3], 4, 0),
-        }  # fmt: skip
+        }
     if kind == "rows":  # statistics of every pixel by itself
         return params | {
-            "n": dims([images, height, width], 4, 1), "in_stride": dims(steps[:3], 4, 0), "out_stride": dims(out[:3], 4, 0),
+            "n": dims([images, height, width], 4, 1),
+            "in_stride": dims(steps[:3], 4, 0),
+            "out_stride": dims(out[:3], 4, 0),
             "pixels": [1] * 4,
-        }  # fmt: skip
+        }
     return params | {
-        "n": dims([images], 4, 1), "in_stride": dims(steps[:1], 4, 0), "out_stride": dims(out[:1], 4, 0),
-        "pixels": dims([height, width], 4, 1), "in_pixel": dims(steps[1:3], 4, 0), "out_pixel": dims(out[1:3], 4, 0),
-    }  # fmt: skip
+        "n": dims([images], 4, 1),
+        "in_stride": dims(steps[:1], 4, 0),
+        "out_stride": dims(out[:1], 4, 0),
+        "pixels": dims([height, width], 4, 1),
+        "in_pixel": dims(steps[1:3], 4, 0),
+        "out_pixel": dims(out[1:3], 4, 0),
+    }
 
 
 def expected_norm(x: np.ndarray, kind: str, group: int, gamma, beta, rms: bool, epsilon: float = 1e-5) -> np.ndarray:
@@ -54,7 +62,9 @@ def agree(got, x, kind, group, gamma=None, beta=None, rms=False, rtol=2e-6):
     assert np.abs(got - expected).max() <= rtol * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("kind,groups", [("image", "each"), ("image", "pairs"), ("image", "all"), ("batch", "each"), ("rows", "all")])
+@pytest.mark.parametrize(
+    "kind,groups", [("image", "each"), ("image", "pairs"), ("image", "all"), ("batch", "each"), ("rows", "all")]
+)
 def test_channels(kind, groups, isa, side):
     rng = np.random.default_rng(5)
     lanes = _native.isa_info(isa)["lanes"]
@@ -89,7 +99,10 @@ def test_pixels_wider_than_channels(isa, side):
     np.testing.assert_array_equal(norm(isa, x, "image", 1, side=side), norm(isa, whole, "image", 1))
 
 
-@pytest.mark.parametrize("kind,group,channels", [("image", 1, 300), ("image", 1, 33), ("image", 300, 300), ("rows", 300, 300), ("batch", 1, 300)])
+@pytest.mark.parametrize(
+    "kind,group,channels",
+    [("image", 1, 300), ("image", 1, 33), ("image", 300, 300), ("rows", 300, 300), ("batch", 1, 300)],
+)
 @pytest.mark.parametrize("act", ["IDENTITY", "RELU", "SILU"])
 def test_activation_and_threads(kind, group, channels, act, isa):
     x = normal(np.random.default_rng(9), 3, 20, 20, channels)

@@ -50,7 +50,15 @@ CASES = [
     # in_size, out_size, kernel, stride, pad, pad_end, dilation
     ((1, 7, 9), (1, 4, 5), (1, 3, 3), (1, 2, 2), (0, 1, 1), (0, 1, 1), (1, 1, 1)),
     ((1, 8, 8), (1, 4, 4), (1, 2, 2), (1, 2, 2), (0, 0, 0), (0, 0, 0), (1, 1, 1)),
-    ((1, 7, 7), (1, 4, 4), (1, 2, 2), (1, 2, 2), (0, 0, 0), (0, 0, 0), (1, 1, 1)),  # ceil_mode: windows hang over the edge
+    (
+        (1, 7, 7),
+        (1, 4, 4),
+        (1, 2, 2),
+        (1, 2, 2),
+        (0, 0, 0),
+        (0, 0, 0),
+        (1, 1, 1),
+    ),  # ceil_mode: windows hang over the edge
     ((3, 5, 4), (2, 3, 3), (2, 2, 3), (1, 2, 1), (0, 1, 1), (0, 1, 0), (1, 1, 1)),
     ((1, 9, 9), (1, 5, 5), (1, 3, 3), (1, 1, 1), (0, 0, 0), (0, 0, 0), (1, 2, 2)),
     ((1, 6, 6), (1, 6, 6), (1, 3, 3), (1, 1, 1), (0, 2, 2), (0, 2, 2), (1, 2, 2)),
@@ -103,7 +111,15 @@ def test_threads_and_nan(average, isa):
 def test_check(change, status, isa):
     x, out = np.zeros((2, 1, 7, 9, 3), F32), np.zeros((2, 1, 4, 5, 3), F32)
     params = {
-        "n": out.shape[:4], "in_stride": strides(x)[:4], "out_stride": strides(out)[:4], "in_size": [1, 7, 9], "kernel": [1, 3, 3],
-        "stride": [1, 2, 2], "pad": [0, 1, 1], "pad_end": [0, 1, 1], "dilation": [1, 1, 1], "channels": 3,
-    }  # fmt: skip
+        "n": out.shape[:4],
+        "in_stride": strides(x)[:4],
+        "out_stride": strides(out)[:4],
+        "in_size": [1, 7, 9],
+        "kernel": [1, 3, 3],
+        "stride": [1, 2, 2],
+        "pad": [0, 1, 1],
+        "pad_end": [0, 1, 1],
+        "dilation": [1, 1, 1],
+        "channels": 3,
+    }
     assert refusal("pool", isa, params | change, **{"in": x, "out": out}) == status

@@ -15,8 +15,14 @@ TABLES = ("row", "row_weight", "column", "column_weight")
 def resize_call(x: np.ndarray, rng, size, taps) -> tuple[dict, dict]:
     """Parameters and arrays with random tables."""
     out = np.zeros((x.shape[0], *size, x.shape[3]), F32)
-    params = {"n": out.shape[:3], "in_stride": strides(x)[:3], "out_stride": strides(out)[:3], "in_size": x.shape[1:3], "taps": taps,
-              "channels": x.shape[3]}  # fmt: skip
+    params = {
+        "n": out.shape[:3],
+        "in_stride": strides(x)[:3],
+        "out_stride": strides(out)[:3],
+        "in_size": x.shape[1:3],
+        "taps": taps,
+        "channels": x.shape[3],
+    }
     arrays = {"in": x, "out": out}
     for axis, name in enumerate(("row", "column")):
         arrays[name] = rng.integers(0, x.shape[1 + axis], (size[axis], taps[axis]))
@@ -76,8 +82,17 @@ def test_check_resize(change, status, isa):
 
 def gather_params(x: np.ndarray, index: np.ndarray) -> dict:
     outer, size, row = x.shape
-    return {"outer": outer, "count": index.size, "size": size, "row": row, "in_outer": size * row, "in_row": row,
-            "out_outer": index.size * row, "out_row": row, "item": x.itemsize}  # fmt: skip
+    return {
+        "outer": outer,
+        "count": index.size,
+        "size": size,
+        "row": row,
+        "in_outer": size * row,
+        "in_row": row,
+        "out_outer": index.size * row,
+        "out_row": row,
+        "item": x.itemsize,
+    }
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, np.float16])
@@ -88,14 +103,18 @@ def test_gather(dtype, row, isa, side):
     index = rng.integers(-11, 11, 300)
     out = np.zeros((3, index.size, row), dtype)
     for threads in (1, 2):
-        got = run("gather", isa, gather_params(x, index), **{"in": x}, index=index, out=out, side=side, threads=threads)["out"]
+        got = run(
+            "gather", isa, gather_params(x, index), **{"in": x}, index=index, out=out, side=side, threads=threads
+        )["out"]
         np.testing.assert_array_equal(got, np.take(x, index, 1))
 
 
 def test_gather_clamps_computed_indices(isa, side):
     x = np.arange(12, dtype=F32).reshape(1, 4, 3)
     index = np.array([4, 2**63 - 1, -5, -(2**63), 1])
-    got = run("gather", isa, gather_params(x, index), **{"in": x}, index=index, out=np.zeros((1, 5, 3), F32), side=side)["out"]
+    got = run(
+        "gather", isa, gather_params(x, index), **{"in": x}, index=index, out=np.zeros((1, 5, 3), F32), side=side
+    )["out"]
     np.testing.assert_array_equal(got[0], x[0][[3, 3, 0, 0, 1]])
 
 

@@ -13,7 +13,13 @@ F32 = np.float32
 
 def softmax(isa: str, x: np.ndarray, log: int, **how) -> np.ndarray:
     rows, n = x.shape
-    params = {"n": dims([rows], 4, 1), "in_stride": dims([n], 4, 0), "out_stride": dims([n], 4, 0), "length": n, "log": log}
+    params = {
+        "n": dims([rows], 4, 1),
+        "in_stride": dims([n], 4, 0),
+        "out_stride": dims([n], 4, 0),
+        "length": n,
+        "log": log,
+    }
     return run("softmax", isa, params, **{"in": x, "out": np.zeros_like(x)}, **how)["out"]
 
 
@@ -55,7 +61,14 @@ def test_threads(log, isa):
 
 @pytest.mark.parametrize(
     ("change", "status"),
-    [({}, 0), ({"length": 9}, 2), ({"length": -1}, 2), ({"length": 2**62}, 2), ({"n": [1, 1, 1, 5]}, 2), ({"in_stride": [0, 0, 0, -8]}, 2)],
+    [
+        ({}, 0),
+        ({"length": 9}, 2),
+        ({"length": -1}, 2),
+        ({"length": 2**62}, 2),
+        ({"n": [1, 1, 1, 5]}, 2),
+        ({"in_stride": [0, 0, 0, -8]}, 2),
+    ],
 )
 def test_check(change, status, isa):
     x = np.zeros((4, 8), F32)

@@ -90,7 +90,14 @@ def samples() -> np.ndarray:
 
 
 def flat(op: str, n: int, a: float, b: float) -> dict:
-    return {"shape": dims([n], 6, 1), "a_stride": dims([1], 6, 0), "out_stride": dims([1], 6, 0), "op": ACTS[op], "a": a, "b": b}
+    return {
+        "shape": dims([n], 6, 1),
+        "a_stride": dims([1], 6, 0),
+        "out_stride": dims([1], 6, 0),
+        "op": ACTS[op],
+        "a": a,
+        "b": b,
+    }
 
 
 def test_every_activation_is_covered():
@@ -109,7 +116,9 @@ def test_accuracy(name: str, isa: str):
         error[np.isinf(x) & np.isnan(expected)] = 0  # 0 * inf in the formula: NaN as there, or the limit
         error = np.where(np.abs(got.astype(np.float64) - expected) <= absolute, 0.0, error)
     worst = int(np.argmax(error))
-    assert error[worst] <= ulp, f"{name}({x[worst]!r}) = {got[worst]!r}, float64 {expected[worst]!r}: {error[worst]:.2f} ulp"
+    assert error[worst] <= ulp, (
+        f"{name}({x[worst]!r}) = {got[worst]!r}, float64 {expected[worst]!r}: {error[worst]:.2f} ulp"
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in FUNCTIONS])
@@ -131,7 +140,11 @@ def test_transposed(name: str, axes: tuple[int, ...], isa: str, side: str):
     x = normal(np.random.default_rng(3), 2, 3, 17, 19)
     view = x.transpose(axes)
     out = np.zeros(view.shape, F32)
-    params = {"shape": dims(view.shape, 6, 1), "a_stride": dims(strides(view), 6, 0), "out_stride": dims(strides(out), 6, 0)}
+    params = {
+        "shape": dims(view.shape, 6, 1),
+        "a_stride": dims(strides(view), 6, 0),
+        "out_stride": dims(strides(out), 6, 0),
+    }
     results = [
         run("unary", isa, {**params, "op": ACTS[name]}, threads=threads, side=side, **{"in": x, "out": out})["out"]
         for threads in (1, 2)

@@ -20,6 +20,8 @@ def like_onnxruntime():
         other = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])
         for found, expected in zip(session(model).run(list(outputs), net.feeds), other.run(list(outputs), net.feeds)):
             assert found.shape == expected.shape and found.dtype == expected.dtype
-            np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max(initial=0))
+            np.testing.assert_allclose(
+                found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max(initial=0)
+            )
 
     return check

@@ -9,7 +9,15 @@ from session_harness import Net, check
 
 @pytest.mark.parametrize(
     "shape,axis",
-    [((4, 96), -1), ((2, 7, 33), -1), ((2, 3, 4, 5), 2), ((2, 3, 4, 5), 1), ((2, 3, 4, 5), 0), ((2, 1, 4, 5, 6), -1), ((1, 1500), 1)],
+    [
+        ((4, 96), -1),
+        ((2, 7, 33), -1),
+        ((2, 3, 4, 5), 2),
+        ((2, 3, 4, 5), 1),
+        ((2, 3, 4, 5), 0),
+        ((2, 1, 4, 5, 6), -1),
+        ((1, 1500), 1),
+    ],
 )
 @pytest.mark.parametrize("kind", ["LayerNormalization", "RMSNormalization"])
 def test_rows(kind, shape, axis, like_onnxruntime):
@@ -66,6 +74,20 @@ def test_group_norm(groups, shape):
     check(net, net("GroupNormalization", net.input(*shape), net.positive(12), net.normal(12), num_groups=groups))
 
 
+@pytest.mark.parametrize("activation", ["Relu", "HardSwish", "Sigmoid"])
+def test_with_an_activation(activation):
+    """The activation is applied in the same step, unless another reader needs what comes before it."""
+    for shared in (False, True):
+        net = Net(opset=17)
+        y = net("InstanceNormalization", net.input(2, 5, 6, 7), net.positive(5), net.normal(5))
+        z = net(activation, y)
+        subject = check(net, *([y, z] if shared else [z]))
+        steps = [record.kernel for record in subject.profile(net.feeds)]
+        assert any(s.startswith("unary") and s != "unary.identity" for s in steps) == shared
+        net = Net(opset=17)
+        check(net, net(activation, net("LayerNormalization", net.input(3, 4, 9), net.normal(9), net.normal(9))))
+
+
 def test_group_norm_wide():
     for channels, groups in ((768, 2), (512, 1), (96, 32)):
         net = Net(opset=21)
@@ -77,6 +99,18 @@ def test_group_norm_as_exporters_spell_it():
     net = Net()
     x = net("Conv", net.input(2, 3, 9, 9), net.weight(16, 3, 3, 3))
     shaped = net("Reshape", x, net.ints(0, 4, -1))
-    y = net("InstanceNormalization", shaped, net.constant(np.ones(4, np.float32)), net.constant(np.zeros(4, np.float32)))
+    y = net(
+        "InstanceNormalization", shaped, net.constant(np.ones(4, np.float32)), net.constant(np.zeros(4, np.float32))
+    )
     back = net("Reshape", y, net.ints(2, 16, 7, 7))
     check(net, net("Add", net("Mul", back, net.positive(16, 1, 1)), net.normal(16, 1, 1)))
+
+
+@pytest.mark.parametrize("size,beta", [(5, 0.75), (3, 0.5), (4, 0.75), (1, 1.0), (9, 0.3)])
+@pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 96, 4, 4), (1, 3, 20), (1, 600, 2, 2)])
+def test_local_response(size, beta, shape, like_onnxruntime):
+    net = Net(opset=13)
+    y = net("LRN", net.input(*shape), size=size, beta=beta, alpha=0.1, bias=2.0)
+    check(net, y)
+    if len(shape) == 4 and size % 2:
+        like_onnxruntime(net, y)

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from session_harness import Net, check
 
-REDUCE = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum",
-          "ReduceLogSumExp"]  # fmt: skip
+REDUCE = [
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSumSquare",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+]
 
 
 def reduce(net: Net, kind: str, x: str, axes, **attributes) -> str:
@@ -15,7 +25,9 @@ def reduce(net: Net, kind: str, x: str, axes, **attributes) -> str:
     if kind == "ReduceLogSum":
         x = net("Abs", x)
     if kind == "ReduceProd":  # near 1: products of many numbers would be 0 or infinite
-        x = net("Exp", net("Mul", x, net.constant(np.full(1, 0.05, np.float32)), broadcast=1 if net.opset < 7 else None))
+        x = net(
+            "Exp", net("Mul", x, net.constant(np.full(1, 0.05, np.float32)), broadcast=1 if net.opset < 7 else None)
+        )
     by_input = net.opset >= (13 if kind == "ReduceSum" else 18)
     if axes is None or not by_input:
         return net(kind, x, **attributes, axes=axes)

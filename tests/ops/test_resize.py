@@ -23,9 +23,15 @@ def resize(net: Net, x: str, scales=None, sizes=None, **attributes) -> str:
 @pytest.mark.parametrize("coordinates", COORDINATES)
 def test_scales_and_sizes(mode, coordinates, like_onnxruntime):
     for scales, sizes in (
-        ([1, 1, 2, 2], None), ([1, 1, 0.6, 0.6], None), ([1, 1, 3, 0.5], None), ([1, 1, 1, 1.7], None),
-        (None, [2, 3, 14, 9]), (None, [2, 3, 4, 16]), (None, [2, 3, 1, 1]), (None, [2, 3, 7, 8]),
-    ):  # fmt: skip
+        ([1, 1, 2, 2], None),
+        ([1, 1, 0.6, 0.6], None),
+        ([1, 1, 3, 0.5], None),
+        ([1, 1, 1, 1.7], None),
+        (None, [2, 3, 14, 9]),
+        (None, [2, 3, 4, 16]),
+        (None, [2, 3, 1, 1]),
+        (None, [2, 3, 7, 8]),
+    ):
         net = Net(opset=19)
         y = resize(net, net.input(2, 3, 7, 8), scales, sizes, mode=mode, coordinate_transformation_mode=coordinates)
         # onnxruntime rounds the output length before it aligns corners, and lacks half_pixel_symmetric; ONNX's reference takes
@@ -41,7 +47,14 @@ def test_scales_and_sizes(mode, coordinates, like_onnxruntime):
 def test_nearest_rounding(rounding, coordinates, like_onnxruntime):
     for sizes in ([1, 2, 15, 5], [1, 2, 3, 20], [1, 2, 13, 30]):
         net = Net(opset=11 if coordinates == "tf_half_pixel_for_nn" else 19)
-        y = resize(net, net.input(1, 2, 10, 10), sizes=sizes, mode="nearest", nearest_mode=rounding, coordinate_transformation_mode=coordinates)
+        y = resize(
+            net,
+            net.input(1, 2, 10, 10),
+            sizes=sizes,
+            mode="nearest",
+            nearest_mode=rounding,
+            coordinate_transformation_mode=coordinates,
+        )
         check(net, y)
         if coordinates != "half_pixel_symmetric":
             like_onnxruntime(net, y)
@@ -51,7 +64,9 @@ def test_cubic_coefficient_and_excluded_border(like_onnxruntime):
     for a in (-0.5, -0.75):
         for outside in (0, 1):
             net = Net(opset=13)
-            y = resize(net, net.input(1, 2, 6, 5), [1, 1, 1.8, 2.2], mode="cubic", cubic_coeff_a=a, exclude_outside=outside)
+            y = resize(
+                net, net.input(1, 2, 6, 5), [1, 1, 1.8, 2.2], mode="cubic", cubic_coeff_a=a, exclude_outside=outside
+            )
             check(net, y)
             like_onnxruntime(net, y)
 
@@ -82,8 +97,19 @@ def test_upsample(mode, opset):
 def test_axes_and_aspect_ratio():
     for policy in ("stretch", "not_larger", "not_smaller"):
         net = Net(opset=18)
-        check(net, net("Resize", net.input(1, 2, 8, 6), None, None, net.ints(12, 13), axes=[2, 3], keep_aspect_ratio_policy=policy,
-                       mode="linear"))  # fmt: skip
+        check(
+            net,
+            net(
+                "Resize",
+                net.input(1, 2, 8, 6),
+                None,
+                None,
+                net.ints(12, 13),
+                axes=[2, 3],
+                keep_aspect_ratio_policy=policy,
+                mode="linear",
+            ),
+        )
     net = Net(opset=18)
     scales = net.constant(np.array([1.5, 0.7], np.float32))
     check(net, net("Resize", net.input(1, 2, 8, 6), None, scales, axes=[3, 2], mode="linear"))
@@ -97,7 +123,16 @@ def test_in_a_network():
     coarse = net("Conv", fine, net.weight(21, 21, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
     height = net("Slice", net("Shape", fine), net.ints(2), net.ints(4), net.ints(0))
     sizes = net("Concat", net("Slice", net("Shape", coarse), net.ints(0), net.ints(2), net.ints(0)), height, axis=0)
-    up = net("Resize", coarse, None, None, sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    up = net(
+        "Resize",
+        coarse,
+        None,
+        None,
+        sizes,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
     both = net("Concat", up, fine, axis=1)
     check(net, net("Conv", both, net.weight(8, 42, 3, 3), pads=[1, 1, 1, 1]))
 
