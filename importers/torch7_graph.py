@@ -11,7 +11,7 @@ import onnx_ir as ir
 from infold.errors import ShapeError
 from infold.importers.torch7_module import Module
 
-OPSET = 18
+OPSET = 22  # the first in which shape inference drops pooling windows that would start in the padding, as Torch does
 _IR_VERSION = 10
 _MAX_NODES = 50_000
 _MAX_MODULES = 20_000  # applications: a module used twice counts twice
