@@ -47,18 +47,22 @@ class Scan(OpRun):
         attributes=None,
         bindings=None,
     ):
-        self._body = lambda feeds: self._run_body(context | feeds, attributes=attributes, bindings=bindings)
+        def step(feeds: dict) -> list:
+            return self._run_body(context | feeds, attributes=attributes, bindings=bindings)
+
         if self.run_params["opsets"][""] >= 9:
-            return self._scan(args, scan_input_axes, scan_input_directions, scan_output_axes, scan_output_directions)
+            return self._scan(
+                step, args, scan_input_axes, scan_input_directions, scan_output_axes, scan_output_directions
+            )
         lengths, *args = args  # opset 8: everything has a batch dimension, each sample its own length
         samples = []
         for sample, columns in enumerate(zip(*args)):
             length = columns[-1].shape[0] if lengths is None else int(lengths[sample])
             columns = [*columns[:-num_scan_inputs], *(column[:length] for column in columns[-num_scan_inputs:])]
-            samples.append(self._scan(columns, None, directions, None, None))
+            samples.append(self._scan(step, columns, None, directions, None, None))
         return tuple(_pad_and_stack(values) for values in zip(*samples))
 
-    def _scan(self, args, axes, directions, out_axes, out_directions) -> tuple:
+    def _scan(self, run, args, axes, directions, out_axes, out_directions) -> tuple:
         body, count = self.body, self.num_scan_inputs
         state, inputs = list(args[:-count]), args[-count:]
         inputs = [
@@ -67,7 +71,7 @@ class Scan(OpRun):
         ]
         collected: list[list] = [[] for _ in body.output_names[len(state) :]]
         for step in range(inputs[0].shape[0]):
-            results = self._body(dict(zip(body.input_names, [*state, *(x[step] for x in inputs)])))
+            results = run(dict(zip(body.input_names, [*state, *(x[step] for x in inputs)])))
             state = results[: len(state)]
             for values, value in zip(collected, results[len(state) :]):
                 values.append(value)
