@@ -99,9 +99,23 @@ def difference(lines: list[dict], expected: list[dict]) -> dict:
     return {"same_text": True, **apart}
 
 
-def run(console: Console, short: bool = False) -> dict:
-    """Returns `ok`, `lines`, `difference` (from onnxruntime's reading), `folds` per model, `ms` {stage: {engine: ms}}.
+def take_turns(readers: dict[str, Reader], rounds: int) -> tuple[dict[str, list[dict]], dict[str, dict[str, float]]]:
+    """Each reader's last reading, and the medians {stage: {reader: ms}} of `rounds` readings after one to warm up."""
+    times: dict[str, dict[str, list[float]]] = {}
+    for turn in range(rounds + 1):
+        readings = {name: reader.read(PICTURE) for name, reader in readers.items()}
+        for name, (_, stages) in readings.items() if turn else ():
+            for stage, ms in stages.items():
+                times.setdefault(stage, {}).setdefault(name, []).append(ms)
+    medians = {stage: {name: statistics.median(ms) for name, ms in each.items()} for stage, each in times.items()}
+    return {name: lines for name, (lines, _) in readings.items()}, medians
 
+
+def run(console: Console, short: bool = False) -> dict:
+    """Read the picture with both engines, compare and time them.
+
+    Returns `ok`, `lines` [{text, score, box}], `difference` (from onnxruntime's reading), `folds` {stage: fold report},
+    `fallbacks` (nodes without a native kernel) and `ms` {stage: {engine: ms}}.
     If the packages are missing: one line to the console, and {"skipped": why}.
     """
     from infold.demo import tables
@@ -127,18 +141,11 @@ def run(console: Console, short: bool = False) -> dict:
         tables.fold_report(console, f"{stage}, {path.name}", report)
 
     rounds = 3 if short else 15
-    times: dict[str, dict[str, list[float]]] = {}
-    for turn in range(rounds + 1):                                                  # the first is the warm-up
-        readings = {engine: reader.read(PICTURE) for engine, reader in readers.items()}
-        for engine, (_, stages) in readings.items() if turn else ():
-            for stage, ms in stages.items():
-                times.setdefault(stage, {}).setdefault(engine, []).append(ms)
-    ms = {stage: {engine: statistics.median(values) for engine, values in engines.items()}
-          for stage, engines in times.items()}
-
-    lines, expected = readings["infold"][0], readings["onnxruntime"][0]
+    readings, ms = take_turns(readers, rounds)
+    lines, expected = readings["infold"], readings["onnxruntime"]
     for line in lines:
         console.print(f"{line['score']:.4f}  {line['text']}", markup=False, highlight=False)
+
     apart = difference(lines, expected)
     ok = bool(lines) and apart["same_text"] and apart["score"] < 1e-3 and apart["box"] <= 1
     if apart["same_text"]:
@@ -146,5 +153,10 @@ def run(console: Console, short: bool = False) -> dict:
                       f"{apart['score']:.1e}, corners by {apart['box']:.0f} pixels: {'ok' if ok else 'NOT OK'}")
     else:
         console.print(f"NOT OK: onnxruntime reads {[line['text'] for line in expected]}", markup=False)
+
+    fallbacks = [f"{node.op_type} {node.node!r}: {node.reason}"
+                 for timed in readers["infold"].sessions.values() for node in timed.session.report.fallbacks]
+    for fallback in fallbacks:
+        console.print(f"not native: {fallback}", markup=False)
     tables.times(console, f"{threads} threads, median of {rounds}, taking turns", ms)
-    return {"ok": ok, "lines": lines, "difference": apart, "folds": folds, "ms": ms}
+    return {"ok": ok, "lines": lines, "difference": apart, "folds": folds, "fallbacks": fallbacks, "ms": ms}

@@ -16,9 +16,9 @@ def fold_report(console: Console, model: str, report: FoldReport) -> None:
     """Where each BatchNorm went, or why it stayed."""
     console.print(f"{model}: {report.batchnorms} BatchNorms, {report.folded} folded, {report.fused} fused, "
                   f"{report.remaining} left", soft_wrap=True)
-    table = Table("BatchNorm", "verdict", "into", "reason")
+    table = Table("BatchNorm", "verdict", "into or why not")
     for item in report.items:
-        table.add_row(*(escape(text or "") for text in (item.name, item.verdict, item.into, item.reason)))
+        table.add_row(*(escape(text or "") for text in (item.name, item.verdict, item.into or item.reason)))
     console.print(table)
 
 

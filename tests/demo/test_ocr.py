@@ -28,7 +28,8 @@ def test_demo_reads_the_notice_as_onnxruntime_does(console: Console):
     assert result == json.loads(json.dumps(result))
     lines = {line["text"]: line["score"] for line in result["ocr"]["lines"]}
     assert set(TEXTS) <= set(lines) and len(lines) == 9 and min(lines.values()) > 0.9
-    assert all(fold["batchnorms"] > 0 for fold in result["ocr"]["folds"].values())
+    assert not result["ocr"]["fallbacks"]
+    assert all(fold["remaining"] == 0 < fold["batchnorms"] for fold in result["ocr"]["folds"].values())
     assert set(result["ocr"]["ms"]) == {*ocr.STAGES, "whole pipeline"}
     printed = console.file.getvalue()
     assert all(text in printed for text in (*TEXTS, "bn1", "conv1", "float64"))
