@@ -156,8 +156,8 @@ cdef class Arena:
 cdef struct Step:
     const infold_op *op
     void *params
-    int64_t region[8]  # >= 0: index into the run's buffers; -1: offset is an address; -2: absent
-    int64_t offset[8]
+    int64_t region[10]  # >= 0: index into the run's buffers; -1: offset is an address; -2: absent
+    int64_t offset[10]
     int args
 
 
@@ -194,7 +194,7 @@ cdef class Program:
         Returns 0, or the infold_status (1 parameter, 2 bounds, 3 missing buffer) with which the operation refused.
         """
         cdef const infold_op *op = infold_ops()[op_index]
-        cdef infold_extent extents[8]
+        cdef infold_extent extents[10]
         cdef Step step
         cdef Py_buffer view
         cdef int i
@@ -247,7 +247,7 @@ cdef class Program:
         cdef int64_t at
         cdef Py_buffer *views
         cdef void **bases
-        cdef void *args[8]
+        cdef void *args[10]
         cdef infold_ctx ctx
         cdef const Step *s
         cdef double before, after, checked
@@ -284,7 +284,7 @@ cdef class Program:
                             args[i] = <void *><intptr_t>s.offset[i]
                         else:
                             args[i] = NULL
-                    for i in range(s.args, 8):
+                    for i in range(s.args, INFOLD_MAX_ARGS):
                         args[i] = NULL
                     s.op.run(s.params, args, &ctx)
                     after = _now()

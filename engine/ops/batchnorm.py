@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _native
+from ..plan.lowering import Deferred
+from ..plan.tensor import Tensor
 from ..plan.walk import collapse
 from .activations import prefers_image
 from .base import NotNative, attr, op
+from .conv import takes_prologue
 from .epilogue import epilogue, take
 
 
@@ -36,19 +39,34 @@ def batch_norm(ctx, node) -> None:
 
 
 def affine(ctx, node, scale: np.ndarray, shift: np.ndarray) -> None:
-    """Emit x * scale + shift over dimension 1, with the activation that follows."""
-    shape = ctx.shape(node.inputs[0].name)
+    """x * scale + shift over dimension 1, with the activation that follows: left to the convolutions that read it if they can do it
+    on the way in, else one pass."""
     found = epilogue(ctx, node)
     if found.residual is not None or found.activation.slope is not None:
         found = type(found)(node.outputs[0].name)
     take(ctx, found)
+    tables = [ctx.constant(("affine", t.tobytes()), lambda t=t: t) for t in (scale.astype(np.float32), shift.astype(np.float32))]
+
+    def one_pass() -> None:
+        _emit(ctx, node, found, *tables)
+
+    act, output = found.activation, found.output
+    low, high = {"IDENTITY": (-np.inf, np.inf), "RELU": (0.0, np.inf), "CLIP": (act.a, act.b)}.get(act.act, (None, None))
+    readers = ctx.graph.readers(output)
+    if low is not None and readers and output not in ctx.graph.outputs and all(takes_prologue(ctx, r, output) for r in readers):
+        ctx.deferred[output] = Deferred(ctx.image(node.inputs[0].name), *tables, low, high, one_pass)
+    else:
+        one_pass()
+
+
+def _emit(ctx, node, found, scale: Tensor, shift: Tensor) -> None:
+    shape = ctx.shape(node.inputs[0].name)
     source = ctx.tensor(node.inputs[0].name)
     image = prefers_image(source)
     x = source if image else ctx.rows(node.inputs[0].name)
     out = ctx.output(found.output, image=image)
-    lead, tail = len(shape[:1]), len(shape) - 2
-    tables = [ctx.constant(("affine", t.tobytes()), lambda t=t: t) for t in (scale.astype(np.float32), shift.astype(np.float32))]
-    views = [t.view(shape, [0] * lead + [1] + [0] * tail) if len(shape) > 1 else t.broadcast(shape) for t in tables]
+    tail = len(shape) - 2
+    views = [t.view(shape, [0, 1] + [0] * tail) if len(shape) > 1 else t.broadcast(shape) for t in (scale, shift)]
     extents, (sx, ss, so) = collapse(shape, x.strides, views[0].strides, out.strides)
     if sx[-1] != 1 or so[-1] != 1 or ss[-1] not in (0, 1):
         extents, sx, ss, so = ([*v[1:], w] for v, w in ((extents, 1), (sx, 1), (ss, 0), (so, 1)))

@@ -13,6 +13,9 @@ from .product import Packed, pack_constant, pack_step, pad4, product, slope_of, 
 from .window import Window, window
 
 
+MAX_STAGED_K = 2304  # channels that the driver's stage holds (conv.c)
+
+
 def _window(ctx, node) -> Window:
     shape, w_shape = ctx.shape(node.inputs[0].name), ctx.shape(node.inputs[1].name)
     if len(shape) != len(w_shape) or not 3 <= len(shape) <= 5:
@@ -36,6 +39,20 @@ def conv_border(ctx, node, index):
             return ()
         border.append((before, max(0, after)))
     return tuple(border)
+
+
+def takes_prologue(ctx, node, name: str) -> bool:
+    """Whether the node is a convolution that can apply a per-channel map to its input `name` while reading it: a 1x1 one without
+    padding. (Under a larger kernel every pixel would be mapped once per tap, and zero padding must stay zero.)"""
+    if node.op_type != "Conv" or node.domain or node.inputs[0].name != name or attr(node, "group", 1) != 1:
+        return False
+    if len(ctx.shape(name)) < 3 or ctx.constant_value(node.inputs[1]) is None or ctx.shape(name)[1] > MAX_STAGED_K:
+        return False
+    try:
+        win = _window(ctx, node)
+    except NotNative:
+        return False
+    return set(win.kernel) == {1} and not any(p for pair in win.pads for p in pair)
 
 
 @op("Conv", border=conv_border)
@@ -62,7 +79,8 @@ def conv(ctx, node) -> None:
     if depthwise and found.residual is not None:
         found = Epilogue(node.outputs[0].name)
     take(ctx, found)
-    x = ctx.image(x_name, conv_border(ctx, node, 0))
+    before = ctx.deferred.get(x_name)
+    x = before.source if before is not None else ctx.image(x_name, conv_border(ctx, node, 0))
     out = ctx.output(found.output, image=True)
     start = [-before for before, _ in win.pads]
     index = list(cartesian(*(range(k) for k in win.kernel)))
@@ -83,7 +101,7 @@ def conv(ctx, node) -> None:
     product(ctx, x, packed, bias, out, taps, k=k, groups=groups, in_group=channels // groups, out_group=columns,
             bias_group=columns, epilogue=found, residual=residual,
             res_stride=(residual.strides[0], *residual.strides[2:]) if residual is not None else None,
-            slope=slope_of(ctx, found, groups), **common)
+            slope=slope_of(ctx, found, groups), before=before, **common)
 
 
 def _pack(ctx, node, weight: np.ndarray | None, groups: int, columns: int) -> Packed:

@@ -44,7 +44,7 @@ def _residual(ctx, reader: ir.Node, name: str, shape) -> str | None:
         return None
     names = [v.name for v in reader.inputs]
     other = names[1 - names.index(name)]
-    if other == name or other not in ctx.values or ctx.facts[other].shape != shape:
+    if other == name or not ctx.computed(other) or ctx.facts[other].shape != shape:
         return None
     return other
 

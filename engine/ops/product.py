@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from .. import _native
+from ..plan.lowering import Deferred
 from ..plan.tensor import Tensor
 from .epilogue import Epilogue
 
@@ -63,8 +64,10 @@ def vector(ctx, array: np.ndarray | None, size: int, groups: int = 1) -> Tensor:
 
 def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *, pixels, x_stride, out_stride, k: int,
             groups: int = 1, in_group: int = 0, out_group: int = 0, bias_group: int = 0, epilogue: Epilogue | None = None,
-            residual: Tensor | None = None, res_stride=None, res_group: int | None = None, slope: Tensor | None = None) -> None:
-    """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index."""
+            residual: Tensor | None = None, res_stride=None, res_group: int | None = None, slope: Tensor | None = None,
+            before: Deferred | None = None) -> None:
+    """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index; before: a map of the
+    input on its way in (one tap only)."""
     panel = prod((len(taps), k, ctx.nr, 4))
     budget = (_native.cache_bytes(2) or 1 << 19) // 2
     taps = tuple(int(t) for t in taps)
@@ -72,6 +75,7 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
     ctx.emit(
         "conv",
         {"in": x, "w": weights.tensor, "bias": bias, "out": out, "res": residual, "slope": slope,
+         "scale": before.scale if before else None, "shift": before.shift if before else None,
          "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64))},
         flops=2 * prod(pixels) * len(taps) * k * weights.columns * groups,
         n=pad4(pixels, 1), in_stride=pad4(x_stride, 0), out_stride=pad4(out_stride, 0),
@@ -79,7 +83,8 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         columns=weights.columns, in_group=in_group, out_group=out_group,
         res_group=out_group if res_group is None else res_group, w_group=weights.stride, bias_group=bias_group,
         panels_per_block=max(1, budget // max(panel, 1)),
-        act=_native.ACTS[act.act] if act else 0, a=act.a if act else 0.0, b=act.b if act else 0.0)
+        act=_native.ACTS[act.act] if act else 0, a=act.a if act else 0.0, b=act.b if act else 0.0,
+        in_lo=before.low if before else 0.0, in_hi=before.high if before else 0.0)
 
 
 def slope_of(ctx, found: Epilogue, groups: int = 1) -> Tensor | None:

@@ -1,6 +1,8 @@
 """The planner's workbench: what an operator's lowering uses to see its inputs, get memory for its outputs and emit steps."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -51,6 +53,19 @@ class Store:
         return sum(a.nbytes for a in self.arrays.values())
 
 
+@dataclass(frozen=True)
+class Deferred:
+    """A per-channel map in front of one or more convolutions: out = clamp(source * scale + shift), not computed unless somebody
+    needs it in memory. `make` emits the step that does."""
+
+    source: Tensor
+    scale: Tensor
+    shift: Tensor
+    low: float
+    high: float
+    make: Callable[[], None]
+
+
 class Lowering:
     """One plan in the making. Values are `Tensor` views by name; steps are emitted in execution order."""
 
@@ -63,6 +78,7 @@ class Lowering:
         self.done: set[ir.Node] = set()  # nodes that an earlier one has taken into its epilogue
         self.node: ir.Node | None = None
         self.placement = Placement(self)
+        self.deferred: dict[str, Deferred] = {}
         self._staged: dict[str, list[Tensor]] = {}
 
     # What is known
@@ -100,12 +116,18 @@ class Lowering:
 
     def tensor(self, name: str) -> Tensor:
         """The value in whatever layout it has."""
+        if name in self.deferred:
+            self.deferred.pop(name).make()
         if name not in self.values:
             value = self.facts[name].value
             if value is None:
                 raise NotNative(f"the value {name!r} is not a tensor")
             self.values[name] = self.constant(("value", *self.key(name)), lambda: value, value.shape)
         return self.values[name]
+
+    def computed(self, name: str) -> bool:
+        """Whether the value exists already at this point of the plan."""
+        return name in self.values or name in self.deferred
 
     def rows(self, name: str) -> Tensor:
         """The value, row-major and contiguous."""

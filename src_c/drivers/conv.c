@@ -17,9 +17,13 @@ typedef struct {
     int64_t panels_per_block;                        /* panels kept in L2 while all pixels pass by */
     int64_t act;
     double a, b; /* activation parameters; for CLIP the bounds */
+    double in_lo, in_hi; /* the prologue's clamp */
 } conv_params;
 
-enum { IN, W, BIAS, TAP, OUT, RES, SLOPE };
+/* SCALE and SHIFT make a prologue, in = clamp(in * scale + shift) per channel: a BatchNorm in front of the convolution, applied to
+ * a tile's rows on their way in. Only for one tap: under several, every row would be computed once per tap. */
+enum { IN, W, BIAS, TAP, OUT, RES, SLOPE, SCALE, SHIFT };
+enum { MAX_STAGED_K = 2304, STAGE_ROW = MAX_STAGED_K + 16 }; /* the stage is on the stack: 127 KiB */
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const conv_params *p = params;
@@ -40,6 +44,10 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->out_stride), 1, groups, &p->out_group), &e[OUT], 4), INFOLD_EBOUNDS);
     if (arg_given(&e[RES]))
         CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->res_stride), 1, groups, &p->res_group), &e[RES], 4), INFOLD_EBOUNDS);
+    if (arg_given(&e[SCALE]) || arg_given(&e[SHIFT])) {
+        CHECK(p->taps == 1 && p->groups == 1 && p->k <= MAX_STAGED_K, INFOLD_EPARAM);
+        CHECK(span_fits(span_of_run(p->k), &e[SCALE], 4) && span_fits(span_of_run(p->k), &e[SHIFT], 4), INFOLD_EBOUNDS);
+    }
     if (p->act == INFOLD_PRELU) CHECK(span_fits(span_repeat(run, 1, groups, &p->bias_group), &e[SLOPE], 4), INFOLD_EBOUNDS);
     return INFOLD_OK;
 }
@@ -50,6 +58,17 @@ typedef struct {
     void *const *args;
     int64_t pixels, panels; /* panels of one group */
 } job;
+
+/* Replace the tile's row pointers by rows of the stage that have gone through the prologue. */
+static void prologue(const job *j, int64_t m, const float **a, float *stage) {
+    const conv_params *p = j->p;
+    const int64_t offset = *(const int64_t *)j->args[TAP];
+    for (int64_t i = 0; i < m; i++) {
+        float *row = stage + i * STAGE_ROW;
+        j->kernels->affine(1, p->k, a[i] + offset, 0, j->args[SCALE], j->args[SHIFT], 0, 1, (float)p->in_lo, (float)p->in_hi, row, 0);
+        a[i] = row;
+    }
+}
 
 /* All pixels [p0, p1) times panels [j0, j1) of one group. */
 static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j0, int64_t j1) {
@@ -65,10 +84,12 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
     const int64_t mr = kn->mr, nr = kn->nr, rows = p->taps * p->k;
     const float *a[INFOLD_MAX_MR], *r[INFOLD_MAX_MR];
     float *c[INFOLD_MAX_MR];
+    float stage[INFOLD_MAX_MR * STAGE_ROW];
     const bool clamp = p->act == INFOLD_CLIP || p->act == INFOLD_RELU, late = !clamp && p->act != INFOLD_IDENTITY;
     infold_tile tile = {.a = a, .c = c, .r = res ? r : NULL, .tap = j->args[TAP], .taps = p->taps, .k = p->k,
                         .lo = clamp ? p->act == INFOLD_RELU ? 0.0f : (float)p->a : -INFINITY,
                         .hi = p->act == INFOLD_CLIP ? (float)p->b : INFINITY};
+    const int64_t at_row = 0;
     infold_pixel x = pixel_at(p->n, p0);
     for (int64_t at = p0; at < p1; at += mr) {
         const int64_t m = p1 - at < mr ? p1 - at : mr;
@@ -76,6 +97,10 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
             a[i] = in + pixel_offset(&x, p->in_stride);
             c[i] = out + pixel_offset(&x, p->out_stride);
             if (res) r[i] = res + pixel_offset(&x, p->res_stride);
+        }
+        if (j->args[SCALE]) {
+            prologue(j, m, a, stage);
+            tile.tap = &at_row;
         }
         for (int64_t q = j0; q < j1; q++) {
             tile.column = q * nr;
@@ -131,8 +156,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 const infold_op infold_op_conv = {
     .name = "conv",
     .params = "n[4] in_stride[4] out_stride[4] res_stride[4] taps k groups columns in_group out_group "
-              "res_group w_group bias_group panels_per_block act a:f b:f",
-    .args = "in w bias tap out res? slope?",
+              "res_group w_group bias_group panels_per_block act a:f b:f in_lo:f in_hi:f",
+    .args = "in w bias tap out res? slope? scale? shift?",
     .params_size = sizeof(conv_params),
     .check = check,
     .run = run,
