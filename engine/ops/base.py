@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
@@ -55,10 +56,14 @@ def op(*names: str, domain: str = "", **traits: Any):
     return register
 
 
+@cache
+def _register_all() -> None:
+    for module in iter_modules(import_module(__package__).__path__):
+        import_module(f"{__package__}.{module.name}")
+
+
 def find(node: ir.Node) -> Op | None:
-    if not _OPS:
-        for module in iter_modules(import_module(__package__).__path__):
-            import_module(f"{__package__}.{module.name}")
+    _register_all()
     return _OPS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
 
 
