@@ -116,7 +116,8 @@ class InferenceSession:
         """BatchNorms and what became of them; fallbacks and memory of the plans made so far."""
         plans = self._runner.plans
         fallbacks = {(s.node, s.op_type, s.reason): None for p in plans for s in p.steps if isinstance(s, FallbackStep)}
-        return SessionReport(fold=self._folds, fallbacks=[Fallback(*f) for f in fallbacks], isa=self.isa, threads=self.threads,
+        fused = {name: into for p in plans for name, into in p.fused.items()}
+        return SessionReport(fold=self._folds.with_fused(fused), fallbacks=[Fallback(*f) for f in fallbacks], isa=self.isa, threads=self.threads,
                              weight_bytes=self._runner.store.nbytes, arena_bytes=max([p.arena_bytes for p in plans], default=0),
                              plans=len(plans))
 

@@ -49,12 +49,16 @@ def affine(ctx, node, scale: np.ndarray, shift: np.ndarray) -> None:
 
     def one_pass() -> None:
         _emit(ctx, node, found, *tables)
+        ctx.fused.pop(node.name, None)
+        if found.nodes:
+            ctx.fused[node.name] = found.nodes[-1].name  # the pass that the activation needs anyway
 
     act, output = found.activation, found.output
     low, high = {"IDENTITY": (-np.inf, np.inf), "RELU": (0.0, np.inf), "CLIP": (act.a, act.b)}.get(act.act, (None, None))
     readers = ctx.graph.readers(output)
     if low is not None and readers and output not in ctx.graph.outputs and all(takes_prologue(ctx, r, output) for r in readers):
         ctx.deferred[output] = Deferred(ctx.image(node.inputs[0].name), *tables, low, high, one_pass)
+        ctx.fused[node.name] = ", ".join(r.name for r in readers)
     else:
         one_pass()
 

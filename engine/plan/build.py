@@ -52,6 +52,7 @@ class Plan:
     objects: list[str]           # handed out as Python objects
     constants: dict[str, np.ndarray]
     arena_bytes: int
+    fused: dict[str, str]        # BatchNorm node -> the node whose kernel does its work
     start: int | None = None
     cut_values: tuple[str, ...] = ()
     arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
@@ -133,7 +134,7 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
         raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena and {store.nbytes} bytes of weights; "
                                f"max_memory is {options.max_memory}")
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
-    return Plan(program, ctx.steps, inputs, arrays, objects, constants, regions[0], rest, cut)
+    return Plan(program, ctx.steps, inputs, arrays, objects, constants, regions[0], ctx.fused, rest, cut)
 
 
 def _hand_out(ctx: Lowering, tensor: Tensor, target: Tensor) -> None:

@@ -79,6 +79,7 @@ class Lowering:
         self.node: ir.Node | None = None
         self.placement = Placement(self)
         self.deferred: dict[str, Deferred] = {}
+        self.fused: dict[str, str] = {}  # BatchNorm node that costs no memory pass of its own -> the node that does its work
         self._staged: dict[str, list[Tensor]] = {}
 
     # What is known

@@ -1,8 +1,8 @@
 """What became of every BatchNormalization of a model."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 Verdict = Literal["folded", "fused", "kept"]
@@ -40,6 +40,12 @@ class FoldReport:
     @property
     def fused(self) -> int:
         return self._count("fused")
+
+    def with_fused(self, fused: Mapping[str, str]) -> FoldReport:
+        """The report after planning: kept nodes named in `fused` have become part of the kernel of the node given there."""
+        return replace(self, items=[
+            replace(item, verdict="fused", into=fused[item.name], reason=None) if item.verdict == "kept" and item.name in fused
+            else item for item in self.items])
 
     def _count(self, verdict: Verdict) -> int:
         return sum(item.verdict == verdict for item in self.items)
