@@ -58,8 +58,8 @@ def test_depthwise_by_type_needs_no_group():
 
 def test_convolution_in_one_and_three_dimensions():
     line = net((2, 3, 9), "Convolution", "convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 }", [(4, 3, 3), (4,)])
-    flat = Net(x=(2, 3, 1, 9)).layer("Convolution", params="convolution_param { num_output: 4 kernel_h: 1 kernel_w: 3 stride: 2 "
-                                     "pad_w: 1 }", blobs=[(4, 3, 1, 3), (4,)])
+    flat = Net(x=(2, 3, 1, 9)).layer("Convolution", params="convolution_param { num_output: 4 kernel_h: 1 kernel_w: 3 "
+                                     "stride_h: 1 stride_w: 2 pad_h: 0 pad_w: 1 }", blobs=[(4, 3, 1, 3), (4,)])
     flat.weights.layer[0].CopyFrom(line.weights.layer[0])
     for shape, size in zip(flat.weights.layer[0].blobs, ((4, 3, 1, 3), (4,))):
         shape.shape.dim[:] = size
