@@ -13,8 +13,8 @@ from infold.importers.torch7_module import Module
 
 OPSET = 22  # the first in which shape inference drops pooling windows that would start in the padding, as Torch does
 _IR_VERSION = 10
-_MAX_NODES = 50_000
-_MAX_MODULES = 20_000  # applications: a module used twice counts twice
+_MAX_NODES = 10_000
+_MAX_MODULES = 10_000  # applications: a module used twice counts twice
 _MAX_NESTING = 100
 _SPARE_WEIGHTS = 1 << 24  # elements of weights allowed on top of 8 for each byte of the file
 
@@ -40,7 +40,7 @@ class Graph:
         self._types: dict[str, onnx.TypeProto] = {}
         self._data: dict[str, onnx.TensorProto] = {}
         self._weights: dict[tuple, ir.Value] = {}
-        self._names: set[str] = set()
+        self._names: dict[str, int] = {}  # with how many there are of each
         self._budget = 8 * file_bytes + _SPARE_WEIGHTS
         self._applied = 0
         self._open: list[int] = []
@@ -70,7 +70,7 @@ class Graph:
     # Values
 
     def input(self, name: str, shape: Sequence[int | str]) -> ir.Value:
-        self._names.add(name)
+        self._names[name] = 1
         self._types[name] = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, shape)
         return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
@@ -180,11 +180,11 @@ class Graph:
     def _unique(self, name: str, suffix: str = "") -> str:
         if name in self._names and suffix:
             name = f"{name}/{suffix}"
-        base, count = name, 1
+        base = name
         while name in self._names:
-            count += 1
-            name = f"{base}_{count}"
-        self._names.add(name)
+            self._names[base] += 1
+            name = f"{base}_{self._names[base]}"
+        self._names[name] = 1
         return name
 
     # The model

@@ -236,6 +236,8 @@ def _adaptive_pool(graph: Graph, module: Module, x: Nested) -> Nested:
     if all(size % count == 0 for size, count in zip(sizes, counts)):
         kernel = [size // count for size, count in zip(sizes, counts)]
         return graph.add(module, "AveragePool" if average else "MaxPool", x, kernel_shape=kernel, strides=kernel)
+    if max(counts) > 256:
+        raise module.unsupported(f"pooling of {sizes[0]}x{sizes[1]} to {counts[0]}x{counts[1]}")
     for along, size, count in zip((2, 3), sizes, counts):
         parts = []
         for i in range(count):
