@@ -43,19 +43,33 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
     const float *a[INFOLD_DW_MR];
     float *c[INFOLD_DW_MR];
     const bool clamp = p->act == INFOLD_CLIP || p->act == INFOLD_RELU, late = !clamp && p->act != INFOLD_IDENTITY;
+    const bool dense = p->out_stride[3] == p->channels && p->act != INFOLD_PRELU; /* one run of several pixels */
     infold_dw_tile tile = {.a = a, .c = c, .tap = j->args[TAP], .taps = p->taps, .channels = p->channels, .w = j->args[W],
                            .w_stride = p->w_stride, .bias = j->args[BIAS],
                            .lo = clamp ? p->act == INFOLD_RELU ? 0.0f : (float)p->a : -INFINITY,
                            .hi = p->act == INFOLD_CLIP ? (float)p->b : INFINITY};
     infold_pixel x = pixel_at(p->n, begin);
-    for (int64_t at = begin; at < end; at += INFOLD_DW_MR) {
+    for (int64_t at = begin; at < end; at += tile.m) {
         tile.m = end - at < INFOLD_DW_MR ? end - at : INFOLD_DW_MR;
-        for (int64_t i = 0; i < tile.m; i++, pixel_next(&x, p->n)) {
-            a[i] = (const float *)j->args[IN] + pixel_offset(&x, p->in_stride);
-            c[i] = (float *)j->args[OUT] + pixel_offset(&x, p->out_stride);
+        const bool row = x.index[3] + tile.m < p->n[3]; /* all in one row of the image: evenly spaced */
+        if (row) {
+            const float *in = (const float *)j->args[IN] + pixel_offset(&x, p->in_stride);
+            float *out = (float *)j->args[OUT] + pixel_offset(&x, p->out_stride);
+            for (int64_t i = 0; i < tile.m; i++) {
+                a[i] = in + i * p->in_stride[3];
+                c[i] = out + i * p->out_stride[3];
+            }
+            x.index[3] += tile.m;
+        } else {
+            for (int64_t i = 0; i < tile.m; i++, pixel_next(&x, p->n)) {
+                a[i] = (const float *)j->args[IN] + pixel_offset(&x, p->in_stride);
+                c[i] = (float *)j->args[OUT] + pixel_offset(&x, p->out_stride);
+            }
         }
         j->kernels->depthwise(&tile);
-        if (late)
+        if (late && dense && row)
+            j->kernels->act((infold_act)p->act, tile.m * p->channels, c[0], c[0], NULL, (float)p->a, (float)p->b);
+        else if (late)
             for (int64_t i = 0; i < tile.m; i++)
                 j->kernels->act((infold_act)p->act, p->channels, c[i], c[i], j->args[SLOPE], (float)p->a, (float)p->b);
     }

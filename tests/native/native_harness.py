@@ -60,7 +60,7 @@ def arguments(op: str) -> list[tuple[str, bool]]:
 
 
 def prepare(op: str, isa: str, params: dict, arrays: dict, side: str = "end", constants=(), offsets=None):
-    """(status of `check`, program, guarded buffers by name). `offsets`: elements from a buffer's start to its pointer."""
+    """(status of `check`, program, guarded buffers, their names). `offsets`: elements from buffer start to pointer."""
     offsets = offsets or {}
     guarded = {name: Guarded(a, side) for name, a in arrays.items()}
     names = [name for name in guarded if name not in constants]

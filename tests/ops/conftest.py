@@ -10,7 +10,7 @@ from session_harness import session
 
 @pytest.fixture
 def like_onnxruntime():
-    """like_onnxruntime(net, *outputs, tolerance): infold and onnxruntime give the same numbers for a net of session_harness."""
+    """like_onnxruntime(net, *outputs, tolerance): infold and onnxruntime give the same numbers for a `Net`."""
     onnxruntime = pytest.importorskip("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

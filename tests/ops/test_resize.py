@@ -34,7 +34,7 @@ def test_scales_and_sizes(mode, coordinates, like_onnxruntime):
     ):
         net = Net(opset=19)
         y = resize(net, net.input(2, 3, 7, 8), scales, sizes, mode=mode, coordinate_transformation_mode=coordinates)
-        # onnxruntime rounds the output length before it aligns corners, and lacks half_pixel_symmetric; ONNX's reference takes
+        # onnxruntime rounds the output length to align corners, and lacks half_pixel_symmetric; ONNX's reference takes
         # the one pixel of pytorch_half_pixel from -0.5 instead of 0
         if coordinates != "half_pixel_symmetric" and not (coordinates == "align_corners" and scales):
             like_onnxruntime(net, y)
