@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from infold.reference import Float64Model
-from infold.report.deviation import deviation, differences, same_pattern, trivial
+from infold.report.deviation import deviation, differences, trivial
+from infold.report.divergence import NO_YARDSTICK, Inside, LayerReport, allowed, first_divergent, right_pattern
 from infold.report.inputs import random_inputs, required_inputs
 from infold.report.peer import Peer, PeerError
-
-ROUNDING = 1e-6  # an error that counts as float32 rounding whatever onnxruntime's is
-NO_YARDSTICK = 0.1  # beyond this onnxruntime and float64 compute different things
-_VALUES_AT_A_TIME = 100  # how many intermediates are held at once
 
 
 @dataclass(frozen=True)
@@ -36,17 +33,6 @@ class OutputReport:
     ok: bool
     trivial: bool = False
     note: str | None = None
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One value inside the graph, named by its node; errors as for `OutputReport`."""
-
-    node: str
-    op_type: str
-    output: str
-    error: float
-    onnxruntime_error: float | None
 
 
 @dataclass
@@ -127,15 +113,18 @@ def verify(
     except PeerError as error:
         peer, status = None, str(error)
     outputs = [_compare(name, found[name], exact[name], theirs.get(name)) for name in names]
-    ok = all(output.ok for output in outputs)
-    if not (layers or not ok or any(output.trivial for output in outputs)):
+    ok, unsure = all(output.ok for output in outputs), any(output.trivial for output in outputs)
+    if not layers and ok and not unsure:
         return VerifyReport(ok, outputs, status)
-    inside = list(_inside(loaded, feeds, session, oracle, peer, to_the_end=layers))
-    if any(output.trivial for output in outputs):
-        ok = ok and not any(_diverges(layer, *_CLEARLY) for layer in inside)
-    return VerifyReport(
-        ok, outputs, status, None if ok else _first_divergent(inside, loaded, outputs), inside if layers else None
-    )
+    inside = Inside(loaded, feeds, session, oracle, peer)
+    compared = inside.compare() if layers else inside.search()
+    if unsure:
+        ok = ok and not any(layer.clearly_diverges for layer in compared)
+    report = VerifyReport(ok, outputs, status, layers=compared if layers else None)
+    if not ok:
+        wrong = first_divergent(compared)  # none: folding took away what is inside
+        report.first_divergent = wrong.node if wrong else _producer(loaded, next(o.name for o in outputs if not o.ok))
+    return report
 
 
 def _compare(name: str, y: object, r: object, o: object) -> OutputReport:
@@ -148,61 +137,17 @@ def _compare(name: str, y: object, r: object, o: object) -> OutputReport:
             )
     if math.isinf(error):
         notes.append("shape, type or text differs from the float64 run's")
-    pattern = same_pattern(y, r) or (o is not None and same_pattern(y, o))
+    pattern = right_pattern(y, r, o)
     if not pattern:
         notes.append("NaNs or infinities are not where they should be")
-    ok = pattern and error <= _allowed(peer_error, 2, ROUNDING)
+    ok = pattern and error <= allowed(peer_error)
     return OutputReport(name, *differences(y, o), error, peer_error, ok, trivial(r), "; ".join(notes) or None)
 
 
-def _allowed(peer_error: float | None, factor: float, rounding: float) -> float:
-    """Return how large an error may be beside onnxruntime's."""
-    return rounding if peer_error is None or peer_error > NO_YARDSTICK else max(factor * peer_error, rounding)
-
-
-def _inside(
-    model: ir.Model, feeds, session, oracle: Float64Model, peer: Peer | None, to_the_end: bool
-) -> Iterator[LayerReport]:
-    """Compare, in topological order, every value that infold's prepared graph still has, up to a clear divergence."""
-    places = [(node, value.name) for node in model.graph for value in node.outputs if value.name in oracle.names]
-    for start in range(0, len(places), _VALUES_AT_A_TIME):
-        found = session.run_intermediates(feeds, [name for _, name in places[start : start + _VALUES_AT_A_TIME]])
-        exact, theirs = oracle.run(feeds, found), {}
-        if peer is not None:
-            try:
-                theirs = peer.run(feeds, list(found))
-            except PeerError:
-                peer = (
-                    None  # what it refuses as an output it refuses in every part; errors are then against float64 alone
-                )
-        for node, name in places[start : start + _VALUES_AT_A_TIME]:
-            if name not in found:
-                continue
-            y, r, o = found[name], exact[name], theirs.get(name)
-            error = deviation(y, r) if same_pattern(y, r) or (o is not None and same_pattern(y, o)) else math.inf
-            layer = LayerReport(node.name or name, node.op_type, name, error, None if o is None else deviation(o, r))
-            yield layer
-            if not to_the_end and _diverges(layer, *_CLEARLY):
-                return
-
-
-_CLEARLY, _BARELY = (10, 10 * ROUNDING), (2, ROUNDING)  # factor over onnxruntime's error, and what rounding may do
-
-
-def _diverges(layer: LayerReport, factor: float, rounding: float) -> bool:
-    return layer.error > _allowed(layer.onnxruntime_error, factor, rounding)
-
-
-def _first_divergent(inside: list[LayerReport], model: ir.Model, outputs: list[OutputReport]) -> str:
-    """Name the first node that clearly diverges, else the first that does at all, else a wrong output's producer."""
-    for degree in (_CLEARLY, _BARELY):
-        for layer in inside:
-            if _diverges(layer, *degree):
-                return layer.node
-    wrong = next(output.name for output in outputs if not output.ok)  # a value that folding took the inside of
-    value = next(value for value in model.graph.outputs if value.name == wrong)
-    node = value.producer()
-    return wrong if node is None else node.name or wrong
+def _producer(model: ir.Model, name: str) -> str:
+    """Name the node that computes a graph output."""
+    node = next(value for value in model.graph.outputs if value.name == name).producer()
+    return name if node is None else node.name or name
 
 
 def _feeds(

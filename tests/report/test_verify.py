@@ -187,6 +187,22 @@ def test_integers_sequences_and_strings(session):
     assert pair.ok and pair.outputs[0].max_abs is None
 
 
+def test_a_long_graph_is_searched_in_few_runs(session):
+    """Two branches of 300 nodes; the error lies deep in the one that comes first and shows in the sum alone."""
+    branch = "".join(f"  a{i + 1} = {'Abs' if i == 123 else 'Neg'} (a{i})" for i in range(300))
+    other = "".join(f"  b{i + 1} = Neg (b{i})" for i in range(300))
+    text = f"g (float[4] a0, float[4] b0) => (float[4] y) {{ {branch} {other} y = Add (a300, b300) }}"
+    model = parse(text)
+    for index, node in enumerate(model.graph):
+        node.name = f"n{index}"
+    session.wrong = parse(text.replace("a124 = Abs", "a124 = Neg"))
+    calls, run = [], Session.run_intermediates
+    session.run_intermediates = lambda self, feeds, names: calls.append(len(names)) or run(self, feeds, names)
+    report = verify(model, {"a0": np.array([-1, -2, 3, 4], np.float32), "b0": np.zeros(4, np.float32)})
+    assert report.first_divergent == "n123"
+    assert len(calls) == 2 and sum(calls) < 120
+
+
 def test_the_real_session_on_a_real_network():
     report = verify(LIGHT / "light_squeezenet.onnx", threads=1)
     assert report.ok, report.summary()
