@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from itertools import groupby
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from . import _native
+from .errors import ShapeError
 from .plan.build import FallbackStep, Plan, PlanOptions, make_plan
 from .plan.facts import Fact
 from .plan.lowering import Store
@@ -53,15 +53,13 @@ class Runner:
             return list(self._plans.values())
 
     def _plan(self, values: dict[str, object], start: int, fixed: tuple[str, ...]) -> Plan:
-        facts = {}
-        for name, value in values.items():
-            fact = Fact.of(value)
-            facts[name] = fact if name in fixed or fact.value is None else Fact(fact.shape, fact.dtype)
-        key = (start, tuple((n, f.shape, f.dtype, None if f.value is None else f.value.tobytes()) for n, f in facts.items()))
+        key = (start, *[(n, v.shape, v.dtype, v.tobytes() if n in fixed else None) if isinstance(v, np.ndarray) else n
+                        for n, v in values.items()])
         with self._lock:
             if key in self._plans:
                 self._plans.move_to_end(key)
                 return self._plans[key]
+            facts = {name: _fact(value, name in fixed) for name, value in values.items()}
             plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, self.options)
             self._plans[key] = plan
             if len(self._plans) > PLAN_LIMIT:
@@ -77,35 +75,41 @@ class Runner:
         regions = [arena, *(np.ascontiguousarray(values[n]) for n in plan.inputs), *outputs.values()]
         objects: dict[str, object] = dict(values)
         clock = np.zeros(len(plan.program)) if seconds is not None else None
-        at = 0
-        for fallback, steps in groupby(plan.steps, key=lambda s: isinstance(s, FallbackStep)):
-            steps = list(steps)
-            if not fallback:
-                plan.program.run(regions, threads, at, at + len(steps), clock)
-                at += len(steps)
+        for stretch in plan.stretches:
+            if not isinstance(stretch, FallbackStep):
+                plan.program.run(regions, threads, *stretch, clock)
                 continue
-            for step in steps:
-                began = _native.now()
-                _run_fallback(step, regions, objects)
-                if seconds is not None:
-                    seconds.setdefault(step, []).append(_native.now() - began)
+            began = _native.now()
+            _run_fallback(stretch, regions, objects)
+            if seconds is not None:
+                seconds.setdefault(stretch, []).append(_native.now() - began)
         if clock is not None:
             native = (s for s in plan.steps if not isinstance(s, FallbackStep))
             for step, spent in zip(native, clock):
                 seconds.setdefault(step, []).append(float(spent))
         plan.arenas.append(arena)
-        return {**outputs, **plan.constants, **{n: objects[n] for n in plan.objects}}
+        return {**outputs, **{n: v.copy() for n, v in plan.constants.items()}, **{n: objects[n] for n in plan.objects}}
+
+
+def _fact(value: object, fixed: bool) -> Fact:
+    """What a plan may rely on of a value handed to it: its contents only if they are part of the plan's key."""
+    fact = Fact.of(value)
+    return fact if fixed or fact.value is None else Fact(fact.shape, fact.dtype)
 
 
 def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object]) -> None:
+    leaves = any(isinstance(target, str) for target in step.outputs)  # a result may be a view of an argument: the arena goes on
+
     def fetch(source: Tensor | str | None):
-        if source is None:
-            return None
-        return np.ascontiguousarray(_array(source, regions)) if isinstance(source, Tensor) else objects[source]
+        if source is None or isinstance(source, str):
+            return None if source is None else objects[source]
+        return np.array(_array(source, regions), order="C", copy=True if leaves else None)
 
     results = step.call.run([fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()})
     for target, value in zip(step.outputs, results):
         if isinstance(target, Tensor):
+            if np.shape(value) != target.shape:
+                raise ShapeError(f"node {step.node!r} ({step.op_type}) gave shape {list(np.shape(value))}, {list(target.shape)} was inferred")
             _array(target, regions)[...] = value
         elif target is not None:
             objects[target] = value

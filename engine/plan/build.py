@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import onnx_ir as ir
@@ -55,7 +56,18 @@ class Plan:
     fused: dict[str, str]        # BatchNorm node -> the node whose kernel does its work
     start: int | None = None
     cut_values: tuple[str, ...] = ()
+    stretches: list[tuple[int, int] | FallbackStep] = field(init=False)  # native steps [first, last) of the program between fallbacks
     arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
+
+    def __post_init__(self) -> None:
+        self.stretches, at = [], 0
+        for fallback, steps in groupby(self.steps, key=lambda s: isinstance(s, FallbackStep)):
+            steps = list(steps)
+            if fallback:
+                self.stretches += steps
+            else:
+                self.stretches.append((at, at + len(steps)))
+                at += len(steps)
 
 
 @dataclass
@@ -138,10 +150,10 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
 
 
 def _hand_out(ctx: Lowering, tensor: Tensor, target: Tensor) -> None:
-    if tensor.dtype.itemsize == 4:
+    try:
         ctx.copy(tensor, target)
-    else:  # views of 8-bit, 64-bit... values: NumPy copies them
-        ctx.add(FallbackStep(_Copy(), [tensor], {}, [target], "output", "Identity", "copy of a non-float value"))
+    except NotNative as why:  # values of 8 or 64 bits, or more dimensions than the kernel walks: NumPy copies them
+        ctx.add(FallbackStep(_Copy(), [tensor], {}, [target], "output", "Identity", str(why)))
 
 
 class _Copy:

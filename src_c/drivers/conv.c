@@ -20,6 +20,8 @@ typedef struct {
     double in_lo, in_hi; /* the prologue's clamp */
 } conv_params;
 
+enum { GRAIN = 1000000 }; /* multiply-adds that are worth waking a thread for: some 10 microseconds */
+
 /* SCALE and SHIFT make a prologue, in = clamp(in * scale + shift) per channel: a BatchNorm in front of the convolution, applied to
  * a tile's rows on their way in. Only for one tap: under several, every row would be computed once per tap. */
 enum { IN, W, BIAS, TAP, OUT, RES, SLOPE, SCALE, SHIFT };
@@ -110,10 +112,11 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
             kn->gemm[tile.n > kn->lanes][m - 1](&tile);
         }
         if (late) {
-            const int64_t begin = j0 * nr, end = j1 * nr < p->columns ? j1 * nr : p->columns;
-            for (int64_t i = 0; i < m; i++)
-                kn->act((infold_act)p->act, end - begin, c[i] + begin, c[i] + begin,
-                        slope ? slope + begin : NULL, (float)p->a, (float)p->b);
+            const int64_t begin = j0 * nr, end = j1 * nr < p->columns ? j1 * nr : p->columns, n = end - begin;
+            const bool one_run = !slope && n == p->columns && c[m - 1] - c[0] == (m - 1) * n; /* few channels: fill the vectors */
+            for (int64_t i = 0; i < (one_run ? 1 : m); i++)
+                kn->act((infold_act)p->act, one_run ? m * n : n, c[i] + begin, c[i] + begin, slope ? slope + begin : NULL,
+                        (float)p->a, (float)p->b);
         }
     }
 }
@@ -148,9 +151,9 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const job j = {p, ctx->kernels, args, pixel_count(p->n), (p->columns + nr - 1) / nr};
     const int64_t work = p->taps * p->k * p->columns * p->groups; /* multiply-adds of one pixel */
     if (j.pixels >= 4 * mr * ctx->threads || j.pixels >= j.panels * p->groups * mr)
-        infold_parallel(ctx, j.pixels, 1 + 200000 / (work + 1), by_pixels, &j);
+        infold_parallel(ctx, j.pixels, 1 + GRAIN / (work + 1), by_pixels, &j);
     else
-        infold_parallel(ctx, j.panels * p->groups, 1 + 200000 / (j.pixels * p->taps * p->k * nr + 1), by_panels, &j);
+        infold_parallel(ctx, j.panels * p->groups, 1 + GRAIN / (j.pixels * p->taps * p->k * nr + 1), by_panels, &j);
 }
 
 const infold_op infold_op_conv = {

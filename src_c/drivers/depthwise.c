@@ -78,7 +78,7 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const depthwise_params *p = params;
     const job j = {p, ctx->kernels, args};
-    infold_parallel(ctx, pixel_count(p->n), 1 + 65536 / (p->taps * p->channels + 1), pixels, &j);
+    infold_parallel(ctx, pixel_count(p->n), 1 + 262144 / (p->taps * p->channels + 1), pixels, &j);
 }
 
 const infold_op infold_op_depthwise = {

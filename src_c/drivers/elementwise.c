@@ -52,7 +52,7 @@ static void rows_range(const void *arg, int64_t begin, int64_t end, int64_t thre
 
 static void map(const job *j, const infold_ctx *ctx) {
     const map_params *p = j->p;
-    infold_parallel(ctx, outer_count(p) * p->shape[D - 2], 1 + 16384 / (p->shape[D - 1] + 1), rows_range, j);
+    infold_parallel(ctx, outer_count(p) * p->shape[D - 2], 1 + 65536 / (p->shape[D - 1] + 1), rows_range, j);
 }
 
 static void unary_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,

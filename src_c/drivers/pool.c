@@ -80,7 +80,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const pool_params *p = params;
     const job j = {p, ctx->kernels, args};
     const int64_t work = p->kernel[0] * p->kernel[1] * p->kernel[2] * p->channels;
-    infold_parallel(ctx, pixel_count(p->n), 1 + 65536 / (work + 1), pixels, &j);
+    infold_parallel(ctx, pixel_count(p->n), 1 + 262144 / (work + 1), pixels, &j);
 }
 
 const infold_op infold_op_pool = {
