@@ -167,7 +167,7 @@ def _checked_input(name: str, value: ir.Value, given: object) -> object:
         return given
     array = np.asarray(given)
     expected = value.dtype.numpy() if value.dtype is not None else array.dtype
-    if array.dtype != expected:
+    if array.dtype.newbyteorder("=") != expected:
         raise InvalidInputError(f"input {name!r}: data type {expected} expected, got {array.dtype}")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))

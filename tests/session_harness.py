@@ -91,7 +91,7 @@ def check(net: Net, *outputs: str, native: bool = True, tolerance: float = 3e-6,
     for name, value in zip(outputs, found):
         compare(value, expected[name], tolerance, trivial)
     if native:
-        assert subject.report.fallbacks == []
+        assert not subject.report.fallbacks, subject.report.fallbacks
     poison = {n: np.full_like(a, np.nan) if a.dtype.kind == "f" else a for n, a in net.feeds.items()}
     subject.run(None, poison)
     again, two = subject.run(list(outputs), net.feeds), session(model, threads=2).run(list(outputs), net.feeds)
@@ -102,7 +102,7 @@ def check(net: Net, *outputs: str, native: bool = True, tolerance: float = 3e-6,
 
 
 def compare(found: np.ndarray, expected: np.ndarray, tolerance: float, trivial: bool = False) -> None:
-    assert found.shape == expected.shape
+    assert found.shape == expected.shape, f"shape {found.shape}, not {expected.shape}"
     if expected.dtype != np.float64 or found.dtype == np.float64:
         np.testing.assert_array_equal(found, expected)
         return

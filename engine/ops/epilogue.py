@@ -27,7 +27,8 @@ def epilogue(ctx, node: ir.Node) -> Epilogue:
         if other is not None and found.residual is None:
             found.residual = other
         else:
-            activation = activation_of(ctx, reader) if reader.inputs[0].name == found.output else None
+            main = reader.inputs[0] if reader.inputs else None
+            activation = activation_of(ctx, reader) if main is not None and main.name == found.output else None
             if activation is None:
                 break
             found.activation = activation

@@ -12,6 +12,8 @@ from ..ops import base
 from ..reference import NodeRunner
 
 VALUE_LIMIT = 1 << 16  # elements: shape arithmetic is small; larger results are better computed in the run, in planned memory
+# These versions' inference leaves out windows that begin beyond the image (`ceil_mode`), as every runtime does at every version.
+EXACT = {"MaxPool": 22, "AveragePool": 22}
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 
 
@@ -59,8 +61,16 @@ def _foldable(node: ir.Node, present: list[Fact]) -> bool:
     if not present:
         return node.op_type == "Constant"
     if node.op_type in ("Expand", "Tile", "ConstantOfShape", "Range"):  # the result may be far larger than the inputs
-        return present[-1].value.size == 0 or float(np.prod(np.abs(present[-1].value.astype(np.float64)))) <= VALUE_LIMIT
+        return _result_size(node.op_type, [f.value.astype(np.float64) for f in present]) <= VALUE_LIMIT
     return sum(f.value.size for f in present) <= VALUE_LIMIT
+
+
+def _result_size(op_type: str, values: list[np.ndarray]) -> float:
+    if op_type == "Range":
+        start, limit, delta = (v.item() for v in values)
+        return abs(limit - start) / abs(delta) if delta else np.inf
+    size = float(np.prod(np.abs(values[-1])))
+    return size if op_type == "ConstantOfShape" else size * values[0].size
 
 
 def _shape_value(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
@@ -72,6 +82,8 @@ def _shape_value(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
 def _onnx_inference(node: ir.Node, inputs: list[Fact | None], model: ir.Model) -> list[Fact] | None:
     """onnx's own inference for one node (with the values of small inputs, which decide the shape of Reshape and its like)."""
     opset = node.version or model.opset_imports.get(node.domain)
+    if opset is not None and node.domain == "":
+        opset = max(opset, EXACT.get(node.op_type, 0))
     if opset is None or not onnx.defs.has(node.op_type, node.domain):
         return None
     try:
