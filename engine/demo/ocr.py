@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rapidocr_onnxruntime import RapidOCR
     from rich.console import Console
 
+# RapidOCR asks for an opencv that needs libGL, so it is installed without its dependencies, beside what it needs.
+INSTALL = ("pip install onnxruntime opencv-python-headless pillow pyclipper pyyaml shapely six tqdm && "
+           "pip install --no-deps rapidocr-onnxruntime==1.4.4")
 PICTURE = Path(__file__).with_name("notice.jpg")
 STAGES = {                                      # stage: (part of RapidOCR, its attribute that runs the model, model)
     "detection": ("text_det", "infer", "ch_PP-OCRv4_det_infer.onnx"),
@@ -40,16 +43,9 @@ def models() -> dict[str, Path]:
     try:
         files = metadata.files("rapidocr-onnxruntime") or []
     except metadata.PackageNotFoundError as error:
-        raise MissingDependencyError(f"rapidocr-onnxruntime is not installed; {how_to_install()}") from error
+        raise MissingDependencyError(f"rapidocr-onnxruntime is not installed; {INSTALL}") from error
     found = {file.name: Path(file.locate()) for file in files}
     return {stage: found[name] for stage, (_, _, name) in STAGES.items()}
-
-
-def how_to_install() -> str:
-    """The two commands: RapidOCR asks for an opencv that needs libGL, so it is installed without its dependencies."""
-    folder = Path(__file__).parent
-    return (f"pip install -r {folder / 'requirements.txt'} && "
-            f"pip install --no-deps -r {folder / 'requirements-nodeps.txt'}")
 
 
 class Timed:
@@ -131,7 +127,7 @@ def run(console: Console, short: bool = False) -> dict:
             "onnxruntime": Reader(lambda path: onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])),
         }
     except ImportError as error:
-        console.print(f"skipped: {error}; to install what it needs: {how_to_install()}", soft_wrap=True, markup=False)
+        console.print(f"skipped: {error}; to install what it needs: {INSTALL}", soft_wrap=True, markup=False)
         return {"skipped": str(error)}
 
     folds = {}
