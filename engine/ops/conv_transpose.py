@@ -72,6 +72,8 @@ def conv_transpose(ctx, node) -> None:
     if channels % groups or x_shape[1] != channels or 0 in x_shape or 0 in size:
         raise NotNative(f"{x_shape[1]} channels, filters {weight.shape} and {groups} groups do not fit")
     found = epilogue(ctx, node)
+    if columns < ctx.lanes and prod(win.stride) > 1 and not found.in_registers():
+        found = found.without_activation()  # a phase's pixels lie apart: the sweep would take a few floats at a time
     take(ctx, found)
     x = ctx.image(node.inputs[0].name, transpose_border(ctx, node, 0))
     out = ctx.output(found.output, image=True)

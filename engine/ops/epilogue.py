@@ -17,6 +17,16 @@ class Epilogue:
     activation: Activation = Activation()
     nodes: list[ir.Node] = field(default_factory=list)
 
+    def in_registers(self) -> bool:
+        """Whether the kernel applies the activation before it stores; others are a second sweep over the stored tile."""
+        return self.activation.act in ("IDENTITY", "RELU", "CLIP")
+
+    def without_activation(self) -> Epilogue:
+        """The same, leaving the activation to a step of its own."""
+        if self.activation.act == "IDENTITY":
+            return self
+        return Epilogue(self.nodes[-1].inputs[0].name, self.residual, nodes=self.nodes[:-1])
+
 
 def epilogue(ctx, node: ir.Node) -> Epilogue:
     """Follow the single readers of the node's output as far as the kernels' epilogue can go. Takes nothing yet."""
