@@ -5,7 +5,12 @@ from .activations import prefers_image
 from .base import NotNative, attr, op
 
 
-@op("Pad")
+def _opset_1_shape(node, inputs):
+    pads = attr(node, "paddings")
+    return None if pads is None else [[n + a + b for n, a, b in zip(inputs[0].shape, pads, pads[len(pads) // 2:])]]
+
+
+@op("Pad", infer=_opset_1_shape)
 def pad(ctx, node) -> None:
     if attr(node, "mode", "constant") != "constant":
         raise NotNative("padding by reflection or repetition")

@@ -1,6 +1,8 @@
 """Operators that move no data: they only look at the same memory through another shape or other strides."""
 from __future__ import annotations
 
+from math import prod
+
 from .base import NotNative, attr, op
 from .activations import prefers_image
 
@@ -16,7 +18,16 @@ def identity(ctx, node) -> None:
     ctx.bind(node.outputs[0].name, ctx.tensor(node.inputs[0].name))
 
 
-@op("Reshape", "Flatten", "Squeeze", "Unsqueeze", any_dtype=True)
+def _attribute_shape(node, inputs):
+    """Reshape before opset 5, whose shape is an attribute."""
+    if "shape" not in node.attributes:
+        return None
+    size, shape = prod(inputs[0].shape), [inputs[0].shape[i] if n == 0 else n for i, n in enumerate(attr(node, "shape"))]
+    rest = prod(n for n in shape if n != -1)
+    return [[size // rest if n == -1 and rest else n for n in shape]]
+
+
+@op("Reshape", "Flatten", "Squeeze", "Unsqueeze", infer=_attribute_shape, any_dtype=True)
 def reshape(ctx, node) -> None:
     output = node.outputs[0].name
     source, shape = ctx.tensor(node.inputs[0].name), ctx.shape(node.outputs[0].name)
@@ -90,7 +101,15 @@ def slice_(ctx, node) -> None:
     ctx.bind(node.outputs[0].name, source.view(ctx.shape(node.outputs[0].name), strides, first, border))
 
 
-@op("Concat")
+def _opset_1_concat(node, inputs):
+    """Concat of opset 1 without its axis, which then is 1."""
+    if "axis" in node.attributes:
+        return None
+    first = inputs[0].shape
+    return [[first[0], sum(f.shape[1] for f in inputs), *first[2:]]]
+
+
+@op("Concat", infer=_opset_1_concat)
 def concat(ctx, node) -> None:
     output = node.outputs[0].name
     shape = ctx.shape(output)
