@@ -2,34 +2,32 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib import import_module
 
 import onnx
 import onnx_ir as ir
 
-from infold.errors import UnsupportedError
-
-_PLANNED = {".t7": "Torch7", ".pt2": "PyTorch exported programs", ".pt": "PyTorch checkpoints", ".pth": "PyTorch checkpoints"}
+_MODULES = {".prototxt": "caffe", ".caffemodel": "caffe", ".t7": "torch7", ".pt2": "pytorch", ".pt": "pytorch", ".pth": "pytorch"}
 
 
-def load(source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model, *, folder: str | os.PathLike | None = None,
+def load(source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model | object, *, folder: str | os.PathLike | None = None,
          **options: object) -> ir.Model:
-    """Load a model; the suffix of a path names its format, everything else is ONNX.
+    """Load a model; the suffix of a path names its format, a torch.nn.Module speaks for itself, everything else is ONNX.
 
-    Args and errors as for `infold.importers.onnx.load`; for Caffe's `.prototxt` and `.caffemodel`, `options` and errors as for
-    `infold.importers.caffe.load`.
+    Args:
+        source: a path; bytes, ModelProto or onnx_ir.Model (ONNX); torch.nn.Module or torch.export.ExportedProgram.
+        folder: ONNX's external data, see `infold.importers.onnx.load`.
+        options: those of the format's importer: `infold.importers.caffe.load`, `infold.importers.torch7.load` (shape),
+            `infold.importers.pytorch.load` (example_inputs, dynamic_batch). Errors are theirs as well.
     Raises:
-        UnsupportedError: a path with the suffix of a format that has no importer.
         TypeError: an option that the format's importer does not have.
     """
-    from infold.importers.onnx import load as load_onnx
-
+    name = "onnx"
     if isinstance(source, (str, os.PathLike)):
-        suffix = os.path.splitext(os.fspath(source))[1].lower()
-        if suffix in (".prototxt", ".caffemodel"):
-            from infold.importers.caffe import load as load_caffe
-
-            return load_caffe(source, **options)
-        if suffix in _PLANNED:
-            raise UnsupportedError(f"{os.fspath(source)}: there is no importer for {_PLANNED[suffix]} ({suffix}); "
-                                   "export the model to .onnx")
-    return load_onnx(source, folder=folder, **options)
+        name = _MODULES.get(os.path.splitext(os.fspath(source))[1].lower(), "onnx")
+    elif (torch := sys.modules.get("torch")) is not None and isinstance(source, (torch.nn.Module, torch.export.ExportedProgram)):
+        name = "pytorch"
+    if folder is not None:
+        options["folder"] = folder
+    return import_module(f"infold.importers.{name}").load(source, **options)

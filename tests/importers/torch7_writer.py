@@ -41,6 +41,13 @@ class View:
     offset: int = 1
 
 
+@dataclass(eq=False)
+class Key:
+    """A table or an object as the key of a table."""
+
+    value: object
+
+
 def module(name: str, modules: list | None = None, **fields: object) -> Obj:
     """An object of nn (or cudnn, inn): numbers, tensors, LongStorages (from tuples) and child modules."""
     content = {key: Storage(np.array(value, np.int64)) if isinstance(value, tuple) else value for key, value in fields.items() if value is not None}
@@ -74,7 +81,7 @@ class Writer:
                 pairs = dict(enumerate(value, 1)) if isinstance(value, list) else value
                 self.int(len(pairs))
                 for key, item in pairs.items():
-                    self.write(key).write(item)
+                    self.write(key.value if isinstance(key, Key) else key).write(item)
         elif isinstance(value, Obj):
             if self._reference(4, value):
                 self.header(value.name, value.version)
