@@ -13,6 +13,7 @@ NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
 
+# PYTEST='-m "slow or not slow"' adds the large networks, PYTEST='-k conv' picks some tests.
 test: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python tests/run.py $(PYTEST)
 
