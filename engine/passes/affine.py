@@ -92,6 +92,13 @@ def batchnorm(context: GraphContext, node: ir.Node, channels: Channels) -> Affin
     return Affine(scale, bias - mean * scale)
 
 
+def step(context: GraphContext, node: ir.Node, value: ir.Value, channels: Channels) -> Affine | str | None:
+    """What the node does to `value`: an affine map, the reason why a BatchNormalization is none, None for all else."""
+    if not is_op(node, "BatchNormalization"):
+        return elementwise(context, node, value, channels)
+    return batchnorm(context, node, channels) if node.inputs[0] is value else None
+
+
 def elementwise(context: GraphContext, node: ir.Node, value: ir.Value, channels: Channels) -> Affine | None:
     """Add, Sub, Mul, Div or Neg of `value` and a per-channel constant as an affine map, else None."""
     if is_op(node, "Neg"):

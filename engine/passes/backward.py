@@ -50,10 +50,7 @@ def _chain(context: GraphContext, layer: linear.Linear) -> list[tuple[ir.Node, A
     """The affine nodes that follow the layer, each with the map from the layer's output to its own."""
     chain, total, value = [], Affine.identity(layer.channels.count), layer.node.outputs[0]
     while (node := context.sole_user(value)) is not None and node.graph is layer.node.graph:
-        if is_op(node, "BatchNormalization"):
-            step = affine.batchnorm(context, node, layer.channels) if node.inputs[0] is value else None
-        else:
-            step = affine.elementwise(context, node, value, layer.channels)
+        step = affine.step(context, node, value, layer.channels)
         if isinstance(step, str):
             context.kept(node, step)
         if not isinstance(step, Affine):

@@ -71,7 +71,7 @@ class Convolution:
         else:
             scaled = _product(weight, affine.scale.reshape(-1, 1, *spatial))
         bias = affine.shift if bias is None else affine.scale * bias + affine.shift
-        weight, bias = _rounded(scaled, weight.dtype), _rounded(bias, weight.dtype)
+        weight, bias = rounded(scaled, weight.dtype), rounded(bias, weight.dtype)
         if weight is None or bias is None:
             return _overflow(self.node)
         hint = self.node.inputs[1].name
@@ -94,7 +94,7 @@ class Gemm:
         scaled = _product(weight, affine.scale[:, None] if self.transposed else affine.scale)
         beta = attribute(self.node, "beta", 1.0)
         bias = affine.shift if bias is None else beta * affine.scale * bias + affine.shift
-        weight, bias = _rounded(scaled, weight.dtype), _rounded(bias, weight.dtype)
+        weight, bias = rounded(scaled, weight.dtype), rounded(bias, weight.dtype)
         if weight is None or bias is None:
             return _overflow(self.node)
         hint = self.node.inputs[1].name
@@ -118,8 +118,8 @@ class MatMul:
     def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
         weight = context.array(self.node.inputs[self.index])
         column = (-1,) + (1,) * (self.channels.from_end - 1)
-        scaled = _rounded(_product(weight, affine.scale.reshape(column)), weight.dtype)
-        shift = _rounded(affine.shift, weight.dtype)
+        scaled = rounded(_product(weight, affine.scale.reshape(column)), weight.dtype)
+        shift = rounded(affine.shift, weight.dtype)
         if scaled is None or shift is None:
             return _overflow(self.node)
         name, result = self.node.inputs[self.index].name, self.node.outputs[0]
@@ -144,7 +144,7 @@ def _product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.multiply(weight, scale, dtype=np.float64)
 
 
-def _rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
     """The array in its final type, or None if finite results could become infinite with it.
 
     Weights beyond the square root of the type's range could overflow in a sum whose scaled total is still finite;
