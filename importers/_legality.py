@@ -29,7 +29,12 @@ def normalise(model: onnx.ModelProto) -> None:
         )
     if model.ir_version < 3 and not model.opset_import:
         model.opset_import.add(domain="", version=1)
-    model.ir_version = max(model.ir_version, 4)
+    if model.ir_version < 4:  # there every initializer is listed as an input, and constant nevertheless
+        weights = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in weights]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.ir_version = 4
     for item in [
         *model.opset_import,
         *(opset for function in model.functions for opset in function.opset_import),

@@ -70,9 +70,7 @@ def conv(ctx, node) -> None:
     if channels % groups or out_channels % groups or ctx.shape(w_name)[1] != channels // groups:
         raise NotNative(f"{channels} channels, {out_channels} filters and {groups} groups do not fit")
     weight = ctx.constant_value(node.inputs[1])
-    depthwise = groups == channels == out_channels and groups > 1
-    if depthwise and weight is None:
-        raise NotNative("depthwise weights that are computed at run time")
+    depthwise = groups == channels == out_channels and groups > 1 and weight is not None
     if prod(ctx.shape(node.outputs[0].name)) == 0 or 0 in ctx.shape(x_name):
         raise NotNative("an empty tensor")
     found = epilogue(ctx, node)
@@ -112,9 +110,7 @@ def _pack(ctx, node, weight: np.ndarray | None, groups: int, columns: int) -> Pa
     if weight is not None:
         return pack_constant(ctx, ctx.key(node.inputs[1].name), weight, k, k_stride, columns, per_group * area, groups,
                              columns * per_group * area)
-    if area == 1:
-        return pack_step(ctx, ctx.rows(node.inputs[1].name), per_group, 1, columns, per_group, groups, columns * per_group)
-    raise NotNative("weights that are computed at run time")
+    return pack_step(ctx, ctx.rows(node.inputs[1].name), k, k_stride, columns, per_group * area, groups, columns * per_group * area)
 
 
 def _depthwise(ctx, x, weight, bias, out, taps, key, found, pixels, x_stride, out_stride) -> None:

@@ -134,7 +134,7 @@ def _batched(ctx, node, a_name: str, b_name: str, shape) -> None:
     a, b = evenly(a), evenly(b)
     a_step, b_step = one_stride(a), one_stride(b)
     out = ctx.output(node.outputs[0].name, image=False)
-    packed = pack_step(ctx, b, k, b.strides[-2], n, b.strides[-1], groups, b_step)
+    packed = pack_step(ctx, b, (k,), (b.strides[-2],), n, b.strides[-1], groups, b_step)
     product(ctx, a, packed, vector(ctx, None, n), out, [0], pixels=[1, m], x_stride=[0, a.strides[-2]],
             out_stride=[0, n], k=k, groups=groups, in_group=a_step, out_group=m * n)
 
@@ -170,7 +170,7 @@ def gemm(ctx, node) -> None:
     b = ctx.tensor(b_value.name)
     k_stride, column_stride = b.strides[::-1] if trans_b else b.strides
     out = ctx.output(found.output, image=False)
-    packed = pack_step(ctx, b, a.shape[1], k_stride, shape[1], column_stride)
+    packed = pack_step(ctx, b, (a.shape[1],), (k_stride,), shape[1], column_stride)
     residual = ctx.rows(found.residual) if found.residual is not None else None
     product(ctx, a, packed, vector(ctx, bias, shape[1]), out, [0], pixels=[1, shape[0]],
             x_stride=[0, a.strides[0]], out_stride=[0, shape[1]], k=a.shape[1], epilogue=found, residual=residual,

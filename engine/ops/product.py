@@ -38,12 +38,12 @@ def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column
     return Packed(tensor, columns, stride)
 
 
-def pack_step(ctx, source: Tensor, k: int, k_stride: int, columns: int, column_stride: int, groups: int = 1,
-              in_group: int = 0) -> Packed:
-    """Pack a computed matrix as a step of the plan."""
-    stride = k * _round(columns, ctx.lanes)
+def pack_step(ctx, source: Tensor, k, k_stride, columns: int, column_stride: int, groups: int = 1, in_group: int = 0) -> Packed:
+    """Pack a computed matrix as a step of the plan; k, k_stride as in `pack_constant`."""
+    k, k_stride = [1] * (3 - len(k)) + list(k), [0] * (3 - len(k_stride)) + list(k_stride)
+    stride = prod(k) * _round(columns, ctx.lanes)
     target = ctx.temporary((max(stride * groups, 1),))
-    ctx.emit("pack", {"in": source, "out": target}, k=[1, 1, k], k_stride=[0, 0, k_stride], columns=columns,
+    ctx.emit("pack", {"in": source, "out": target}, k=k, k_stride=k_stride, columns=columns,
              column_stride=column_stride, groups=groups, in_group=in_group, out_group=stride)
     return Packed(target, columns, stride)
 
