@@ -1,8 +1,15 @@
 /* Vector elementary functions, at most 3 ulp each over the whole range, denormals included (tests/native/test_unary.py). exp, log and
  * tanh follow Cephes (S. Moshier, 1989). NaN goes through every one of them. */
 
+#ifndef v_scale2
+/* a * 2^n for a whole number n: in two halves, so that results down to denormals and up to FLT_MAX come out right */
+static inline vf v_scale2(vf a, vf n) {
+    const vi whole = v_toint(n), half = vi_sar(whole, 1), rest = vi_sub(whole, half), one = vi_set1(127);
+    return a * v_frombits(vi_shl(vi_add(half, one), 23)) * v_frombits(vi_shl(vi_add(rest, one), 23));
+}
+#endif
+
 static inline vf v_exp(vf x) {
-    /* 2^n by exponent arithmetic in two halves, so that results down to denormals and up to FLT_MAX come out right */
     const vf clamped = v_max(v_set1(-104.0f), v_min(v_set1(89.0f), x));
     const vf n = v_round(clamped * v_set1(1.44269504088896341f));
     vf r = v_fma(n, v_set1(-0.693359375f), clamped);
@@ -14,9 +21,7 @@ static inline vf v_exp(vf x) {
     p = v_fma(p, r, v_set1(1.6666665459e-1f));
     p = v_fma(p, r, v_set1(5.0000001201e-1f));
     p = v_fma(p, r * r, r) + v_set1(1.0f);
-    const vi whole = v_toint(n), half = vi_sar(whole, 1), rest = vi_sub(whole, half);
-    const vi one = vi_set1(127);
-    return p * v_frombits(vi_shl(vi_add(half, one), 23)) * v_frombits(vi_shl(vi_add(rest, one), 23));
+    return v_scale2(p, n);
 }
 
 static inline vf v_log(vf x) {

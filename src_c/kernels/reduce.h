@@ -32,6 +32,11 @@ static inline void sum_compensated(vf *s, vf *c, vf p) {
 }
 
 static inline vf load_live(const float *p, int64_t live) { return live >= VL ? v_load(p) : v_loadn(p, live); }
+/* Lanes that are not live hold `fill`. */
+static inline vf load_padded(const float *p, int64_t live, float fill) {
+    static const float lane[INFOLD_MAX_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return live >= VL ? v_load(p) : v_sel(v_lt(v_load(lane), v_set1((float)live)), v_loadn(p, live), v_set1(fill));
+}
 static inline void store_live(float *p, vf x, int64_t live) {
     if (live >= VL)
         v_store(p, x);
@@ -134,11 +139,7 @@ static inline __attribute__((always_inline)) double reduce_run_kind(const infold
         for (; i + 4 * VL <= end; i += 4 * VL)
             UNROLL for (int v = 0; v < 4; v++) part[v] = reduce_step(kind, part[v], v_load(x + i + v * VL), by);
         for (; i + VL <= end; i += VL) part[0] = reduce_step(kind, part[0], v_load(x + i), by);
-        if (i < end) {
-            float tail[VL];
-            for (int k = 0; k < VL; k++) tail[k] = i + k < end ? x[i + k] : reduce_neutral(kind);
-            part[1] = reduce_step(kind, part[1], v_load(tail), by);
-        }
+        if (i < end) part[1] = reduce_step(kind, part[1], load_padded(x + i, end - i, reduce_neutral(kind)), by);
         const vf sum = reduce_join(kind, reduce_join(kind, part[0], part[1]), reduce_join(kind, part[2], part[3]));
         if (keep)
             best = reduce_join(kind, best, sum);
