@@ -1,7 +1,8 @@
-"""SSD's detection layers: PriorBox, a constant once shapes are known, and DetectionOutput, decoding and suppression in ONNX.
+"""SSD's detection layers: PriorBox, a constant once shapes are known; DetectionOutput, decoded and suppressed in ONNX.
 
 Source: prior_box_layer.cpp, detection_output_layer.cpp and bbox_util.cpp of SSD's Caffe.
 """
+
 from __future__ import annotations
 
 import math
@@ -13,7 +14,8 @@ from google.protobuf.message import Message
 from infold.errors import UnsupportedError
 from infold.importers.caffe_graph import INT_MAX, Site, layer
 
-_MAX_PRIORS = 1 << 24
+_MAX_PRIORS = 1 << 22
+_MAX_RATIOS = 1 << 10
 _MAX_BATCH = 64
 _INT64 = ir.DataType.INT64
 
@@ -26,17 +28,23 @@ def prior_box(site: Site) -> ir.Value:
     """
     param, (features, picture) = site.layer.prior_box_param, site.take(2)
     height, width = site.image(features)[2:]
-    image_h, image_w = (getattr(param, f"img_{side}") or param.img_size or size
-                        for side, size in zip("hw", site.image(picture)[2:]))
-    step_h, step_w = (getattr(param, f"step_{side}") or param.step or image / cells
-                      for side, image, cells in zip("hw", (image_h, image_w), (height, width)))
-    sizes = _box_sizes(site, param)
-    if height * width * len(sizes) > _MAX_PRIORS:
-        site.fail(f"would make {height * width * len(sizes)} boxes; the limit is {_MAX_PRIORS}", UnsupportedError)
+    image_h, image_w = (
+        getattr(param, f"img_{side}") or param.img_size or size for side, size in zip("hw", site.image(picture)[2:])
+    )
+    step_h, step_w = (
+        getattr(param, f"step_{side}") or param.step or image / cells
+        for side, image, cells in zip("hw", (image_h, image_w), (height, width))
+    )
+    sizes = _box_sizes(site, param, _MAX_PRIORS // (height * width))
     centre_y = (np.arange(height)[:, None, None] + param.offset) * step_h
     centre_x = (np.arange(width)[None, :, None] + param.offset) * step_w
     half_w, half_h = sizes.T / 2
-    corners = ((centre_x - half_w) / image_w, (centre_y - half_h) / image_h, (centre_x + half_w) / image_w, (centre_y + half_h) / image_h)
+    corners = (
+        (centre_x - half_w) / image_w,
+        (centre_y - half_h) / image_h,
+        (centre_x + half_w) / image_w,
+        (centre_y + half_h) / image_h,
+    )
     boxes = np.stack(np.broadcast_arrays(*corners), -1).reshape(-1)
     if param.clip:
         boxes = boxes.clip(0, 1)
@@ -47,18 +55,25 @@ def prior_box(site: Site) -> ir.Value:
     return site.node("Identity", [site.constant(result, "boxes")], result.shape)
 
 
-def _box_sizes(site: Site, param: Message) -> np.ndarray:
-    """Return the widths and heights of one cell's boxes, in pixels: shape (boxes, 2)."""
+def _box_sizes(site: Site, param: Message, limit: int) -> np.ndarray:
+    """Return the widths and heights of one cell's boxes, in pixels: shape (boxes, 2), at most `limit` of them."""
     ratios = [1.0]
+    if len(param.aspect_ratio) > _MAX_RATIOS:
+        site.fail(f"has {len(param.aspect_ratio)} aspect ratios; the limit is {_MAX_RATIOS}", UnsupportedError)
     for ratio in param.aspect_ratio:
         if ratio <= 0:
             site.fail(f"the aspect ratio {ratio} must be positive")
         if all(abs(ratio - known) >= 1e-6 for known in ratios):
             ratios += [ratio, 1 / ratio] if param.flip else [ratio]
     smallest, largest = list(param.min_size), list(param.max_size)
-    if not smallest or min(smallest) <= 0 or largest and (len(largest) != len(smallest) or
-                                                          any(big <= small for small, big in zip(smallest, largest))):
+    if (
+        not smallest
+        or min(smallest) <= 0
+        or (largest and (len(largest) != len(smallest) or any(big <= small for small, big in zip(smallest, largest))))
+    ):
         site.fail(f"min_size {smallest} must be positive, max_size {largest} empty or as many and larger")
+    if len(smallest) * len(ratios) + len(largest) > limit:
+        site.fail(f"would make more than {_MAX_PRIORS} boxes", UnsupportedError)
     sizes = []
     for index, small in enumerate(smallest):
         sizes.append((small, small))
@@ -75,32 +90,62 @@ def detection_output(site: Site) -> ir.Value:
     The result has the shape (1, 1, detections, 7), and no rows where Caffe would write one of -1 to say "nothing".
     """
     param, (loc, conf, prior) = site.layer.detection_output_param, site.take(3)
-    classes, labels = param.num_classes, [i for i in range(param.num_classes) if i != param.background_label_id]
     if not param.share_location or not param.normalized_bbox or param.nms_param.eta != 1:
-        site.fail("boxes of their own for each class, boxes in pixels and adaptive suppression (eta) are not supported", UnsupportedError)
-    batch, priors = site.shape(loc)[0], math.prod(site.shape(prior)) // 8
-    wanted = {"locations": (loc, batch * priors * 4), "confidences": (conf, batch * priors * classes), "priors": (prior, 8 * priors)}
+        site.fail(
+            "boxes of their own for each class, boxes in pixels and adaptive suppression (eta) are not supported",
+            UnsupportedError,
+        )
+    batch, priors, classes = site.shape(loc)[0], math.prod(site.shape(prior)) // 8, param.num_classes
+    wanted = {
+        "locations": (loc, batch * priors * 4),
+        "confidences": (conf, batch * priors * classes),
+        "priors": (prior, 8 * priors),
+    }
     for what, (value, size) in wanted.items():
-        if math.prod(site.shape(value)) != size or not labels:
-            site.fail(f"the {what} {value.name!r} of shape {list(site.shape(value))} do not fit {priors} priors of {classes} classes")
+        if math.prod(site.shape(value)) != size:
+            site.fail(
+                f"the {what} {value.name!r} of shape {list(site.shape(value))} do not fit "
+                f"{priors} priors of {classes} classes"
+            )
+    labels = [label for label in range(classes) if label != param.background_label_id]
+    if not labels:
+        site.fail("there is no class but the background")
     if batch > _MAX_BATCH:
         site.fail(f"a batch of {batch} images; the limit is {_MAX_BATCH}", UnsupportedError)
     boxes = _decode(site, param, site.reshape(loc, (batch, priors, 4), "loc"), prior, (batch, priors))
-    scores = site.node("Transpose", [site.reshape(conf, (batch, priors, classes), "conf")], (batch, classes, priors), "scores", perm=[0, 2, 1])
+    scores = site.node(
+        "Transpose",
+        [site.reshape(conf, (batch, priors, classes), "conf")],
+        (batch, classes, priors),
+        "scores",
+        perm=[0, 2, 1],
+    )
     if len(labels) < classes:
-        scores = site.node("Gather", [scores, site.constant(labels, "labels")], (batch, len(labels), priors), "foreground", axis=1)
+        scores = site.node(
+            "Gather", [scores, site.constant(labels, "labels")], (batch, len(labels), priors), "foreground", axis=1
+        )
     limit = param.nms_param.top_k
     if 0 <= limit < priors:
         scores = _best_candidates(site, scores, (batch, len(labels), priors), limit)
     threshold = param.confidence_threshold if param.HasField("confidence_threshold") else np.finfo(np.float32).min
-    selected = site.node("NonMaxSuppression", [boxes, scores, site.constant([min(limit if limit >= 0 else priors, INT_MAX)], "per_class"),
-                                               site.constant([param.nms_param.nms_threshold], "iou"), site.constant([threshold], "threshold")],
-                         ("selected", 3), "suppress", dtype=_INT64)
+    selected = site.node(
+        "NonMaxSuppression",
+        [
+            boxes,
+            scores,
+            site.constant([min(limit if limit >= 0 else priors, INT_MAX)], "per_class"),
+            site.constant([param.nms_param.nms_threshold], "iou"),
+            site.constant([threshold], "threshold"),
+        ],
+        ("selected", 3),
+        "suppress",
+        dtype=_INT64,
+    )
     return _Rows(site, boxes, scores, labels, selected).table(batch, param.keep_top_k)
 
 
 def _decode(site: Site, param: Message, loc: ir.Value, prior: ir.Value, shape: tuple[int, int]) -> ir.Value:
-    """Return the boxes (batch, priors, 4) that the locations mean relative to the priors: corners in units of the image."""
+    """Return the boxes (batch, priors, 4) that the locations mean: corners, in units of the image."""
     whole, half = (*shape, 4), (*shape, 2)
     one, pair = (1, shape[1], 4), (1, shape[1], 2)
     parts = site.constant([1, 1], "parts")
@@ -131,7 +176,9 @@ def _best_candidates(site: Site, scores: ir.Value, shape: tuple[int, int, int], 
     if count < 1:
         site.fail(f"top_k of nms_param is {count}, must be at least 1 (or -1 for all)")
     best = (*shape[:2], count)
-    values = site.nodes("TopK", [scores, site.constant([count], "top_k")], [(best, ir.DataType.FLOAT), (best, _INT64)], "best", axis=2)[0]
+    values = site.nodes(
+        "TopK", [scores, site.constant([count], "top_k")], [(best, ir.DataType.FLOAT), (best, _INT64)], "best", axis=2
+    )[0]
     least = site.node("ReduceMin", [values, site.constant([2], "last_axis")], (*shape[:2], 1), "least", keepdims=1)
     is_best = site.node("GreaterOrEqual", [scores, least], shape, "is_best", dtype=ir.DataType.BOOL)
     return site.node("Where", [is_best, scores, site.constant(np.finfo(np.float32).min, "lowest")], shape, "candidates")
@@ -145,7 +192,11 @@ class _Rows:
 
     def table(self, batch: int, keep: int) -> ir.Value:
         """Return the rows of all images, at most `keep` of each (-1: all), as (1, 1, rows, 7)."""
-        tables = [self._image(index, keep, batch) for index in range(batch)] if keep >= 0 else [self._describe(self._selected, "all")]
+        tables = (
+            [self._image(index, keep, batch) for index in range(batch)]
+            if keep >= 0
+            else [self._describe(self._selected, "all")]
+        )
         rows = tables[0] if len(tables) == 1 else self._site.node("Concat", tables, ("detections", 7), "images", axis=0)
         return self._site.node("Unsqueeze", [rows, self._site.constant([0, 1], "outer_axes")], (1, 1, "detections", 7))
 
@@ -154,19 +205,45 @@ class _Rows:
         site, name = self._site, f"image{index}"
         chosen = self._selected
         if batch > 1:
-            image = site.node("Gather", [chosen, site.constant(0, f"{name}/first")], ("selected",), f"{name}/images", dtype=_INT64, axis=1)
-            equal = site.node("Equal", [image, site.constant(index, f"{name}/number")], ("selected",), f"{name}/equal", dtype=ir.DataType.BOOL)
-            chosen = site.node("Compress", [chosen, equal], (f"selected{index}", 3), f"{name}/chosen", dtype=_INT64, axis=0)
+            image = site.node(
+                "Gather",
+                [chosen, site.constant(0, f"{name}/first")],
+                ("selected",),
+                f"{name}/images",
+                dtype=_INT64,
+                axis=1,
+            )
+            equal = site.node(
+                "Equal",
+                [image, site.constant(index, f"{name}/number")],
+                ("selected",),
+                f"{name}/equal",
+                dtype=ir.DataType.BOOL,
+            )
+            chosen = site.node(
+                "Compress", [chosen, equal], (f"selected{index}", 3), f"{name}/chosen", dtype=_INT64, axis=0
+            )
         rows = self._describe(chosen, name)
-        score = site.node("Gather", [rows, site.constant(2, f"{name}/column")], (f"selected{index}",), f"{name}/score", axis=1)
-        count = site.node("Min", [site.node("Shape", [score], (1,), f"{name}/found", dtype=_INT64), site.constant([keep], f"{name}/keep")],
-                          (1,), f"{name}/count", dtype=_INT64)
+        score = site.node(
+            "Gather", [rows, site.constant(2, f"{name}/column")], (f"selected{index}",), f"{name}/score", axis=1
+        )
+        count = site.node(
+            "Min",
+            [site.node("Shape", [score], (1,), f"{name}/found", dtype=_INT64), site.constant([keep], f"{name}/keep")],
+            (1,),
+            f"{name}/count",
+            dtype=_INT64,
+        )
         best = self._top(score, count, f"{name}/best", f"kept{index}", largest=1, dtype=ir.DataType.FLOAT)[1]
         order = self._top(best, count, f"{name}/order", f"kept{index}", largest=0, dtype=_INT64)[0]
         return site.node("Gather", [rows, order], (f"kept{index}", 7), f"{name}/rows", axis=0)
 
-    def _top(self, value: ir.Value, count: ir.Value, name: str, dim: str, *, largest: int, dtype: ir.DataType) -> list[ir.Value]:
-        return self._site.nodes("TopK", [value, count], [((dim,), dtype), ((dim,), _INT64)], name, axis=0, largest=largest, sorted=1)
+    def _top(
+        self, value: ir.Value, count: ir.Value, name: str, dim: str, *, largest: int, dtype: ir.DataType
+    ) -> list[ir.Value]:
+        return self._site.nodes(
+            "TopK", [value, count], [((dim,), dtype), ((dim,), _INT64)], name, axis=0, largest=largest, sorted=1
+        )
 
     def _describe(self, chosen: ir.Value, name: str) -> ir.Value:
         """Return the rows (image, label, score, box) of selected triples."""
@@ -176,7 +253,18 @@ class _Rows:
         score = site.node("GatherND", [self._scores, chosen], (rows,), f"{name}/scores")
         place = site.node("Concat", [image, box], (rows, 2), f"{name}/place", dtype=_INT64, axis=1)
         corners = site.node("GatherND", [self._boxes, place], (rows, 4), f"{name}/boxes")
-        named = site.node("Gather", [site.constant(np.asarray(self._labels, np.float32), f"{name}/labels"), label], (rows, 1), f"{name}/label")
-        columns = [site.node("Cast", [image], (rows, 1), f"{name}/image", to=ir.DataType.FLOAT), named,
-                   site.node("Unsqueeze", [score, site.constant([1], f"{name}/score_axis")], (rows, 1), f"{name}/score_column"), corners]
+        named = site.node(
+            "Gather",
+            [site.constant(np.asarray(self._labels, np.float32), f"{name}/labels"), label],
+            (rows, 1),
+            f"{name}/label",
+        )
+        columns = [
+            site.node("Cast", [image], (rows, 1), f"{name}/image", to=ir.DataType.FLOAT),
+            named,
+            site.node(
+                "Unsqueeze", [score, site.constant([1], f"{name}/score_axis")], (rows, 1), f"{name}/score_column"
+            ),
+            corners,
+        ]
         return site.node("Concat", columns, (rows, 7), f"{name}/table", axis=1)

@@ -1,4 +1,5 @@
 """Caffe's elementwise layers: activations, Power, Exp, Log, Threshold, Clip and Eltwise."""
+
 from __future__ import annotations
 
 import math
@@ -21,20 +22,26 @@ def unary(site: Site) -> ir.Value:
 def relu(site: Site) -> ir.Value:
     """max(x, 0) + slope·min(x, 0)."""
     slope, shape = site.layer.relu_param.negative_slope, site.shape(site.bottom)
-    return site.node("LeakyRelu", [site.bottom], shape, alpha=slope) if slope else site.node("Relu", [site.bottom], shape)
+    return (
+        site.node("LeakyRelu", [site.bottom], shape, alpha=slope) if slope else site.node("Relu", [site.bottom], shape)
+    )
 
 
 @layer("ReLU6")
 def relu6(site: Site) -> ir.Value:
     """min(max(x, 0), 6)."""
-    return site.node("Clip", [site.bottom, site.constant(0.0, "min"), site.constant(6.0, "max")], site.shape(site.bottom))
+    return site.node(
+        "Clip", [site.bottom, site.constant(0.0, "min"), site.constant(6.0, "max")], site.shape(site.bottom)
+    )
 
 
 @layer("Clip")
 def clip(site: Site) -> ir.Value:
     """min(max(x, min), max)."""
     param = site.layer.clip_param
-    return site.node("Clip", [site.bottom, site.constant(param.min, "min"), site.constant(param.max, "max")], site.shape(site.bottom))
+    return site.node(
+        "Clip", [site.bottom, site.constant(param.min, "min"), site.constant(param.max, "max")], site.shape(site.bottom)
+    )
 
 
 @layer("PReLU")
@@ -116,10 +123,17 @@ def eltwise(site: Site) -> ir.Value:
         site.fail(f"{len(coefficients)} coefficients for {len(values)} bottoms; only a sum has them, one for each")
     for index, coefficient in enumerate(coefficients):
         if coefficient != 1:
-            values[index] = site.node("Mul", [values[index], site.constant(coefficient, f"coeff{index}")], shape, f"coeff{index}")
+            values[index] = site.node(
+                "Mul", [values[index], site.constant(coefficient, f"coeff{index}")], shape, f"coeff{index}"
+            )
     top = values[0]
     for index, value in enumerate(values[1:], 2):
-        top = site.node("Mul" if param.operation == 0 else "Add", [top, value], shape, "" if index == len(values) else f"part{index}")
+        top = site.node(
+            "Mul" if param.operation == 0 else "Add",
+            [top, value],
+            shape,
+            "" if index == len(values) else f"part{index}",
+        )
     return top
 
 
@@ -127,9 +141,12 @@ def eltwise(site: Site) -> ir.Value:
 def axpy(site: Site) -> ir.Value:
     """a·x + y with a factor a for each channel, as squeeze-and-excitation nets have it; a is (N, C) or (N, C, 1, 1)."""
     a, x, y = site.take(3)
-    n, c, h, w = shape = site.image(x)
+    n, c, *_ = shape = site.image(x)
     if math.prod(site.shape(a)) != n * c or site.shape(a)[:2] != (n, c) or site.shape(y) != shape:
-        site.fail(f"shapes {list(site.shape(a))}, {list(shape)}, {list(site.shape(y))} are not (N, C), (N, C, H, W), (N, C, H, W)")
+        site.fail(
+            f"shapes {list(site.shape(a))}, {list(shape)}, {list(site.shape(y))} are not (N, C), "
+            "(N, C, H, W), (N, C, H, W)"
+        )
     if len(site.shape(a)) != 4:
         a = site.reshape(a, (n, c, 1, 1), "broadcast")
     return site.node("Add", [site.node("Mul", [x, a], shape, "scale"), y], shape)

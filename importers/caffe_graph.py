@@ -1,9 +1,10 @@
 """The ONNX graph while a Caffe net is converted layer by layer, and the registry of layer types.
 
-Caffe's blobs have concrete shapes and are overwritten in place. Here every blob's shape is computed as Caffe computes it,
-and every write makes a new value: the last one has the blob's name, earlier ones are called `blob@layer`. An input keeps
-its name, so a blob that overwrites an input has the longer one.
+Caffe's blobs have concrete shapes and are overwritten in place. Here every blob's shape is computed as Caffe computes
+it, and every write makes a new value: the last one has the blob's name, earlier ones are called `blob@layer`. An input
+keeps its name, so a blob that overwrites an input has the longer one.
 """
+
 from __future__ import annotations
 
 import math
@@ -19,19 +20,22 @@ from infold.importers import caffe_net
 
 OPSET = 18
 INT_MAX = 2**31 - 1
+_MAX_AXES = 32  # Caffe's own limit
 
 Values = ir.Value | list[ir.Value]
-LAYERS: dict[str, Callable[["Site"], Values]] = {}
+LAYERS: dict[str, Callable[[Site], Values]] = {}
 
 # Layers of training and testing that compute nothing a caller wants; their bottoms become outputs.
-_DROPPED = {"Accuracy", "HDF5Output", "DetectionEvaluate", "MultiBoxLoss", "SoftmaxWithLoss"}
+_DROPPED = {"Accuracy", "HDF5Output", "DetectionEvaluate"}
 
 
 def layer(*types: str) -> Callable:
     """Register a function that turns a layer of one of these types into nodes and returns its tops' values."""
+
     def register(function: Callable[[Site], Values]) -> Callable[[Site], Values]:
         LAYERS.update(dict.fromkeys(types, function))
         return function
+
     return register
 
 
@@ -48,7 +52,9 @@ class Graph:
         """Reserve and return a value name that is still free, `wanted` if possible."""
         return _free(wanted, self._names)
 
-    def add(self, op: str, inputs: Sequence[ir.Value | None], outputs: Sequence[ir.Value], wanted: str, attributes: dict) -> None:
+    def add(
+        self, op: str, inputs: Sequence[ir.Value | None], outputs: Sequence[ir.Value], wanted: str, attributes: dict
+    ) -> None:
         """Add a node, called `wanted` if that is still free."""
         name = _free(wanted, self._node_names)
         self.nodes.append(ir.node(op, list(inputs), attributes or None, outputs=list(outputs), name=name))
@@ -56,7 +62,9 @@ class Graph:
     def constant(self, array: np.ndarray, wanted: str) -> ir.Value:
         """Add an initializer."""
         tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=self.name(wanted))
-        value = ir.Value(name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.initializers.append(value)
         return value
 
@@ -86,7 +94,10 @@ class Site:
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Return a value's shape, which must not depend on data."""
         if not value.shape.is_static():
-            self.fail(f"needs a shape known beforehand, but {value.name!r} depends on the data: {value.shape}", UnsupportedError)
+            self.fail(
+                f"needs a shape known beforehand, but {value.name!r} depends on the data: {value.shape}",
+                UnsupportedError,
+            )
         return value.shape.numpy()
 
     def image(self, value: ir.Value) -> tuple[int, int, int, int]:
@@ -106,7 +117,7 @@ class Site:
     def constant(self, array: np.ndarray | Sequence[int] | float, suffix: str) -> ir.Value:
         """Add a constant called `layer/suffix`: integers as int64, everything else as float32."""
         array = np.asarray(array)
-        array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
+        array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32, copy=False)
         return self._graph.constant(array, f"{self.layer.name}/{suffix}")
 
     def has_blob(self, index: int) -> bool:
@@ -120,23 +131,42 @@ class Site:
             InvalidModelError: no such blob, or one of another shape.
         """
         if not self.has_blob(index):
-            self.fail(f"needs the blob {index} ({role}) of shape {list(shape)}; the weights have {len(self._blobs)} blobs for it")
-        found = caffe_net.array(self._blobs[index], f"layer {self.layer.name!r} ({self.layer.type}): blob {index} ({role})")
+            self.fail(
+                f"needs the blob {index} ({role}) of shape {list(shape)}; "
+                f"the weights have {len(self._blobs)} blobs for it"
+            )
+        found = caffe_net.array(
+            self._blobs[index], f"layer {self.layer.name!r} ({self.layer.type}): blob {index} ({role})"
+        )
         if [dim for dim in found.shape if dim != 1] != [dim for dim in shape if dim != 1]:
             self.fail(f"blob {index} ({role}) has the shape {list(found.shape)}, needs {list(shape)}")
         return found.reshape(shape)
 
-    def node(self, op: str, inputs: Sequence[ir.Value | None], shape: Sequence[int | str], suffix: str = "", *,
-             dtype: ir.DataType = ir.DataType.FLOAT, **attributes: object) -> ir.Value:
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        shape: Sequence[int | str],
+        suffix: str = "",
+        *,
+        dtype: ir.DataType = ir.DataType.FLOAT,
+        **attributes: object,
+    ) -> ir.Value:
         """Add a node with one output of the given shape; it is called after the layer, plus `/suffix`."""
         return self.nodes(op, inputs, [(shape, dtype)], suffix, **attributes)[0]
 
-    def nodes(self, op: str, inputs: Sequence[ir.Value | None], outputs: Sequence[tuple[Sequence[int | str], ir.DataType]],
-              suffix: str = "", **attributes: object) -> list[ir.Value]:
+    def nodes(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: Sequence[tuple[Sequence[int | str], ir.DataType]],
+        suffix: str = "",
+        **attributes: object,
+    ) -> list[ir.Value]:
         """Add a node with several outputs, each a shape and a data type."""
         for shape, _ in outputs:
             dims = [dim for dim in shape if not isinstance(dim, str)]
-            if any(dim < 1 for dim in dims) or math.prod(dims) > INT_MAX:
+            if not _is_possible(dims):
                 self.fail(f"its {op} would make a blob of shape {list(shape)}")
         name = f"{self.layer.name}/{suffix}" if suffix else self.layer.name
         values = [ir.Value(shape=ir.Shape(shape), type=ir.TensorType(dtype)) for shape, dtype in outputs]
@@ -150,7 +180,12 @@ class Site:
             self.fail(f"cannot turn the shape {list(before)} into {list(shape)}")
         same = next((i for i, (a, b) in enumerate(zip(before, shape)) if a != b), min(len(before), len(shape)))
         target = [0] * same + list(shape[same:])
-        return self.node("Reshape", [value, self.constant(np.asarray(target, np.int64), f"{suffix or 'reshape'}/shape")], shape, suffix)
+        return self.node(
+            "Reshape",
+            [value, self.constant(np.asarray(target, np.int64), f"{suffix or 'reshape'}/shape")],
+            shape,
+            suffix,
+        )
 
 
 def convert(net: Message, weights: Message | None, shapes: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
@@ -176,8 +211,11 @@ def convert(net: Message, weights: Message | None, shapes: Mapping[str, Sequence
                 blobs[name] = _input(name, declared[name])
                 inputs.append(blobs[name])
             if name not in blobs:
-                later = f"it is produced only later, by layer {last[name].name!r}: a cycle, or the wrong order" if name in last \
+                later = (
+                    f"it is produced only later, by layer {last[name].name!r}: a cycle, or the wrong order"
+                    if name in last
                     else "no layer produces it"
+                )
                 raise InvalidModelError(f"layer {message.name!r} ({message.type}) needs the blob {name!r}, but {later}")
             bottoms.append(blobs[name])
         used.update(map(id, bottoms))
@@ -189,15 +227,30 @@ def convert(net: Message, weights: Message | None, shapes: Mapping[str, Sequence
         raise InvalidModelError("the net computes nothing: no blob is left over as its output")
     position = {name: index for index, name in enumerate(declared)}
     inputs.sort(key=lambda value: position[value.name])
-    result = ir.Graph(inputs, outputs, nodes=graph.nodes, initializers=graph.initializers, opset_imports={"": OPSET},
-                      name=net.name or "caffe")
+    result = ir.Graph(
+        inputs,
+        outputs,
+        nodes=graph.nodes,
+        initializers=graph.initializers,
+        opset_imports={"": OPSET},
+        name=net.name or "caffe",
+    )
     return ir.Model(result, ir_version=8, producer_name="infold")
 
 
-def _convert_layer(graph: Graph, message: Message, bottoms: list[ir.Value], stored: Sequence[Message],
-                   blobs: dict[str, ir.Value], declared: Mapping[str, object], last: Mapping[str, Message]) -> None:
+def _convert_layer(
+    graph: Graph,
+    message: Message,
+    bottoms: list[ir.Value],
+    stored: Sequence[Message],
+    blobs: dict[str, ir.Value],
+    declared: Mapping[str, object],
+    last: Mapping[str, Message],
+) -> None:
     """Convert one layer and enter its tops into `blobs`."""
     site = Site(graph, message, bottoms, stored)
+    if len({*message.top, ""}) != len(message.top) + 1:
+        site.fail(f"its tops {list(message.top)} must have names, and different ones")
     if message.type not in LAYERS:
         site.fail(f"the Caffe importer does not know layers of type {message.type!r}", UnsupportedError)
     first = len(graph.nodes)
@@ -220,9 +273,14 @@ def _convert_layer(graph: Graph, message: Message, bottoms: list[ir.Value], stor
 def _input(name: str, shape: tuple[int, ...] | None) -> ir.Value:
     if shape is None:
         raise InvalidModelError(f"the net gives no shape for its input {name!r}: pass input_shapes={{{name!r}: (...)}}")
-    if not shape or any(dim < 1 for dim in shape) or math.prod(shape) > INT_MAX:
+    if not shape or not _is_possible(shape):
         raise InvalidModelError(f"the input {name!r} has the impossible shape {list(shape)}")
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+
+
+def _is_possible(shape: Sequence[int]) -> bool:
+    """Whether Caffe could have a blob of this shape."""
+    return len(shape) <= _MAX_AXES and all(dim >= 1 for dim in shape) and math.prod(shape) <= INT_MAX
 
 
 def _free(wanted: str, taken: set[str]) -> str:

@@ -1,7 +1,9 @@
-"""A Caffe net as it runs at test time: layers of all three generations in today's form, inputs, and weights by layer name."""
+"""A Caffe net as it runs at test time: layers of all three generations in today's form, inputs, weights by layer."""
+
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,14 +16,37 @@ from infold.importers.caffe_schema import LayerParameter
 DATA_TYPES = {"Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", "DummyData", "AnnotatedData", "VideoData"}
 
 # Types whose name today is not the V1 enum's or V0 string's parts with capitals.
-_RENAMED = {"ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BNLL": "BNLL", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output",
-            "LRN": "LRN", "MVN": "MVN", "RELU": "ReLU", "SOFTMAX_LOSS": "SoftmaxWithLoss", "TANH": "TanH",
-            "CONV": "Convolution", "POOL": "Pooling", "INNERPRODUCT": "InnerProduct", "IMAGES": "ImageData", "IM2COL": "Im2col"}
+_RENAMED = {
+    "ABSVAL": "AbsVal",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "LRN": "LRN",
+    "MVN": "MVN",
+    "RELU": "ReLU",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "TANH": "TanH",
+    "CONV": "Convolution",
+    "POOL": "Pooling",
+    "INNERPRODUCT": "InnerProduct",
+    "IMAGES": "ImageData",
+    "IM2COL": "Im2col",
+}
 
 # V0 kept every parameter in the layer itself: its field -> (message, field) today, by the layer's type.
 _V0_FIELDS = {
-    "conv": ("convolution_param", {"num_output": "num_output", "biasterm": "bias_term", "group": "group", "pad": "pad",
-                                   "kernelsize": "kernel_size", "stride": "stride"}),
+    "conv": (
+        "convolution_param",
+        {
+            "num_output": "num_output",
+            "biasterm": "bias_term",
+            "group": "group",
+            "pad": "pad",
+            "kernelsize": "kernel_size",
+            "stride": "stride",
+        },
+    ),
     "padding": ("convolution_param", {"pad": "pad"}),
     "innerproduct": ("inner_product_param", {"num_output": "num_output", "biasterm": "bias_term"}),
     "pool": ("pooling_param", {"pool": "pool", "pad": "pad", "kernelsize": "kernel_size", "stride": "stride"}),
@@ -45,7 +70,18 @@ def layers(net: Message) -> list[Message]:
         if not layer.type:
             raise InvalidModelError(f"layer {layer.name or index!r} has no type")
         layer.name = layer.name or f"{layer.type}_{index}"
+        _check_finite(layer, f"layer {layer.name!r} ({layer.type})")
     return [layer for layer in found if _included(layer, net.state)]
+
+
+def _check_finite(message: Message, where: str) -> None:
+    """Refuse parameters that are infinite or no number."""
+    for field, value in message.ListFields():
+        for item in value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]:
+            if isinstance(item, Message):
+                _check_finite(item, where)
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise InvalidModelError(f"{where}: {message.DESCRIPTOR.name}.{field.name} is {item}, must be finite")
 
 
 def _included(layer: Message, state: Message) -> bool:
@@ -60,7 +96,9 @@ def _included(layer: Message, state: Message) -> bool:
 def _meets(rule: Message, state: Message) -> bool:
     if rule.HasField("phase") and rule.phase != 1:
         return False
-    if rule.HasField("min_level") and state.level < rule.min_level or rule.HasField("max_level") and state.level > rule.max_level:
+    if (rule.HasField("min_level") and state.level < rule.min_level) or (
+        rule.HasField("max_level") and state.level > rule.max_level
+    ):
         return False
     return set(rule.stage) <= set(state.stage) and not set(rule.not_stage) & set(state.stage)
 
@@ -101,8 +139,10 @@ def _type_name(name: str) -> str:
     return _RENAMED.get(upper) or "".join(part.capitalize() for part in upper.split("_"))
 
 
-def inputs(net: Message, found: Sequence[Message], shapes: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...] | None]:
-    """Return the net's inputs and their shapes: net-level inputs, Input layers and data layers; None where none is given.
+def inputs(
+    net: Message, found: Sequence[Message], shapes: Mapping[str, Sequence[int]] | None
+) -> dict[str, tuple[int, ...] | None]:
+    """Return the shapes of the net's inputs by name: net-level inputs, Input layers, data layers; None if not given.
 
     Args:
         shapes: shapes that replace those of the net, by blob name.
@@ -122,12 +162,16 @@ def inputs(net: Message, found: Sequence[Message], shapes: Mapping[str, Sequence
             continue
         pairs += zip(layer.top, _per_top(given, layer.top, f"layer {layer.name!r}"))
     known = dict(pairs)
+    if "" in known:
+        raise InvalidModelError("the net has an input without a name")
     if len(known) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise InvalidModelError(f"the net has two inputs called {next(name for name in names if names.count(name) > 1)!r}")
+        double, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise InvalidModelError(f"the net has two inputs called {double!r}")
     for name, shape in (shapes or {}).items():
         if name not in known:
-            raise InvalidModelError(f"input_shapes names {name!r}, but the net's inputs are {', '.join(map(repr, known)) or 'none'}")
+            raise InvalidModelError(
+                f"input_shapes names {name!r}, but the net's inputs are {', '.join(map(repr, known)) or 'none'}"
+            )
         known[name] = tuple(int(dim) for dim in shape)
     return known
 
@@ -135,7 +179,7 @@ def inputs(net: Message, found: Sequence[Message], shapes: Mapping[str, Sequence
 def _quads(dims: Sequence[int]) -> list[tuple[int, ...]]:
     if len(dims) % 4:
         raise InvalidModelError(f"the net has {len(dims)} input_dim; there must be four for each input")
-    return [tuple(dims[i:i + 4]) for i in range(0, len(dims), 4)]
+    return [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
 
 
 def _per_top(shapes: list[tuple[int, ...]], tops: Sequence[str], what: str) -> list[tuple[int, ...] | None]:
@@ -183,8 +227,13 @@ def array(blob: Message, what: str) -> np.ndarray:
         UnsupportedError: integer data.
     """
     legacy = ("num", "channels", "height", "width")
-    shape = tuple(blob.shape.dim) if blob.HasField("shape") else \
-        tuple(getattr(blob, name) for name in legacy) if any(blob.HasField(name) for name in legacy) else ()
+    shape = (
+        tuple(blob.shape.dim)
+        if blob.HasField("shape")
+        else tuple(getattr(blob, name) for name in legacy)
+        if any(blob.HasField(name) for name in legacy)
+        else ()
+    )
     if blob.data:
         data, dtype = b"".join(blob.data), "<f4"
     elif blob.double_data:
@@ -195,5 +244,7 @@ def array(blob: Message, what: str) -> np.ndarray:
             raise UnsupportedError(f"{what} holds integers; floating point is needed")
     size = np.dtype(dtype).itemsize
     if any(dim < 0 for dim in shape) or math.prod(shape) * size != len(data):
-        raise InvalidModelError(f"{what} declares the shape {list(shape)}, but has {len(data)} bytes ({len(data) / size:g} values)")
-    return np.frombuffer(data, dtype).reshape(shape).astype(np.float32)
+        raise InvalidModelError(
+            f"{what} declares the shape {list(shape)}, but has {len(data)} bytes ({len(data) / size:g} values)"
+        )
+    return np.frombuffer(data, dtype).reshape(shape).astype(np.float32, copy=False)

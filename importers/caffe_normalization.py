@@ -1,6 +1,6 @@
 """Caffe's normalisations: BatchNorm, Scale and Bias, LRN, MVN, and SSD's Normalize."""
-from __future__ import annotations
 
+from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from infold.importers.caffe_graph import Site, layer
 def batch_norm(site: Site) -> ir.Value:
     """(x − mean) / sqrt(variance + eps), both stored as sums and divided by the third blob; if that is 0, both are 0.
 
-    At test time the stored statistics are used unless `use_global_stats` says no. NVIDIA's Caffe may add scale and bias.
+    At test time the stored statistics are used unless `use_global_stats` says no. NVIDIA's Caffe may scale and shift.
     """
     param, shape = site.layer.batch_norm_param, site.shape(site.bottom)
     if len(shape) < 2:
@@ -20,21 +20,32 @@ def batch_norm(site: Site) -> ir.Value:
     channels = shape[1]
     factor = float(site.blob(2, (), "scale factor"))
     factor = 0.0 if factor == 0 else 1 / factor
-    statistics = [site.constant(site.blob(index, (channels,), role).astype(np.float64) * factor, role)
-                  for index, role in enumerate(("mean", "variance"))]
-    gamma, beta = (site.blob(3, (channels,), "scale"), site.blob(4, (channels,), "bias")) if param.scale_bias else \
-        (np.ones(channels), np.zeros(channels))
+    statistics = [
+        site.constant(site.blob(index, (channels,), role).astype(np.float64) * factor, role)
+        for index, role in enumerate(("mean", "variance"))
+    ]
+    gamma, beta = (
+        (site.blob(3, (channels,), "scale"), site.blob(4, (channels,), "bias"))
+        if param.scale_bias
+        else (np.ones(channels), np.zeros(channels))
+    )
     inputs = [site.bottom, site.constant(gamma, "scale"), site.constant(beta, "bias"), *statistics]
     if param.use_global_stats or not param.HasField("use_global_stats"):
         return site.node("BatchNormalization", inputs, shape, epsilon=param.eps)
     outputs = [(shape, ir.DataType.FLOAT), *[((channels,), ir.DataType.FLOAT)] * 2]
-    return site.nodes("BatchNormalization", inputs, outputs, epsilon=param.eps, training_mode=1,
-                      momentum=param.moving_average_fraction if param.HasField("moving_average_fraction") else 0.999)[0]
+    return site.nodes(
+        "BatchNormalization",
+        inputs,
+        outputs,
+        epsilon=param.eps,
+        training_mode=1,
+        momentum=param.moving_average_fraction if param.HasField("moving_average_fraction") else 0.999,
+    )[0]
 
 
 @layer("Scale")
 def scale(site: Site) -> ir.Value:
-    """x times the layer's weights or the second bottom, along `num_axes` axes from `axis` on; plus a bias if asked for."""
+    """x times the layer's weights or the second bottom, along `num_axes` axes from `axis` on; perhaps plus a bias."""
     shape, param = site.shape(site.bottoms[0] if site.bottoms else site.bottom), site.layer.scale_param
     factor, span = _factor(site, param, shape, "scale")
     top = site.node("Mul", [site.bottoms[0], factor], shape)
@@ -52,17 +63,20 @@ def bias(site: Site) -> ir.Value:
 
 
 def _factor(site: Site, param, shape: tuple[int, ...], role: str) -> tuple[ir.Value, list[int | None]]:
-    """Return the second operand, ready to broadcast, and its span: its dimension at each axis from the first it covers on."""
+    """Return the second operand, ready to broadcast, and its dimension at each axis from the first one it covers."""
     axis, rank = site.axis(param.axis, len(shape)), len(shape)
     if len(site.bottoms) == 1:
         if param.num_axes < -1 or param.num_axes > rank - axis:
             site.fail(f"num_axes {param.num_axes} from axis {axis} on exceeds the shape {list(shape)}")
-        own = shape[axis:] if param.num_axes == -1 else shape[axis:axis + param.num_axes]
+        own = shape[axis:] if param.num_axes == -1 else shape[axis : axis + param.num_axes]
     else:
         own = site.shape(site.take(2)[1])
         axis = axis if own else 0
-        if own != shape[axis:axis + len(own)]:
-            site.fail(f"the second blob has the shape {list(own)}, needs that of the first, {list(shape)}, from axis {axis} on")
+        if own != shape[axis : axis + len(own)]:
+            site.fail(
+                f"the second blob has the shape {list(own)}, needs that of the first, {list(shape)}, "
+                f"from axis {axis} on"
+            )
     span: list[int | None] = [*own, *[None] * (rank - axis - len(own))] if own else []
     broadcast = [dim or 1 for dim in span]
     if len(site.bottoms) == 1:
@@ -84,7 +98,9 @@ def lrn(site: Site) -> ir.Value:
         return site.node("LRN", [site.bottom], shape, size=size, alpha=param.alpha, beta=param.beta, bias=param.k)
     x, half = site.bottom, (size - 1) // 2
     square = site.node("Mul", [x, x], shape, "square")
-    mean = site.node("AveragePool", [square], shape, "pool", kernel_shape=[size] * 2, pads=[half] * 4, count_include_pad=1)
+    mean = site.node(
+        "AveragePool", [square], shape, "pool", kernel_shape=[size] * 2, pads=[half] * 4, count_include_pad=1
+    )
     scaled = site.node("Mul", [mean, site.constant(param.alpha, "alpha")], shape, "scale")
     base = site.node("Add", [scaled, site.constant(1.0, "one")], shape, "shift")
     power = site.node("Pow", [base, site.constant(-param.beta, "exponent")], shape, "power")
@@ -113,7 +129,7 @@ def mvn(site: Site) -> ir.Value:
 
 @layer("Normalize")
 def normalize(site: Site) -> ir.Value:
-    """x / sqrt(sum of squares + eps) of each sample, or of each pixel's channels; times a scale for all or each channel."""
+    """x / sqrt(sum of squares + eps) of a sample, or of a pixel's channels; times a scale for all or each channel."""
     param, shape = site.layer.norm_param, site.shape(site.bottom)
     if len(shape) < 2:
         site.fail(f"needs at least two axes, {site.bottom.name!r} has the shape {list(shape)}")

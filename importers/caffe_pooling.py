@@ -1,4 +1,5 @@
-"""Caffe's Pooling: sizes are rounded up, windows are clipped, and averages count the padding but not what lies beyond it."""
+"""Caffe's Pooling: sizes rounded up, windows clipped, averages that count the padding but not what lies beyond it."""
+
 from __future__ import annotations
 
 import onnx_ir as ir
@@ -11,8 +12,8 @@ from infold.importers.caffe_graph import INT_MAX, Site, layer
 def pooling(site: Site) -> ir.Value | list[ir.Value]:
     """Maximum or average over windows. A second top of a maximum becomes ONNX's indices, which Upsample takes.
 
-    Every size is known, so rounding up becomes explicit padding at the end. An average over windows that reach beyond the
-    padded image divides by the part inside: there the padding is a node of its own.
+    Every size is known, so rounding up becomes explicit padding at the end. An average over windows that reach beyond
+    the padded image divides by the part inside: there the padding is a node of its own.
     """
     param = site.layer.pooling_param
     n, c, *image = site.image(site.bottom)
@@ -42,8 +43,13 @@ def pooling(site: Site) -> ir.Value | list[ir.Value]:
     shape = (n, c, *sizes)
     if not average:
         if indices:
-            return site.nodes("MaxPool", [site.bottom], [(shape, ir.DataType.FLOAT), (shape, ir.DataType.INT64)],
-                              pads=pad + end, **attributes)
+            return site.nodes(
+                "MaxPool",
+                [site.bottom],
+                [(shape, ir.DataType.FLOAT), (shape, ir.DataType.INT64)],
+                pads=pad + end,
+                **attributes,
+            )
         return site.node("MaxPool", [site.bottom], shape, pads=pad + end, **attributes)
     if not beyond:
         return site.node("AveragePool", [site.bottom], shape, pads=pad + end, count_include_pad=1, **attributes)

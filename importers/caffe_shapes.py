@@ -1,4 +1,5 @@
 """Caffe's layers that move, cut, join, reduce or resize blobs."""
+
 from __future__ import annotations
 
 import math
@@ -18,11 +19,11 @@ def concat(site: Site) -> ir.Value:
         site.fail("has no bottoms")
     shapes = [site.shape(value) for value in site.bottoms]
     axis = site.axis(param.concat_dim if param.HasField("concat_dim") else param.axis, len(shapes[0]))
-    rest = {(*shape[:axis], None, *shape[axis + 1:]) for shape in shapes}
+    rest = {(*shape[:axis], None, *shape[axis + 1 :]) for shape in shapes}
     if len(rest) != 1:
         site.fail(f"along axis {axis} it cannot join the shapes {', '.join(str(list(shape)) for shape in shapes)}")
     total = sum(shape[axis] for shape in shapes)
-    return site.node("Concat", site.bottoms, (*shapes[0][:axis], total, *shapes[0][axis + 1:]), axis=axis)
+    return site.node("Concat", site.bottoms, (*shapes[0][:axis], total, *shapes[0][axis + 1 :]), axis=axis)
 
 
 @layer("Slice")
@@ -36,15 +37,17 @@ def slice_(site: Site) -> list[ir.Value]:
     sizes = [end - start for start, end in zip([0, *points], [*points, shape[axis]])]
     if len(sizes) != count or any(size < 1 for size in sizes):
         site.fail(f"cannot cut the {shape[axis]} entries of axis {axis} at {points} into {count} blobs")
-    outputs = [((*shape[:axis], size, *shape[axis + 1:]), ir.DataType.FLOAT) for size in sizes]
+    outputs = [((*shape[:axis], size, *shape[axis + 1 :]), ir.DataType.FLOAT) for size in sizes]
     return site.nodes("Split", [site.bottom, site.constant(sizes, "sizes")], outputs, axis=axis)
 
 
 @layer("Split")
 def split(site: Site) -> list[ir.Value]:
     """The same blob under several names."""
-    return [site.node("Identity", [site.bottom], site.shape(site.bottom), f"{index}" if index else "")
-            for index in range(len(site.layer.top))]
+    return [
+        site.node("Identity", [site.bottom], site.shape(site.bottom), f"{index}" if index else "")
+        for index in range(len(site.layer.top))
+    ]
 
 
 @layer("Crop")
@@ -56,10 +59,18 @@ def crop(site: Site) -> ir.Value:
     offsets = list(param.offset) or [0]
     offsets = offsets * (len(shape) - axis) if len(offsets) == 1 else offsets
     ends = [offset + size for offset, size in zip(offsets, wanted[axis:])]
-    if len(wanted) != len(shape) or len(offsets) != len(shape) - axis or any(end > size for end, size in zip(ends, shape[axis:])):
-        site.fail(f"cannot cut {list(wanted)} out of {list(shape)} from axis {axis} on with the offsets {list(param.offset)}")
-    inputs = [site.constant(values, name) for values, name in
-              ((offsets, "starts"), (ends, "ends"), (list(range(axis, len(shape))), "axes"))]
+    if (
+        len(wanted) != len(shape)
+        or len(offsets) != len(shape) - axis
+        or any(end > size for end, size in zip(ends, shape[axis:]))
+    ):
+        site.fail(
+            f"cannot cut {list(wanted)} out of {list(shape)} from axis {axis} on with the offsets {list(param.offset)}"
+        )
+    inputs = [
+        site.constant(values, name)
+        for values, name in ((offsets, "starts"), (ends, "ends"), (list(range(axis, len(shape))), "axes"))
+    ]
     return site.node("Slice", [value, *inputs], (*shape[:axis], *wanted[axis:]))
 
 
@@ -70,7 +81,7 @@ def flatten(site: Site) -> ir.Value:
     first, last = site.axis(param.axis, len(shape)), site.axis(param.end_axis, len(shape))
     if first > last:
         site.fail(f"axis {param.axis} lies behind end_axis {param.end_axis}")
-    result = (*shape[:first], math.prod(shape[first:last + 1]), *shape[last + 1:])
+    result = (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
     if first == 1 and last == len(shape) - 1:
         return site.node("Flatten", [site.bottom], result, axis=1)
     return site.reshape(site.bottom, result)
@@ -158,7 +169,7 @@ def arg_max(site: Site) -> ir.Value:
     value = site.bottom
     if param.HasField("axis"):
         axis = site.axis(param.axis, len(shape))
-        result = [*shape[:axis], param.top_k, *shape[axis + 1:]]
+        result = [*shape[:axis], param.top_k, *shape[axis + 1 :]]
     else:
         axis = 2
         result = [shape[0], 1, param.top_k]
@@ -169,8 +180,13 @@ def arg_max(site: Site) -> ir.Value:
         site.fail(f"top_k {param.top_k} must be 1 to {count}")
     both = param.out_max_val and not param.HasField("axis")
     picked = result if param.HasField("axis") else result[:3]
-    values, indices = site.nodes("TopK", [value, site.constant([param.top_k], "k")],
-                                 [(picked, ir.DataType.FLOAT), (picked, ir.DataType.INT64)], "topk", axis=axis)
+    values, indices = site.nodes(
+        "TopK",
+        [value, site.constant([param.top_k], "k")],
+        [(picked, ir.DataType.FLOAT), (picked, ir.DataType.INT64)],
+        "topk",
+        axis=axis,
+    )
     if param.out_max_val and not both:
         return values
     top = site.node("Cast", [indices], picked, "cast", to=ir.DataType.FLOAT)
@@ -193,7 +209,10 @@ def interp(site: Site) -> ir.Value:
     h, w = h + before + after, w + before + after
     if before or after:
         ends = [after or INT_MAX] * 2
-        inputs = [site.constant(values, name) for values, name in (([-before] * 2, "starts"), (ends, "ends"), ([2, 3], "axes"))]
+        inputs = [
+            site.constant(values, name)
+            for values, name in (([-before] * 2, "starts"), (ends, "ends"), ([2, 3], "axes"))
+        ]
         value = site.node("Slice", [value, *inputs], (n, c, h, w), "crop")
     if len(site.bottoms) == 2:
         sizes = site.image(site.bottoms[1])[2:]
@@ -219,13 +238,22 @@ def upsample(site: Site) -> ir.Value:
     if len(site.bottoms) == 1:
         if sizes != (h * scale_h, w * scale_w):
             site.fail("without a maximum's indices it can only scale by whole numbers", UnsupportedError)
-        return _resize(site, value, sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        return _resize(
+            site, value, sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        )
     mask = site.take(2)[1]
     if mask.dtype != ir.DataType.INT64 or site.shape(mask) != shape:
-        site.fail(f"its second bottom {mask.name!r} must be the second top of a maximum Pooling with the shape {list(shape)}")
+        site.fail(
+            f"its second bottom {mask.name!r} must be the second top of a maximum Pooling with the shape {list(shape)}"
+        )
     result = (n, c, *sizes)
-    return site.node("MaxUnpool", [value, mask, site.constant(list(result), "sizes")], result,
-                     kernel_shape=[scale_h, scale_w], strides=[scale_h, scale_w])
+    return site.node(
+        "MaxUnpool",
+        [value, mask, site.constant(list(result), "sizes")],
+        result,
+        kernel_shape=[scale_h, scale_w],
+        strides=[scale_h, scale_w],
+    )
 
 
 def _zoom(size: int, factor: int) -> int:

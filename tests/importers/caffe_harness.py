@@ -1,4 +1,5 @@
 """Caffe nets written by the tests, and their results by onnxruntime, infold and OpenCV."""
+
 from __future__ import annotations
 
 import cv2
@@ -19,8 +20,10 @@ class Net:
 
     def __init__(self, **inputs: tuple[int, ...]) -> None:
         self.inputs, self.rng = inputs, np.random.default_rng(len(inputs) + sum(map(sum, inputs.values())))
-        self.text = "".join(layer_text(name, "Input", [], [name], "input_param { " + shape_text(shape) + "}")
-                            for name, shape in inputs.items())
+        self.text = "".join(
+            layer_text(name, "Input", [], [name], "input_param { " + shape_text(shape) + "}")
+            for name, shape in inputs.items()
+        )
         self.weights = MESSAGES["NetParameter"]()
 
     def layer(self, kind, bottoms=("x",), tops=("y",), params="", blobs=(), name=None):
@@ -48,7 +51,9 @@ class Net:
 
     def opencv(self, feeds):
         """OpenCV's results of all outputs. It wants at least one byte of weights."""
-        net = cv2.dnn.readNetFromCaffe(np.frombuffer(self.text.encode(), np.uint8), np.frombuffer(self.caffemodel or b"\x0a\x00", np.uint8))
+        net = cv2.dnn.readNetFromCaffe(
+            np.frombuffer(self.text.encode(), np.uint8), np.frombuffer(self.caffemodel or b"\x0a\x00", np.uint8)
+        )
         for name, value in feeds.items():
             net.setInput(value, name)
         return net.forward(net.getUnconnectedOutLayersNames())
@@ -84,7 +89,9 @@ def check(net: Net, feeds=None, want=None, *, opencv=True, tolerance=2e-6):
         if all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim):
             assert value == given[value.name]
     feeds = {value.name: feeds[value.name] for value in model.graph.inputs}
-    results = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
+    results = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, feeds
+    )
     own = infold.InferenceSession(model).run(None, feeds)
     wanted = ([] if want is None else [want]) + ([net.opencv(feeds)] if opencv else [])
     assert wanted, "nothing to compare with"

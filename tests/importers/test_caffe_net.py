@@ -1,4 +1,5 @@
 """The net around the layers: its generations, phases, inputs, blobs overwritten in place, weights in every encoding."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -22,27 +23,40 @@ def run(model, *inputs):
 
 # ---- BatchNorm's scale factor ----
 
+
 def batch_norm(mean, variance, factor):
-    return Net(x=(1, 1, 1, 1)).layer("BatchNorm", blobs=[[mean], [variance], [factor]], params="batch_norm_param { eps: 1e-5 }").load()
+    return (
+        Net(x=(1, 1, 1, 1))
+        .layer("BatchNorm", blobs=[[mean], [variance], [factor]], params="batch_norm_param { eps: 1e-5 }")
+        .load()
+    )
 
 
 def test_batch_norm_divides_its_statistics_by_the_scale_factor():
     """A figure known from a trained net."""
-    y, = run(batch_norm(-5122.504395, 385844.0625, 999.982361), np.full((1, 1, 1, 1), 0.001932, np.float32))
+    (y,) = run(batch_norm(-5122.504395, 385844.0625, 999.982361), np.full((1, 1, 1, 1), 0.001932, np.float32))
     assert y.item() == pytest.approx(0.260882, abs=1e-6)
 
 
 def test_batch_norm_without_statistics():
     """A scale factor of 0 stands for mean and variance 0, as in Caffe."""
-    y, = run(batch_norm(3, 5, 0), np.full((1, 1, 1, 1), 0.5, np.float32))
+    (y,) = run(batch_norm(3, 5, 0), np.full((1, 1, 1, 1), 0.5, np.float32))
     assert y.item() == pytest.approx(0.5 / np.sqrt(1e-5), rel=1e-6)
 
 
 def test_batch_norm_and_scale_fold_into_the_convolution():
-    net = Net(x=(1, 3, 8, 8)).layer("Convolution", ["x"], ["y"], "convolution_param { num_output: 4 kernel_size: 3 bias_term: false }",
-                                    [(4, 3, 3, 3)], name="conv")
+    net = Net(x=(1, 3, 8, 8)).layer(
+        "Convolution",
+        ["x"],
+        ["y"],
+        "convolution_param { num_output: 4 kernel_size: 3 bias_term: false }",
+        [(4, 3, 3, 3)],
+        name="conv",
+    )
     net.layer("BatchNorm", ["y"], ["y"], blobs=[(4,), [1, 2, 3, 4], [2]], name="conv/bn")
-    net.layer("Scale", ["y"], ["y"], "scale_param { bias_term: true }", [(4,), (4,)], name="conv/scale").layer("ReLU", ["y"], ["y"])
+    net.layer("Scale", ["y"], ["y"], "scale_param { bias_term: true }", [(4,), (4,)], name="conv/scale").layer(
+        "ReLU", ["y"], ["y"]
+    )
     model = check(net, tolerance=1e-5)
     folded, report = infold.fold(model)
     assert report.remaining == 0 and report.batchnorms >= 1
@@ -51,6 +65,7 @@ def test_batch_norm_and_scale_fold_into_the_convolution():
 
 
 # ---- generations ----
+
 
 def test_first_and_second_generation_mean_the_same():
     """One net, in the forms of 2013, 2014 and today, with the blobs where each form has them."""
@@ -61,19 +76,32 @@ def test_first_and_second_generation_mean_the_same():
     blobs = [blob_message(array, **legacy(array)) for array in (weight, bias)], [blob_message(matrix, **legacy(matrix))]
     net = MESSAGES["NetParameter"]
     new = DIMS.replace("input_dim: 3 input_dim: 4", "input_dim: 4 input_dim: 4") + (
-        layer_text("c", "Convolution", ["x"], ["c"], "convolution_param { num_output: 4 kernel_size: 3 pad: 1 group: 1 }")
+        layer_text(
+            "c", "Convolution", ["x"], ["c"], "convolution_param { num_output: 4 kernel_size: 3 pad: 1 group: 1 }"
+        )
         + layer_text("p", "Pooling", ["c"], ["p"], "pooling_param { pool: AVE kernel_size: 2 stride: 2 }")
         + layer_text("i", "InnerProduct", ["p"], ["i"], "inner_product_param { num_output: 5 bias_term: false }")
-        + layer_text("s", "Softmax", ["i"], ["s"], ""))
+        + layer_text("s", "Softmax", ["i"], ["s"], "")
+    )
     second = new
-    for name, old in (("Convolution", "CONVOLUTION"), ("Pooling", "POOLING"), ("InnerProduct", "INNER_PRODUCT"), ("Softmax", "SOFTMAX")):
+    for name, old in (
+        ("Convolution", "CONVOLUTION"),
+        ("Pooling", "POOLING"),
+        ("InnerProduct", "INNER_PRODUCT"),
+        ("Softmax", "SOFTMAX"),
+    ):
         second = second.replace("layer {", "layers {").replace(f'type: "{name}"', f"type: {old}")
-    head = new[:new.index("layer {")]
-    first = head + "".join(f'layers {{ layer {{ name: "{name}" type: "{kind}" {params} }} bottom: "{bottom}" top: "{top}" }}\n'
-                           for name, kind, bottom, top, params in (
-        ("pad", "padding", "x", "padded", "pad: 1"), ("c", "conv", "padded", "c", "num_output: 4 kernelsize: 3"),
-        ("p", "pool", "c", "p", "pool: AVE kernelsize: 2 stride: 2"), ("i", "innerproduct", "p", "i", "num_output: 5 biasterm: false"),
-        ("s", "softmax", "i", "s", "")))
+    head = new[: new.index("layer {")]
+    first = head + "".join(
+        f'layers {{ layer {{ name: "{name}" type: "{kind}" {params} }} bottom: "{bottom}" top: "{top}" }}\n'
+        for name, kind, bottom, top, params in (
+            ("pad", "padding", "x", "padded", "pad: 1"),
+            ("c", "conv", "padded", "c", "num_output: 4 kernelsize: 3"),
+            ("p", "pool", "c", "p", "pool: AVE kernelsize: 2 stride: 2"),
+            ("i", "innerproduct", "p", "i", "num_output: 5 biasterm: false"),
+            ("s", "softmax", "i", "s", ""),
+        )
+    )
     weights = net(), net(), net()
     for name, own in zip("ci", blobs):
         weights[0].layer.add(name=name).blobs.extend(own)
@@ -89,7 +117,9 @@ def test_first_and_second_generation_mean_the_same():
         np.testing.assert_allclose(result, results[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["ABSVAL", "BNLL", "RELU", "TANH", "SIGMOID", "LRN", "MVN", "FLATTEN", "SOFTMAX", "DROPOUT", "EXP", "POWER"])
+@pytest.mark.parametrize(
+    "kind", ["ABSVAL", "BNLL", "RELU", "TANH", "SIGMOID", "LRN", "MVN", "FLATTEN", "SOFTMAX", "DROPOUT", "EXP", "POWER"]
+)
 def test_names_of_the_second_generation(kind):
     net = caffe.loads(DIMS + f'layers {{ name: "n" type: {kind} bottom: "x" top: "y" }}')
     assert net.graph.outputs[0].name == "y"
@@ -97,13 +127,20 @@ def test_names_of_the_second_generation(kind):
 
 # ---- phases ----
 
+
 def test_only_the_test_phase_is_converted():
-    data = ('layer { name: "d" type: "Data" top: "x" top: "label" include { phase: %s } transform_param { crop_size: %d } '
-            'data_param { batch_size: 2 } }')
+    data = (
+        'layer { name: "d" type: "Data" top: "x" top: "label" include { phase: %s } transform_param { crop_size: %d } '
+        "data_param { batch_size: 2 } }"
+    )
     net = data % ("TRAIN", 9) + data % ("TEST", 5) + layer_text("r", "ReLU", ["x"], ["y"], "")
     net += layer_text("noise", "Dropout", ["y"], ["z"], "exclude { phase: TEST }")
-    net += layer_text("late", "Sigmoid", ["y"], ["w"], 'include { stage: "deploy" }') + layer_text("level", "Sigmoid", ["y"], ["w"], "include { min_level: 1 }")
-    net += layer_text("loss", "SoftmaxWithLoss", ["y", "label"], ["loss"], "") + layer_text("a", "Accuracy", ["y", "label"], ["a"], "")
+    net += layer_text("late", "Sigmoid", ["y"], ["w"], 'include { stage: "deploy" }') + layer_text(
+        "level", "Sigmoid", ["y"], ["w"], "include { min_level: 1 }"
+    )
+    net += layer_text("loss", "SoftmaxWithLoss", ["y", "label"], ["loss"], "") + layer_text(
+        "a", "Accuracy", ["y", "label"], ["a"], ""
+    )
     model = caffe.loads(net)
     assert [(value.name, value.shape.numpy()) for value in model.graph.inputs] == [("x", (2, 3, 5, 5))]
     assert ops(model) == ["Relu"] and [value.name for value in model.graph.outputs] == ["y"]
@@ -118,12 +155,24 @@ def test_silenced_blobs_are_no_outputs():
 
 # ---- inputs ----
 
-@pytest.mark.parametrize("text", [
-    DIMS + RELU, 'input: "x" input_shape { dim: 1 dim: 2 dim: 3 dim: 4 } ' + RELU,
-    layer_text("data", "Input", [], ["x"], "input_param { " + shape_text((1, 2, 3, 4)) + " }") + RELU,
-    layer_text("data", "DummyData", [], ["x"], "dummy_data_param { num: 1 channels: 2 height: 3 width: 4 }") + RELU,
-    layer_text("data", "MemoryData", [], ["x", "label"], "memory_data_param { batch_size: 1 channels: 2 height: 3 width: 4 }") + RELU,
-])
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DIMS + RELU,
+        'input: "x" input_shape { dim: 1 dim: 2 dim: 3 dim: 4 } ' + RELU,
+        layer_text("data", "Input", [], ["x"], "input_param { " + shape_text((1, 2, 3, 4)) + " }") + RELU,
+        layer_text("data", "DummyData", [], ["x"], "dummy_data_param { num: 1 channels: 2 height: 3 width: 4 }") + RELU,
+        layer_text(
+            "data",
+            "MemoryData",
+            [],
+            ["x", "label"],
+            "memory_data_param { batch_size: 1 channels: 2 height: 3 width: 4 }",
+        )
+        + RELU,
+    ],
+)
 def test_inputs(text):
     model = caffe.loads(text)
     assert [(value.name, value.shape.numpy()) for value in model.graph.inputs] == [("x", (1, 2, 3, 4))]
@@ -132,21 +181,26 @@ def test_inputs(text):
 def test_input_shapes_replace_those_of_the_net():
     model = caffe.loads(DIMS + RELU, input_shapes={"x": (8, 2, 5, 5)})
     assert model.graph.outputs[0].shape == (8, 2, 5, 5)
-    with pytest.raises(InvalidModelError, match="'z'.*'x'"):
+    with pytest.raises(InvalidModelError, match=r"'z'.*'x'"):
         caffe.loads(DIMS + RELU, input_shapes={"z": (1,)})
 
 
 def test_a_data_layer_needs_a_shape():
     text = layer_text("data", "HDF5Data", [], ["x"], 'hdf5_data_param { source: "list" batch_size: 4 }') + RELU
-    with pytest.raises(InvalidModelError, match="'x'.*input_shapes"):
+    with pytest.raises(InvalidModelError, match=r"'x'.*input_shapes"):
         caffe.loads(text)
     assert caffe.loads(text, input_shapes={"x": (4, 3)}).graph.inputs[0].shape == (4, 3)
 
 
 # ---- blobs overwritten in place ----
 
+
 def test_blobs_overwritten_in_place_get_names_of_their_own():
-    net = Net(x=(1, 2, 3, 4)).layer("Sigmoid", ["x"], ["y"], name="first").layer("Power", ["y"], ["y"], "power_param { scale: 3 }", name="second")
+    net = (
+        Net(x=(1, 2, 3, 4))
+        .layer("Sigmoid", ["x"], ["y"], name="first")
+        .layer("Power", ["y"], ["y"], "power_param { scale: 3 }", name="second")
+    )
     net.layer("TanH", ["y"], ["y"], name="third").layer("ELU", ["y"], ["z"], name="fourth")
     model = check(net)
     assert [node.name for node in model.graph] == ["first", "second/scale", "third", "fourth"]
@@ -154,7 +208,9 @@ def test_blobs_overwritten_in_place_get_names_of_their_own():
 
 
 def test_an_input_overwritten_in_place_keeps_its_name():
-    model = check(Net(x=(1, 2, 3, 4)).layer("Sigmoid", ["x"], ["x"], name="first").layer("TanH", ["x"], ["x"], name="last"))
+    model = check(
+        Net(x=(1, 2, 3, 4)).layer("Sigmoid", ["x"], ["x"], name="first").layer("TanH", ["x"], ["x"], name="last")
+    )
     assert model.graph.inputs[0].name == "x" and [node.outputs[0].name for node in model.graph] == ["x@first", "x@last"]
 
 
@@ -165,10 +221,16 @@ def test_layers_of_one_name_stay_apart():
 
 # ---- weights ----
 
-@pytest.mark.parametrize("fields", [
-    lambda a: {"double_data": [a.astype("<f8").tobytes()]}, lambda a: {"raw_data": a.astype("<f2").tobytes(), "raw_data_type": 2},
-    lambda a: {"raw_data": a.tobytes(), "raw_data_type": 1}, lambda a: {"data": [a.tobytes()[:8], a.tobytes()[8:]]},
-])
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        lambda a: {"double_data": [a.astype("<f8").tobytes()]},
+        lambda a: {"raw_data": a.astype("<f2").tobytes(), "raw_data_type": 2},
+        lambda a: {"raw_data": a.tobytes(), "raw_data_type": 1},
+        lambda a: {"data": [a.tobytes()[:8], a.tobytes()[8:]]},
+    ],
+)
 def test_encodings_of_weights(fields):
     slopes = np.array([0.5, -0.25, 2], np.float32)
     blob = MESSAGES["BlobProto"](**fields(slopes))
@@ -190,6 +252,7 @@ def test_comments_in_other_encodings():
 
 # ---- files ----
 
+
 @pytest.fixture
 def files(tmp_path):
     net = Net(x=(1, 3, 2, 2)).layer("PReLU", blobs=[(3,)])
@@ -206,10 +269,12 @@ def test_the_partner_is_found_beside_the_file(files):
 
 def test_the_partner_may_lie_elsewhere(files):
     (files / "net.prototxt").rename(files / "deploy.prototxt")
-    with pytest.raises(InvalidModelError, match="deploy.prototxt.*weights="):
+    with pytest.raises(InvalidModelError, match=r"deploy.prototxt.*weights="):
         infold.load(files / "deploy.prototxt")
-    with pytest.raises(InvalidModelError, match="net.prototxt: no such file"):
+    with pytest.raises(InvalidModelError, match=r"net.prototxt: no such file"):
         infold.load(files / "net.caffemodel")
-    for model in (infold.load(files / "deploy.prototxt", weights=files / "net.caffemodel"),
-                  infold.load(files / "net.caffemodel", prototxt=files / "deploy.prototxt", input_shapes={"x": (2, 3, 1, 1)})):
+    for model in (
+        infold.load(files / "deploy.prototxt", weights=files / "net.caffemodel"),
+        infold.load(files / "net.caffemodel", prototxt=files / "deploy.prototxt", input_shapes={"x": (2, 3, 1, 1)}),
+    ):
         assert ops(model) == ["PRelu"]
