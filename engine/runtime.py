@@ -6,6 +6,7 @@ from collections import OrderedDict
 from math import prod
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from . import _native
@@ -25,6 +26,9 @@ class Runner:
         self.model, self.outputs, self.options = model, outputs, options
         self.nodes = list(model.graph)
         self.store = store if store is not None else Store()
+        self._objects = {  # strings and other types that no kernel reads, as onnx.reference has them
+            name: onnx.numpy_helper.to_array(ir.to_proto(value.const_value)) for name, value in model.graph.initializers.items()
+            if Fact.of(value.const_value.numpy()).dtype is None}
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -73,7 +77,7 @@ class Runner:
         except IndexError:
             arena = _native.Arena(plan.arena_bytes)
         regions = [arena, *(np.ascontiguousarray(values[n]) for n in plan.inputs), *outputs.values()]
-        objects: dict[str, object] = dict(values)
+        objects: dict[str, object] = {**self._objects, **values}
         clock = np.zeros(len(plan.program)) if seconds is not None else None
         for stretch in plan.stretches:
             if not isinstance(stretch, FallbackStep):
@@ -109,7 +113,8 @@ def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object])
     for target, value in zip(step.outputs, results):
         if isinstance(target, Tensor):
             if np.shape(value) != target.shape:
-                raise ShapeError(f"node {step.node!r} ({step.op_type}) gave shape {list(np.shape(value))}, {list(target.shape)} was inferred")
+                raise ShapeError(f"node {step.node!r} ({step.op_type}) gave shape {list(np.shape(value))}, "
+                                 f"{list(target.shape)} was inferred")
             _array(target, regions)[...] = value
         elif target is not None:
             objects[target] = value

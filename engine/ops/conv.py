@@ -125,7 +125,7 @@ def _depthwise(ctx, x, weight, bias, out, taps, key, found, pixels, x_stride, ou
 
     act = found.activation
     ctx.emit("depthwise",
-             {"in": x, "w": ctx.constant((ctx.isa, "depthwise", *key), make), "bias": bias, "out": out,
+             {"in": x, "w": ctx.constant((ctx.isa, "depthwise", *key), make, shared=True), "bias": bias, "out": out,
               "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64)), "slope": slope_of(ctx, found)},
              flops=2 * prod(pixels) * len(taps) * channels, n=pad4(pixels, 1), in_stride=pad4(x_stride, 0),
              out_stride=pad4(out_stride, 0), taps=len(taps), channels=channels, w_stride=width,

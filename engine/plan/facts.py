@@ -99,7 +99,7 @@ def _onnx_inference(node: ir.Node, inputs: list[Fact | None], model: ir.Model) -
         element = onnx.helper.np_dtype_to_tensor_dtype(fact.dtype)
         types[value.name] = onnx.helper.make_tensor_type_proto(element, fact.shape)
         if fact.value is not None and fact.value.size <= 1024:
-            data[value.name] = onnx.numpy_helper.from_array(np.ascontiguousarray(fact.value), value.name)
+            data[value.name] = onnx.numpy_helper.from_array(np.asarray(fact.value, order="C"), value.name)
     try:
         proto = ir.to_proto(node)
         opsets = [onnx.helper.make_opsetid(node.domain, opset)]

@@ -80,6 +80,7 @@ class Lowering:
         self.placement = Placement(self)
         self.deferred: dict[str, Deferred] = {}
         self.fused: dict[str, str] = {}  # BatchNorm node that costs no memory pass of its own -> the node that does its work
+        self._tables = Store()         # constants of this plan alone
         self._staged: dict[str, list[Tensor]] = {}
 
     # What is known
@@ -123,7 +124,8 @@ class Lowering:
             value = self.facts[name].value
             if value is None:
                 raise NotNative(f"the value {name!r} is not a tensor")
-            self.values[name] = self.constant(("value", *self.key(name)), lambda: value, value.shape)
+            key = self.key(name)
+            self.values[name] = self.constant(("value", *key), lambda: value, value.shape, shared=len(key) == 1)
         return self.values[name]
 
     def computed(self, name: str) -> bool:
@@ -173,14 +175,15 @@ class Lowering:
         dtype = np.dtype(dtype)
         return Tensor(self.arena(prod(shape) * dtype.itemsize), tuple(shape), row_strides(shape), dtype)
 
-    def constant(self, key, make, shape=None) -> Tensor:
-        """An array of the store: made once per session and key, 64-byte aligned."""
+    def constant(self, key, make, shape=None, shared: bool = False) -> Tensor:
+        """An array made once per key, 64-byte aligned: for this plan, or if `shared` for all plans of the session, which then must
+        not depend on shapes: see `key`."""
         def build():
             array = np.asarray(make())
             out = self.store.zeros(array.size, array.dtype).reshape(array.shape)
             out[...] = array
             return out
-        array = self.store.get(key, build)
+        array = (self.store if shared else self._tables).get(key, build)
         return Tensor(Buffer("const", array.nbytes, array), tuple(array.shape if shape is None else shape),
                       row_strides(array.shape if shape is None else shape), array.dtype)
 
