@@ -1,4 +1,5 @@
 """Importers: every format ends as a legal `onnx_ir.Model`."""
+
 from __future__ import annotations
 
 import os
@@ -8,12 +9,23 @@ from importlib import import_module
 import onnx
 import onnx_ir as ir
 
-_MODULES = {".prototxt": "caffe", ".caffemodel": "caffe", ".t7": "torch7", ".pt2": "pytorch", ".pt": "pytorch", ".pth": "pytorch"}
+_MODULES = {
+    ".prototxt": "caffe",
+    ".caffemodel": "caffe",
+    ".t7": "torch7",
+    ".pt2": "pytorch",
+    ".pt": "pytorch",
+    ".pth": "pytorch",
+}
 
 
-def load(source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model | object, *, folder: str | os.PathLike | None = None,
-         **options: object) -> ir.Model:
-    """Load a model; the suffix of a path names its format, a torch.nn.Module speaks for itself, everything else is ONNX.
+def load(
+    source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model | object,
+    *,
+    folder: str | os.PathLike | None = None,
+    **options: object,
+) -> ir.Model:
+    """Load a model: a path's suffix names its format, a torch.nn.Module speaks for itself, everything else is ONNX.
 
     Args:
         source: a path; bytes, ModelProto or onnx_ir.Model (ONNX); torch.nn.Module or torch.export.ExportedProgram.
@@ -26,7 +38,9 @@ def load(source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model | object
     name = "onnx"
     if isinstance(source, (str, os.PathLike)):
         name = _MODULES.get(os.path.splitext(os.fspath(source))[1].lower(), "onnx")
-    elif (torch := sys.modules.get("torch")) is not None and isinstance(source, (torch.nn.Module, torch.export.ExportedProgram)):
+    elif (torch := sys.modules.get("torch")) is not None and isinstance(
+        source, (torch.nn.Module, torch.export.ExportedProgram)
+    ):
         name = "pytorch"
     if folder is not None:
         options["folder"] = folder

@@ -1,9 +1,10 @@
 """A `.pt2` archive of torch.export, examined before torch reads it: nothing in it may run code.
 
-torch.export.load unpickles parts of an archive, resolves the operators of its graph to any attribute of the torch package,
-evaluates symbolic expressions as Python, and loads compiled code. What gets past this module are archives whose pickles
-torch's restricted unpickler accepts, with ATen operators, plain arithmetic, and no compiled parts.
+torch.export.load unpickles parts of an archive, resolves the operators of its graph to any attribute of the torch
+package, evaluates symbolic expressions as Python, and loads compiled code. What gets past this module are archives
+whose pickles torch's restricted unpickler accepts, with ATen operators, plain arithmetic, and no compiled parts.
 """
+
 from __future__ import annotations
 
 import io
@@ -13,9 +14,15 @@ from typing import Any
 
 from infold.errors import InvalidModelError, UnsupportedError
 
-_TARGET = re.compile(r"torch\.ops\.(aten|prims|quantized_decomposed|torchvision)\.\w+(\.\w+)?|torch\._?sym_\w+|_operator\.\w+|math\.\w+")
-_EXPRESSION = re.compile(r"(?:[A-Z]\w*\(|'\w+'|[a-z_]+=(?:True|False)|[a-z]+\d+|-?(?:int_)?oo|True|False|\d+(?:\.\d+)?|[\s,()+*/<>=!&|%~-])*")
-_RECORDS = re.compile(r"models/model\.json|data/(weights|constants|sample_inputs)/[\w.-]+|extra/.*|\.data/\w+|archive_format|archive_version|byteorder|version")
+_TARGET = re.compile(
+    r"torch\.ops\.(aten|prims|quantized_decomposed|torchvision)\.\w+(\.\w+)?|torch\._?sym_\w+|_operator\.\w+|math\.\w+"
+)
+_EXPRESSION = re.compile(
+    r"(?:[A-Z]\w*\(|'\w+'|[a-z_]+=(?:True|False)|[a-z]+\d+|-?(?:int_)?oo|True|False|\d+(?:\.\d+)?|[\s,()+*/<>=!&|%~-])*"
+)
+_RECORDS = re.compile(
+    r"models/model\.json|data/(weights|constants|sample_inputs)/[\w.-]+|extra/.*|\.data/\w+|archive_format|archive_version|byteorder|version"
+)
 _MAX_DEPTH = 200
 
 
@@ -33,12 +40,16 @@ def check(data: bytes) -> None:
         names = archive.get_file_names()
         documents = {name: json.loads(archive.read_bytes(name)) for name in names if name.endswith(".json")}
     except (RuntimeError, AssertionError, ValueError, RecursionError) as error:
-        raise InvalidModelError(f"not an archive of torch.export.save, or of one before torch 2.8: {_first_line(error)}") from None
+        raise InvalidModelError(
+            f"not an archive of torch.export.save, or of one before torch 2.8: {_first_line(error)}"
+        ) from None
     if len(set(names)) != len(names) or "models/model.json" not in names:
         raise InvalidModelError("the archive must hold one exported program, models/model.json, and no name twice")
     for name in names:
         if not _RECORDS.fullmatch(name):
-            raise UnsupportedError(f"the archive holds {name!r}, which is no part of an exported program's graph and weights")
+            raise UnsupportedError(
+                f"the archive holds {name!r}, which is no part of an exported program's graph and weights"
+            )
     pickles = {name for name in names if name.startswith("data/") and name.endswith(".pt")}
     for name, document in documents.items():
         if name.startswith("data/"):
@@ -53,11 +64,15 @@ def _payloads(name: str, document: Any) -> set[str]:
     """The records that a configuration of weights or constants wants to have unpickled."""
     folder = name.rpartition("/")[0]
     config = document.get("config") if isinstance(document, dict) else None
-    if not isinstance(config, dict) or not all(isinstance(entry, dict) and isinstance(entry.get("path_name"), str) for entry in config.values()):
+    if not isinstance(config, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("path_name"), str) for entry in config.values()
+    ):
         raise InvalidModelError(f"{name} is damaged")
     for key, entry in config.items():
         if not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
-            raise UnsupportedError(f"constant {key!r} of the archive is a Python or TorchScript object ({entry['path_name']})")
+            raise UnsupportedError(
+                f"constant {key!r} of the archive is a Python or TorchScript object ({entry['path_name']})"
+            )
     return {f"{folder}/{entry['path_name']}" for entry in config.values() if entry.get("use_pickle")}
 
 
@@ -71,8 +86,12 @@ def _check_graph(value: Any, where: str, depth: int) -> None:
         for key, item in value.items():
             if key == "target" and isinstance(item, str) and not _TARGET.fullmatch(item):
                 raise UnsupportedError(f"the program calls {item!r}, which is no operator of PyTorch's core")
-            if key == "expr_str" and not (isinstance(item, str) and _EXPRESSION.fullmatch(item) and not re.search(r"\)\s*\(", item)):
-                raise UnsupportedError(f"the program has a symbolic expression that is more than arithmetic: {str(item)[:80]!r}")
+            if key == "expr_str" and not (
+                isinstance(item, str) and _EXPRESSION.fullmatch(item) and not re.search(r"\)\s*\(", item)
+            ):
+                raise UnsupportedError(
+                    f"the program has a symbolic expression that is more than arithmetic: {str(item)[:80]!r}"
+                )
             _check_graph(item, where, depth + 1)
 
 

@@ -1,8 +1,10 @@
 """Torch7 networks (`.t7`): the tree of nn modules becomes an ONNX graph, in evaluation mode."""
+
 from __future__ import annotations
 
 import mmap
 import os
+import re
 import stat
 from collections.abc import Sequence
 
@@ -12,24 +14,36 @@ from infold.errors import Error, InvalidModelError, UnsupportedError
 from infold.importers import torch7_layers, torch7_pointwise, torch7_shapes  # noqa: F401  these register converters
 from infold.importers.onnx import load as load_onnx
 from infold.importers.torch7_containers import SEQUENCES, WRAPPERS, children, data, first_children, forward_nodes, inner
-from infold.importers.torch7_graph import CONVERTERS, Graph, Nested
+from infold.importers.torch7_graph import CONVERTERS, Graph
 from infold.importers.torch7_module import Module
 from infold.importers.torch7_reader import Object, Table, read
 
 Dim = int | str | None
 Shape = Sequence[Dim]
 
-# What the first module with weights tells about the network's input: its field for the channels, and the shape around them.
-_FIRST = {"Linear": ("weight", ("N", "C")), "LinearNoBias": ("weight", ("N", "C")), "BatchNormalization": ("running_mean", ("N", "C")),
-          "SpatialBatchNormalization": ("running_mean", ("N", "C", "H", "W")), "TemporalConvolution": ("inputFrameSize", ("N", "T", "C")),
-          "VolumetricBatchNormalization": ("running_mean", ("N", "C", "T", "H", "W")), "SpatialSubSampling": ("nInputPlane", ("N", "C", "H", "W")),
-          **{f"Spatial{kind}": ("nInputPlane", ("N", "C", "H", "W")) for kind in
-             ("Convolution", "ConvolutionMM", "DilatedConvolution", "FullConvolution", "ConvolutionMap")},
-          **{f"Volumetric{kind}": ("nInputPlane", ("N", "C", "T", "H", "W")) for kind in
-             ("Convolution", "ConvolutionMM", "DilatedConvolution", "FullConvolution")}}
+# What the first module with weights tells of the network's input: its field for the channels, and the shape.
+_FIRST = {
+    "Linear": ("weight", ("N", "C")),
+    "LinearNoBias": ("weight", ("N", "C")),
+    "BatchNormalization": ("running_mean", ("N", "C")),
+    "SpatialBatchNormalization": ("running_mean", ("N", "C", "H", "W")),
+    "TemporalConvolution": ("inputFrameSize", ("N", "T", "C")),
+    "VolumetricBatchNormalization": ("running_mean", ("N", "C", "T", "H", "W")),
+    "SpatialSubSampling": ("nInputPlane", ("N", "C", "H", "W")),
+    **{
+        f"Spatial{kind}": ("nInputPlane", ("N", "C", "H", "W"))
+        for kind in ("Convolution", "ConvolutionMM", "DilatedConvolution", "FullConvolution", "ConvolutionMap")
+    },
+    **{
+        f"Volumetric{kind}": ("nInputPlane", ("N", "C", "T", "H", "W"))
+        for kind in ("Convolution", "ConvolutionMM", "DilatedConvolution", "FullConvolution")
+    },
+}
 # Modules that change neither rank nor channels, so that the input's can be read from what follows.
-_TRANSPARENT = ("Pooling", "Padding", "ReLU", "ELU", "Tanh", "Sigmoid", "Dropout", "Constant", "Identity", "Contiguous", "Copy", "LRN",
-                "Normalize", "Normalization", "Square", "Sqrt", "Power", "Abs", "Log", "Exp", "nn.Mul", "Threshold", "Affine")
+_TRANSPARENT = re.compile(
+    r".*(Pooling|Padding|ReLU|ELU|Tanh|Sigmoid|Dropout|Constant|Identity|Contiguous|Copy|LRN|Normalize|Normalization|Square"
+    r"|Sqrt|Power|Abs|Log|Exp|nn\.Mul|Threshold|Affine|nn\.CAddTable)"
+)
 _MAX_VISITED = 10_000
 
 
@@ -38,12 +52,12 @@ def load(source: str | os.PathLike | bytes, *, shape: Shape | Sequence[Shape] | 
 
     Args:
         source: path, or the file's bytes.
-        shape: the input's shape, batch first, such as (1, 3, 224, 224); names and None are dynamic dimensions. For a network
-            that takes a table, a list of shapes. Without it, batch, height and width are dynamic and the channels are those
-            of the first convolution or linear layer.
+        shape: the input's shape, batch first, such as (1, 3, 224, 224); names and None are dynamic dimensions. For a
+            network that takes a table, a list of shapes. Without it, batch, height and width are dynamic, and the
+            channels are those of the first convolution or linear layer.
     Returns:
-        A legal float32 model: inputs "input" (or "input_1", ...), outputs "output" (or "output_1", ...); its nodes carry the
-        positions of their modules in the tree, such as "3.1.SpatialConvolution".
+        A legal float32 model: inputs "input" (or "input_1", ...), outputs "output" (or "output_1", ...). Its nodes have
+        the positions of their modules in the tree, such as "3.1.SpatialConvolution".
     Raises:
         InvalidModelError: not a Torch7 file, truncated, or modules that contradict themselves.
         ShapeError: shapes that do not fit each other.
@@ -84,12 +98,18 @@ def _convert(file: memoryview, shape: Shape | Sequence[Shape] | None) -> ir.Mode
 
 
 def _network(value: object) -> Object:
-    """The network of a file: the object itself, or the one module of a table, such as a checkpoint's {model=..., epoch=...}."""
+    """The network of a file: the object itself, or the one module of a table, such as {model=..., epoch=...}."""
     if isinstance(value, Object):
         return value
-    modules = [entry for entry in value.values() if isinstance(entry, Object) and entry.name in CONVERTERS] if isinstance(value, Table) else []
+    modules = (
+        [entry for entry in value.values() if isinstance(entry, Object) and entry.name in CONVERTERS]
+        if isinstance(value, Table)
+        else []
+    )
     if len(modules) != 1:
-        raise UnsupportedError(f"the file holds {value!r} with {len(modules)} networks; it must hold one, alone or in a table")
+        raise UnsupportedError(
+            f"the file holds {value!r} with {len(modules)} networks; it must hold one, alone or in a table"
+        )
     return modules[0]
 
 
@@ -104,7 +124,7 @@ def _given(shape: Shape | Sequence[Shape]) -> tuple | list[tuple]:
 
 def _dims(shape: Shape, suffix: str) -> tuple:
     for dim in shape:
-        if not (dim is None or isinstance(dim, str) or (type(dim) is int and 0 < dim < 2 ** 31)):
+        if not (dim is None or isinstance(dim, str) or (type(dim) is int and 0 < dim < 2**31)):
             raise TypeError(f"dimension {dim!r} of shape {tuple(shape)} must be a positive int, a name or None")
     return tuple((f"dim_{index}{suffix}" if index else "N") if dim is None else dim for index, dim in enumerate(shape))
 
@@ -113,10 +133,18 @@ def _deduced(root: Module) -> tuple | list[tuple]:
     found = _Search().expects(root)
     flat = found if isinstance(found, list) else [found]
     if not flat or not all(isinstance(shape, tuple) for shape in flat):
-        raise UnsupportedError("the shape of the input cannot be read from the network's first layers; give it: "
-                               "load(path, shape=(1, 3, 224, 224)), with None for dimensions that vary")
-    return found if not isinstance(found, list) else [tuple(d if isinstance(d, int) else "N" if d == "N" else f"{d}_{index}" for d in shape)
-                                                      for index, shape in enumerate(flat, 1)]
+        raise UnsupportedError(
+            "the shape of the input cannot be read from the network's first layers; give it: "
+            "load(path, shape=(1, 3, 224, 224)), with None for dimensions that vary"
+        )
+    return (
+        found
+        if not isinstance(found, list)
+        else [
+            tuple(d if isinstance(d, int) else "N" if d == "N" else f"{d}_{index}" for d in shape)
+            for index, shape in enumerate(flat, 1)
+        ]
+    )
 
 
 class _Search:
@@ -126,7 +154,7 @@ class _Search:
         self.visited = 0
 
     def expects(self, module: Module) -> tuple | list | bool | None:
-        """The shape a module needs; a list for a table; None if any that the modules after it take; False if unknown."""
+        """The shape a module needs; a list for a table; None: what the modules after it need; False: unknown."""
         self.visited += 1
         if self.visited > _MAX_VISITED or module.path.count(".") > 100:
             return False
@@ -143,7 +171,7 @@ class _Search:
             return [self.expects(child) for child in module.children()]
         if kind == "gModule":
             return self._graph(module)
-        if kind == "CAddTable" or any(kind.endswith(name) or module.name == name for name in _TRANSPARENT):
+        if _TRANSPARENT.fullmatch(module.name):
             return None
         return False
 
@@ -194,7 +222,11 @@ class _Search:
             if content in seen:
                 continue
             seen.add(content)
-            found = self.expects(module.child(content["module"], positions.get(content, ""))) if content.get("module") is not None else None
+            found = (
+                self.expects(module.child(content["module"], positions.get(content, "")))
+                if content.get("module") is not None
+                else None
+            )
             if isinstance(found, tuple):
                 return found
             if found is None:

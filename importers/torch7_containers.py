@@ -1,4 +1,5 @@
 """Torch7 containers: sequences, branches, tables, and the graphs of nngraph."""
+
 from __future__ import annotations
 
 import onnx_ir as ir
@@ -9,8 +10,17 @@ from infold.importers.torch7_module import Module
 from infold.importers.torch7_reader import Object, Table
 
 # Containers that at inference are their first (only) child.
-WRAPPERS = ("nn.DataParallelTable", "nn.DataParallel", "nn.Decorator", "nn.DontCast", "nn.GPU", "nn.Inception", "nn.NaN",
-            "nn.Profile", "nn.ModelParallel")
+WRAPPERS = (
+    "nn.DataParallelTable",
+    "nn.DataParallel",
+    "nn.Decorator",
+    "nn.DontCast",
+    "nn.GPU",
+    "nn.Inception",
+    "nn.NaN",
+    "nn.Profile",
+    "nn.ModelParallel",
+)
 SEQUENCES = ("nn.Sequential", "nn.SpatialLPPooling", "inn.SpatialSameResponseNormalization")
 
 
@@ -60,7 +70,9 @@ def _depth_concat(graph: Graph, module: Module, x: Nested) -> Nested:
         for position, size in zip(rest, largest):
             before[position] = (size - shape[position]) // 2
             after[position] = size - shape[position] - before[position]
-        padded.append(graph.add(module, "Pad", branch, graph.integers(*before, *after)) if any(before + after) else branch)
+        padded.append(
+            graph.add(module, "Pad", branch, graph.integers(*before, *after)) if any(before + after) else branch
+        )
     return graph.concat(module, padded, along)
 
 
@@ -115,7 +127,7 @@ def _narrow(graph: Graph, module: Module, x: Nested) -> Nested:
     x, first, count = graph.table(module, x), module.integer("offset", least=1), module.integer("length", 1, least=1)
     if first - 1 + count > len(x):
         raise module.invalid(f"entries {first} to {first + count - 1} of a table of {len(x)}")
-    return x[first - 1:first - 1 + count]
+    return x[first - 1 : first - 1 + count]
 
 
 @converts("nn.FlattenTable")
@@ -193,7 +205,7 @@ def children(module: Module, node: object) -> list[Object]:
 
 
 def data(module: Module, node: object) -> Table:
-    """The data table of a node, which is what identifies it: topological sorting copies nodes, but shares their data."""
+    """The data table of a node, which identifies it: topological sorting copies nodes, but shares their data."""
     content = _fields(module, node).get("data")
     if not isinstance(content, Table):
         raise module.invalid("a node of its graph has no data")
@@ -207,7 +219,7 @@ def _fields(module: Module, node: object) -> Table:
 
 
 def axis(module: Module, field: str, x: ir.Value, default: int | None = None) -> int:
-    """The axis that a module's 1-based dimension means: negative ones count from the end, nInputDims leaves out the batch."""
+    """The axis of a module's 1-based dimension; negative ones count from the end, nInputDims leaves out the batch."""
     rank = len(x.shape)
     dimension = module.integer(field) if default is None else module.integer(field, default)
     if dimension < 0:

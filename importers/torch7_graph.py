@@ -1,4 +1,5 @@
 """An ONNX graph in the making: nodes named after the Torch7 modules they come from, shapes inferred as it grows."""
+
 from __future__ import annotations
 
 import math
@@ -25,9 +26,11 @@ CONVERTERS: dict[str, Converter] = {}
 
 def converts(*names: str) -> Callable[[Converter], Converter]:
     """Register the converter of some Torch classes."""
+
     def register(converter: Converter) -> Converter:
         CONVERTERS.update(dict.fromkeys(names, converter))
         return converter
+
     return register
 
 
@@ -79,7 +82,7 @@ class Graph:
         return [dim if isinstance(dim, int) else None for dim in value.shape.dims]
 
     def weight(self, module: Module, field: str, array: np.ndarray) -> ir.Value:
-        """Return a float32 initializer with the values of `array`; modules that share a weight share the initializer."""
+        """Return a float32 initializer with the values of `array`; modules that share a weight share it."""
         key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
         if key not in self._weights:
             self._budget -= array.size
@@ -106,8 +109,10 @@ class Graph:
         if isinstance(x, list):
             raise module.invalid(f"it needs a tensor and gets a table of {len(x)}")
         if ranks and len(x.shape) not in ranks:
-            raise ShapeError(f"{module}: an input of shape {x.shape} has {len(x.shape)} dimensions, "
-                             f"{' or '.join(map(str, ranks))} expected (the first is the batch)")
+            raise ShapeError(
+                f"{module}: an input of shape {x.shape} has {len(x.shape)} dimensions, "
+                f"{' or '.join(map(str, ranks))} expected (the first is the batch)"
+            )
         return x
 
     def table(self, module: Module, x: Nested) -> list:
@@ -131,8 +136,10 @@ class Graph:
         kind = module.name.rpartition(".")[2]
         name = self._unique(f"{module.path}.{kind}" if module.path else kind, op)
         schema = onnx.defs.get_schema(op, OPSET)
-        typed = {key: float(value) if schema.attributes[key].type == onnx.defs.OpSchema.AttrType.FLOAT else value
-                 for key, value in attributes.items()}
+        typed = {
+            key: float(value) if schema.attributes[key].type == onnx.defs.OpSchema.AttrType.FLOAT else value
+            for key, value in attributes.items()
+        }
         node = ir.Node("", op, list(inputs), ir.convenience.convert_attributes(typed), name=name)
         [output] = node.outputs
         output.name = name
@@ -147,19 +154,29 @@ class Graph:
         proto, names = ir.to_proto(node), {value.name for value in node.inputs if value is not None}
         try:
             types = onnx.shape_inference.infer_node_outputs(
-                schema, proto, {name: self._types[name] for name in names},
+                schema,
+                proto,
+                {name: self._types[name] for name in names},
                 {name: self._data[name] for name in names & self._data.keys()},
-                opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
+                opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+                ir_version=_IR_VERSION,
+            )
         except onnx.shape_inference.InferenceError as error:
             shapes = ", ".join(str(value.shape) for value in node.inputs if value is not None)
-            raise ShapeError(f"{module}: {node.op_type} of shapes {shapes}: {str(error).strip().splitlines()[-1]}") from None
+            raise ShapeError(
+                f"{module}: {node.op_type} of shapes {shapes}: {str(error).strip().splitlines()[-1]}"
+            ) from None
         [output] = node.outputs
         found = types[output.name]
-        dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in found.tensor_type.shape.dim]
+        dims = [
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in found.tensor_type.shape.dim
+        ]
         if not found.tensor_type.HasField("shape"):
             raise module.unsupported("the rank of its result depends on data")
         if any(isinstance(dim, int) and dim <= 0 for dim in dims):
-            raise ShapeError(f"{module}: an input of shape {node.inputs[0].shape} is too small, the result would have shape {dims}")
+            raise ShapeError(
+                f"{module}: an input of shape {node.inputs[0].shape} is too small, the result would have shape {dims}"
+            )
         output.type, output.shape = ir.TensorType(ir.DataType(found.tensor_type.elem_type)), ir.Shape(dims)
         self._types[output.name] = found
 
@@ -173,7 +190,9 @@ class Graph:
     def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
         tensor = ir.Tensor(array, name=name)
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-        self._types[name] = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        self._types[name] = onnx.helper.make_tensor_type_proto(
+            onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
         self.initializers[name] = value
         return value
 
@@ -201,8 +220,14 @@ class Graph:
             value.name = self._unique("output" if len(flat) == 1 else f"output_{index + 1}")
             finished.append(value)
         used = {value.name for node in self.nodes for value in node.inputs if value is not None}
-        graph = ir.Graph(inputs, finished, nodes=self.nodes, opset_imports={"": OPSET}, name="torch7",
-                         initializers=[value for name, value in self.initializers.items() if name in used])
+        graph = ir.Graph(
+            inputs,
+            finished,
+            nodes=self.nodes,
+            opset_imports={"": OPSET},
+            name="torch7",
+            initializers=[value for name, value in self.initializers.items() if name in used],
+        )
         return ir.Model(graph, ir_version=_IR_VERSION, producer_name="infold")
 
 

@@ -1,4 +1,5 @@
 """Torch7 layers with weights or windows: convolution, linear, normalisation, pooling."""
+
 from __future__ import annotations
 
 import math
@@ -27,9 +28,19 @@ def _padding(module: Module) -> list[int]:
     return _each(module, "pad", module.integer("padding", 0, least=0), least=0)
 
 
-@converts("nn.SpatialConvolution", "nn.SpatialConvolutionMM", "nn.SpatialDilatedConvolution", "nn.VolumetricConvolution",
-          "nn.VolumetricConvolutionMM", "nn.VolumetricDilatedConvolution", "cudnn.SpatialConvolution", "cudnn.VolumetricConvolution",
-          "cudnn.SpatialDilatedConvolution", "cudnn.VolumetricDilatedConvolution", "inn.SpatialConvolution")
+@converts(
+    "nn.SpatialConvolution",
+    "nn.SpatialConvolutionMM",
+    "nn.SpatialDilatedConvolution",
+    "nn.VolumetricConvolution",
+    "nn.VolumetricConvolutionMM",
+    "nn.VolumetricDilatedConvolution",
+    "cudnn.SpatialConvolution",
+    "cudnn.VolumetricConvolution",
+    "cudnn.SpatialDilatedConvolution",
+    "cudnn.VolumetricDilatedConvolution",
+    "inn.SpatialConvolution",
+)
 def _convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     spatial = len(_spatial(module))
     x = graph.tensor(module, x, spatial + 2)
@@ -40,11 +51,26 @@ def _convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     graph.check_dim(module, x, 1, channels)
     kernel = _each(module, "k", least=1)
     weight = graph.weight(module, "weight", module.array("weight", (out, channels // groups, *kernel)))
-    return graph.add(module, "Conv", x, weight, *_bias(graph, module, out), kernel_shape=kernel, strides=_each(module, "d", 1, least=1),
-                     pads=_padding(module) * 2, dilations=_each(module, "dilation", 1, least=1), group=groups)
+    return graph.add(
+        module,
+        "Conv",
+        x,
+        weight,
+        *_bias(graph, module, out),
+        kernel_shape=kernel,
+        strides=_each(module, "d", 1, least=1),
+        pads=_padding(module) * 2,
+        dilations=_each(module, "dilation", 1, least=1),
+        group=groups,
+    )
 
 
-@converts("nn.SpatialFullConvolution", "nn.VolumetricFullConvolution", "cudnn.SpatialFullConvolution", "cudnn.VolumetricFullConvolution")
+@converts(
+    "nn.SpatialFullConvolution",
+    "nn.VolumetricFullConvolution",
+    "cudnn.SpatialFullConvolution",
+    "cudnn.VolumetricFullConvolution",
+)
 def _full_convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     x = graph.tensor(module, x, len(_spatial(module)) + 2)
     channels, out = module.integer("nInputPlane", least=1), module.integer("nOutputPlane", least=1)
@@ -53,9 +79,18 @@ def _full_convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     if channels % groups or out % groups:
         raise module.invalid(f"{groups} groups of {channels} input and {out} output planes")
     weight = graph.weight(module, "weight", module.array("weight", (channels, out // groups, *kernel)))
-    return graph.add(module, "ConvTranspose", x, weight, *_bias(graph, module, out), kernel_shape=kernel,
-                     strides=_each(module, "d", 1, least=1), pads=_padding(module) * 2,
-                     output_padding=_each(module, "adj", 0, least=0), group=groups)
+    return graph.add(
+        module,
+        "ConvTranspose",
+        x,
+        weight,
+        *_bias(graph, module, out),
+        kernel_shape=kernel,
+        strides=_each(module, "d", 1, least=1),
+        pads=_padding(module) * 2,
+        output_padding=_each(module, "adj", 0, least=0),
+        group=groups,
+    )
 
 
 @converts("nn.SpatialConvolutionMap")
@@ -74,8 +109,15 @@ def _convolution_map(graph: Graph, module: Module, x: Nested) -> Nested:
     weight = np.zeros((out, channels, *kernel))
     source, target = pairs.astype(np.int64).T - 1
     np.add.at(weight, (target, source), taps)
-    return graph.add(module, "Conv", x, graph.weight(module, "weight", weight), *_bias(graph, module, out), kernel_shape=kernel,
-                     strides=_each(module, "d", 1, least=1))
+    return graph.add(
+        module,
+        "Conv",
+        x,
+        graph.weight(module, "weight", weight),
+        *_bias(graph, module, out),
+        kernel_shape=kernel,
+        strides=_each(module, "d", 1, least=1),
+    )
 
 
 @converts("nn.TemporalConvolution", "cudnn.TemporalConvolution")
@@ -87,21 +129,41 @@ def _temporal_convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     [width], [stride] = _each(module, "k", least=1), _each(module, "d", 1, least=1)
     weight = module.array("weight", (out, width, channels)).transpose(0, 2, 1)
     rows = graph.add(module, "Transpose", x, perm=[0, 2, 1])
-    rows = graph.add(module, "Conv", rows, graph.weight(module, "weight", weight), *_bias(graph, module, out), kernel_shape=[width],
-                     strides=[stride], pads=[module.integer("padH", 0, least=0)] * 2)
+    rows = graph.add(
+        module,
+        "Conv",
+        rows,
+        graph.weight(module, "weight", weight),
+        *_bias(graph, module, out),
+        kernel_shape=[width],
+        strides=[stride],
+        pads=[module.integer("padH", 0, least=0)] * 2,
+    )
     return graph.add(module, "Transpose", rows, perm=[0, 2, 1])
 
 
 @converts("nn.SpatialSubSampling")
 def _subsampling(graph: Graph, module: Module, x: Nested) -> Nested:
     """One weight and one bias for each plane, times the sum over a window."""
-    x, channels, kernel = graph.tensor(module, x, 4), module.integer("nInputPlane", least=1), _each(module, "k", least=1)
+    x, channels, kernel = (
+        graph.tensor(module, x, 4),
+        module.integer("nInputPlane", least=1),
+        _each(module, "k", least=1),
+    )
     graph.check_dim(module, x, 1, channels)
     if math.prod(kernel) > 1 << 16:
         raise module.unsupported(f"a window of {kernel}")
     weight = np.broadcast_to(module.array("weight", (channels, 1, 1, 1)), (channels, 1, *kernel))
-    return graph.add(module, "Conv", x, graph.weight(module, "weight", weight), *_bias(graph, module, channels),
-                     kernel_shape=kernel, strides=_each(module, "d", 1, least=1), group=channels)
+    return graph.add(
+        module,
+        "Conv",
+        x,
+        graph.weight(module, "weight", weight),
+        *_bias(graph, module, channels),
+        kernel_shape=kernel,
+        strides=_each(module, "d", 1, least=1),
+        group=channels,
+    )
 
 
 @converts("nn.Linear", "nn.LinearNoBias")
@@ -110,15 +172,23 @@ def _linear(graph: Graph, module: Module, x: Nested) -> Nested:
     if weight.ndim != 2:
         raise module.invalid(f"weight of shape {weight.shape}; outputs x inputs expected")
     graph.check_dim(module, x, 1, weight.shape[1])
-    return graph.add(module, "Gemm", x, graph.weight(module, "weight", weight), *_bias(graph, module, len(weight)), transB=1)
+    return graph.add(
+        module, "Gemm", x, graph.weight(module, "weight", weight), *_bias(graph, module, len(weight)), transB=1
+    )
 
 
 def _bias(graph: Graph, module: Module, count: int) -> list[ir.Value]:
     return [graph.weight(module, "bias", module.array("bias", (count,)))] if module.has("bias") else []
 
 
-@converts("nn.BatchNormalization", "nn.SpatialBatchNormalization", "nn.VolumetricBatchNormalization",
-          "cudnn.BatchNormalization", "cudnn.SpatialBatchNormalization", "cudnn.VolumetricBatchNormalization")
+@converts(
+    "nn.BatchNormalization",
+    "nn.SpatialBatchNormalization",
+    "nn.VolumetricBatchNormalization",
+    "cudnn.BatchNormalization",
+    "cudnn.SpatialBatchNormalization",
+    "cudnn.VolumetricBatchNormalization",
+)
 def _batch_norm(graph: Graph, module: Module, x: Nested) -> Nested:
     """Early versions stored running_std = 1 / sqrt(variance + eps)."""
     kind = module.name.partition(".")[2]
@@ -137,7 +207,9 @@ def _batch_norm(graph: Graph, module: Module, x: Nested) -> Nested:
     scale = module.array("weight", (count,)) if module.has("weight") else np.ones(count)
     shift = module.array("bias", (count,)) if module.has("bias") else np.zeros(count)
     named = {"weight": scale, "bias": shift, "running_mean": mean, "running_var": variance}
-    return graph.add(module, "BatchNormalization", x, *(graph.weight(module, *item) for item in named.items()), epsilon=eps)
+    return graph.add(
+        module, "BatchNormalization", x, *(graph.weight(module, *item) for item in named.items()), epsilon=eps
+    )
 
 
 @converts("nn.InstanceNormalization")
@@ -159,8 +231,15 @@ def _const_affine(graph: Graph, module: Module, x: Nested) -> Nested:
 @converts("nn.SpatialCrossMapLRN", "cudnn.SpatialCrossMapLRN", "inn.SpatialCrossResponseNormalization")
 def _lrn(graph: Graph, module: Module, x: Nested) -> Nested:
     bias = module.number("K") if module.has("K") else module.number("k", 1.0)
-    return graph.add(module, "LRN", graph.tensor(module, x, 4), size=module.integer("size", least=1), alpha=module.number("alpha", 1e-4),
-                     beta=module.number("beta", 0.75), bias=bias)
+    return graph.add(
+        module,
+        "LRN",
+        graph.tensor(module, x, 4),
+        size=module.integer("size", least=1),
+        alpha=module.number("alpha", 1e-4),
+        beta=module.number("beta", 0.75),
+        bias=bias,
+    )
 
 
 @converts("nn.Normalize")
@@ -182,20 +261,34 @@ def _normalize(graph: Graph, module: Module, x: Nested) -> Nested:
     return graph.add(module, "Div", x, norm)
 
 
-@converts("nn.SpatialMaxPooling", "nn.VolumetricMaxPooling", "cudnn.SpatialMaxPooling", "cudnn.VolumetricMaxPooling",
-          "inn.SpatialMaxPooling", "nn.SpatialDilatedMaxPooling")
+@converts(
+    "nn.SpatialMaxPooling",
+    "nn.VolumetricMaxPooling",
+    "cudnn.SpatialMaxPooling",
+    "cudnn.VolumetricMaxPooling",
+    "inn.SpatialMaxPooling",
+    "nn.SpatialDilatedMaxPooling",
+)
 def _max_pool(graph: Graph, module: Module, x: Nested) -> Nested:
     x = graph.tensor(module, x, len(_spatial(module)) + 2)
     return graph.add(module, "MaxPool", x, dilations=_each(module, "dilation", 1, least=1), **_window(graph, module, x))
 
 
-@converts("nn.SpatialAveragePooling", "nn.VolumetricAveragePooling", "cudnn.SpatialAveragePooling", "cudnn.VolumetricAveragePooling",
-          "inn.SpatialAveragePooling")
+@converts(
+    "nn.SpatialAveragePooling",
+    "nn.VolumetricAveragePooling",
+    "cudnn.SpatialAveragePooling",
+    "cudnn.VolumetricAveragePooling",
+    "inn.SpatialAveragePooling",
+)
 def _average_pool(graph: Graph, module: Module, x: Nested) -> Nested:
     """nn's early SpatialAveragePooling, without the field `divide`, gave sums."""
     x = graph.tensor(module, x, len(_spatial(module)) + 2)
     window = _window(graph, module, x)
-    counted = module.flag("count_include_pad", True) and module.fields.get("mode") != "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING"
+    counted = (
+        module.flag("count_include_pad", True)
+        and module.fields.get("mode") != "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING"
+    )
     y = graph.add(module, "AveragePool", x, count_include_pad=int(counted and any(window["pads"])), **window)
     if module.name == "nn.SpatialAveragePooling" and not module.flag("divide"):
         y = graph.add(module, "Mul", y, graph.scalar(math.prod(window["kernel_shape"])))
@@ -225,14 +318,16 @@ def _temporal_max_pool(graph: Graph, module: Module, x: Nested) -> Nested:
 
 @converts("nn.SpatialAdaptiveMaxPooling", "nn.SpatialAdaptiveAveragePooling")
 def _adaptive_pool(graph: Graph, module: Module, x: Nested) -> Nested:
-    """Window i of n covers rows floor(i*size/n) to ceil((i+1)*size/n): one pooling where all are alike, else axis by axis."""
+    """Window i of n covers floor(i*size/n) to ceil((i+1)*size/n): one pooling if all are alike, else axis by axis."""
     x, average = graph.tensor(module, x, 4), "Average" in module.name
     counts = [module.integer(letter, least=1) for letter in "HW"]
     if counts == [1, 1]:
         return graph.add(module, "GlobalAveragePool" if average else "GlobalMaxPool", x)
     sizes = graph.shape(x)[2:]
     if None in sizes:
-        raise module.unsupported(f"pooling to {counts[0]}x{counts[1]} needs to know the input's size; give the input's shape")
+        raise module.unsupported(
+            f"pooling to {counts[0]}x{counts[1]} needs to know the input's size; give the input's shape"
+        )
     if all(size % count == 0 for size, count in zip(sizes, counts)):
         kernel = [size // count for size, count in zip(sizes, counts)]
         return graph.add(module, "AveragePool" if average else "MaxPool", x, kernel_shape=kernel, strides=kernel)

@@ -1,4 +1,5 @@
 """One module of a Torch7 network: its fields, read with checks, under its path in the tree."""
+
 from __future__ import annotations
 
 import math
@@ -8,7 +9,7 @@ import numpy as np
 from infold.errors import InvalidModelError, UnsupportedError
 from infold.importers.torch7_reader import Object, Table
 
-_MAX_INT = 2 ** 31 - 1
+_MAX_INT = 2**31 - 1
 _REQUIRED = object()
 
 
@@ -67,7 +68,7 @@ class Module:
         return default if value is None else bool(value)
 
     def array(self, field: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """Return a tensor field that is not empty; with `shape`, in that shape (any shape of as many elements is taken)."""
+        """Return a tensor field that is not empty; with `shape`, in that shape (any of as many elements is taken)."""
         value = self.fields.get(field)
         if not isinstance(value, np.ndarray) or value.size == 0:
             raise self.invalid(f"field {field!r} must be a tensor that is not empty")
@@ -84,7 +85,13 @@ class Module:
     def sizes(self, field: str) -> list[int]:
         """Return a list of dimensions: a storage or tensor of integers, or a table of numbers."""
         value = self.fields.get(field)
-        values = value.sequence() if isinstance(value, Table) else value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else None
+        values = (
+            value.sequence()
+            if isinstance(value, Table)
+            else value.tolist()
+            if isinstance(value, np.ndarray) and value.ndim == 1
+            else None
+        )
         if values is None or len(values) > 32 or not all(type(v) is int and -1 <= v <= _MAX_INT for v in values):
             raise self.invalid(f"field {field!r} must be a list of dimensions")
         return values

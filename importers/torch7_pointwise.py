@@ -1,4 +1,5 @@
 """Torch7 modules that work element by element, with or without weights, on one tensor or on a table."""
+
 from __future__ import annotations
 
 from functools import reduce
@@ -10,14 +11,39 @@ from infold.importers.torch7_graph import Graph, Nested, converts, static
 from infold.importers.torch7_module import Module
 
 # Modules that do nothing at inference.
-IDENTITIES = ("nn.Identity", "nn.Contiguous", "nn.Copy", "nn.L1Penalty", "nn.GradientReversal", "nn.WhiteNoise", "nn.ZeroGrad",
-              "cudnn.Dropout")
+IDENTITIES = (
+    "nn.Identity",
+    "nn.Contiguous",
+    "nn.Copy",
+    "nn.L1Penalty",
+    "nn.GradientReversal",
+    "nn.WhiteNoise",
+    "nn.ZeroGrad",
+    "cudnn.Dropout",
+)
 # Modules that are one ONNX operator without attributes.
-UNARY = {"nn.Sigmoid": "Sigmoid", "nn.Tanh": "Tanh", "nn.ReLU": "Relu", "nn.Abs": "Abs", "nn.Sqrt": "Sqrt", "nn.Exp": "Exp",
-         "nn.Log": "Log", "nn.SoftSign": "Softsign", "cudnn.ReLU": "Relu", "cudnn.Sigmoid": "Sigmoid", "cudnn.Tanh": "Tanh"}
+UNARY = {
+    "nn.Sigmoid": "Sigmoid",
+    "nn.Tanh": "Tanh",
+    "nn.ReLU": "Relu",
+    "nn.Abs": "Abs",
+    "nn.Sqrt": "Sqrt",
+    "nn.Exp": "Exp",
+    "nn.Log": "Log",
+    "nn.SoftSign": "Softsign",
+    "cudnn.ReLU": "Relu",
+    "cudnn.Sigmoid": "Sigmoid",
+    "cudnn.Tanh": "Tanh",
+}
 DROPOUTS = ("nn.Dropout", "nn.SpatialDropout", "nn.VolumetricDropout")
-_TABLE = {"nn.CAddTable": "Add", "nn.CMulTable": "Mul", "nn.CSubTable": "Sub", "nn.CDivTable": "Div", "nn.CMaxTable": "Max",
-          "nn.CMinTable": "Min"}
+_TABLE = {
+    "nn.CAddTable": "Add",
+    "nn.CMulTable": "Mul",
+    "nn.CSubTable": "Sub",
+    "nn.CDivTable": "Div",
+    "nn.CMaxTable": "Max",
+    "nn.CMinTable": "Min",
+}
 
 
 @converts(*IDENTITIES)
@@ -40,7 +66,7 @@ def _table(graph: Graph, module: Module, x: Nested) -> Nested:
 
 @converts(*DROPOUTS)
 def _dropout(graph: Graph, module: Module, x: Nested) -> Nested:
-    """Nothing, or times 1 - p: before its version 2, nn.Dropout scaled at inference, and nn.SpatialDropout always has."""
+    """Nothing, or times 1 - p: early nn.Dropout (not v2) scaled at inference, and nn.SpatialDropout always does."""
     if (module.name == "nn.Dropout" and module.flag("v2")) or (p := module.number("p", 0.5)) == 0:
         return x
     return graph.add(module, "Mul", graph.tensor(module, x), graph.scalar(1 - p))
@@ -173,13 +199,26 @@ def _with_weight(graph: Graph, module: Module, x: Nested, op: str, field: str) -
         if inside is not None:
             weight = weight.reshape(shape[1:])
         elif weight.ndim != len(shape) - 1:
-            raise module.unsupported(f"field {field!r} of shape {weight.shape} for an input of unknown size {x.shape}; "
-                                     "give the input's shape")
+            raise module.unsupported(
+                f"field {field!r} of shape {weight.shape} for an input of unknown size {x.shape}; "
+                "give the input's shape"
+            )
     return graph.add(module, op, x, graph.weight(module, field, weight))
 
 
-@converts("nn.SoftMax", "nn.LogSoftMax", "nn.SoftMin", "nn.SpatialSoftMax", "nn.SpatialLogSoftMax", "cudnn.SoftMax", "cudnn.LogSoftMax",
-          "cudnn.SpatialSoftMax", "cudnn.SpatialLogSoftMax", "cudnn.VolumetricSoftMax", "cudnn.VolumetricLogSoftMax")
+@converts(
+    "nn.SoftMax",
+    "nn.LogSoftMax",
+    "nn.SoftMin",
+    "nn.SpatialSoftMax",
+    "nn.SpatialLogSoftMax",
+    "cudnn.SoftMax",
+    "cudnn.LogSoftMax",
+    "cudnn.SpatialSoftMax",
+    "cudnn.SpatialLogSoftMax",
+    "cudnn.VolumetricSoftMax",
+    "cudnn.VolumetricLogSoftMax",
+)
 def _softmax(graph: Graph, module: Module, x: Nested) -> Nested:
     """Over the channels; three dimensions are an image without a batch."""
     x = graph.tensor(module, x)

@@ -1,8 +1,9 @@
 """The serialisation format of Torch7 (`torch.save`), read as plain data: nothing in a file is ever executed.
 
-The format is that of torch7's File.lua: each value is a type number and its content; tables, objects and functions carry an
-index, by which later references (also cyclic ones) name them.
+The format is that of torch7's File.lua: each value is a type number and its content; tables, objects and functions
+carry an index, by which later references (also cyclic ones) name them.
 """
+
 from __future__ import annotations
 
 import re
@@ -17,14 +18,24 @@ from infold.errors import InvalidModelError
 _NIL, _NUMBER, _STRING, _TABLE, _TORCH, _BOOLEAN, _FUNCTION, _LEGACY_FUNCTION, _RECURSIVE_FUNCTION = range(9)
 _MAX_DEPTH = 100_000  # nested values; the chain of nodes of a large nngraph network is some thousands deep
 _MAX_DIMENSIONS = 32
-_ELEMENTS = {"Byte": "u1", "Char": "i1", "Short": "i2", "Int": "i4", "Long": "i8", "Float": "f4", "Double": "f8", "Half": "f2", "": "f4"}
+_ELEMENTS = {
+    "Byte": "u1",
+    "Char": "i1",
+    "Short": "i2",
+    "Int": "i4",
+    "Long": "i8",
+    "Float": "f4",
+    "Double": "f8",
+    "Half": "f2",
+    "": "f4",
+}
 _ARRAY_CLASS = re.compile(r"torch\.(?:Cuda)?(Byte|Char|Short|Int|Long|Float|Double|Half|)(Tensor|Storage)")
 
 Parts = Generator[None, object, object]  # a value in the making: each yield asks for the next value of the file
 
 
 class Table(dict):
-    """A Lua table. Keys are str, int (integral numbers), float, or compared by identity; equality is identity, as in Lua."""
+    """A Lua table, equal only to itself. Keys are str, int (integral numbers), float, or compared by identity."""
 
     __slots__ = ()
     __hash__ = object.__hash__
@@ -44,7 +55,7 @@ class Table(dict):
 
 @dataclass(eq=False, slots=True)
 class Object:
-    """An object of a Torch class, such as "nn.Linear"; `fields` is what the class has written, nearly always a `Table`."""
+    """An object of a Torch class, such as "nn.Linear"; `fields` is what the class wrote, nearly always a `Table`."""
 
     name: str
     version: int
@@ -76,8 +87,8 @@ def read(data: bytes | memoryview) -> object:
     """Read the first value of a Torch7 file, binary (little-endian, 8- or 4-byte long) or ASCII.
 
     Returns:
-        None, bool, int or float, str, `Table`, `Object`, `Function`; tensors of any rank and storages (rank 1) as read-only
-        NumPy arrays that are views of `data` (of the file's own strides and offsets, which are checked).
+        None, bool, int or float, str, `Table`, `Object`, `Function`; tensors of any rank and storages (rank 1) as
+        read-only NumPy arrays that are views of `data` (of the file's own strides and offsets, which are checked).
     Raises:
         InvalidModelError: not a Torch7 file, truncated, or inconsistent; names the byte offset.
     """
@@ -131,7 +142,7 @@ class _Binary:
         if not 0 <= count <= self.left:
             raise InvalidModelError(f"Torch7 file, byte {self.offset}: {count} bytes expected, {self.left} left")
         self.offset += count
-        return self.data[self.offset - count:self.offset]
+        return self.data[self.offset - count : self.offset]
 
 
 class _Ascii:
@@ -147,9 +158,9 @@ class _Ascii:
     def chars(self, count: int) -> bytes:
         if not 0 <= count <= self.left:
             raise InvalidModelError(f"Torch7 file, byte {self.offset}: {count} characters expected, {self.left} left")
-        text = self.data[self.offset:self.offset + count]
+        text = self.data[self.offset : self.offset + count]
         self.offset += count
-        if count and self.data[self.offset:self.offset + 1] == b"\n":
+        if count and self.data[self.offset : self.offset + 1] == b"\n":
             self.offset += 1
         return text
 
@@ -173,9 +184,11 @@ class _Ascii:
             return np.zeros(0, dtype)
         end = self.data.find(b"\n", self.offset)
         end = len(self.data) if end < 0 else end
-        words = self.data[self.offset:end].split()
+        words = self.data[self.offset : end].split()
         if len(words) != count:
-            raise InvalidModelError(f"Torch7 file, byte {self.offset}: {count} numbers expected in this line, {len(words)} found")
+            raise InvalidModelError(
+                f"Torch7 file, byte {self.offset}: {count} numbers expected in this line, {len(words)} found"
+            )
         try:
             values = np.fromiter(map(kind, words), dtype, count)
         except (ValueError, OverflowError) as error:
@@ -218,7 +231,7 @@ class _Reader:
             return None
         if kind == _NUMBER:
             number = self.source.double()
-            return int(number) if number.is_integer() and abs(number) < 2 ** 53 else number
+            return int(number) if number.is_integer() and abs(number) < 2**53 else number
         if kind == _STRING:
             return self._string()
         if kind == _BOOLEAN:
@@ -291,7 +304,9 @@ class _Reader:
             raise self._invalid(f"{name} of rank {rank}")
         shape, strides, [first] = self.source.longs(rank), self.source.longs(rank), self.source.longs(1)
         storage = yield
-        if storage is not None and not (isinstance(storage, np.ndarray) and storage.ndim == 1 and storage.flags.c_contiguous):
+        if storage is not None and not (
+            isinstance(storage, np.ndarray) and storage.ndim == 1 and storage.flags.c_contiguous
+        ):
             raise self._invalid(f"{name}, whose storage is none", start)
         if rank == 0:
             return np.zeros(0, dtype)
@@ -301,8 +316,11 @@ class _Reader:
             storage, strides, first = np.zeros(1, dtype), [0] * rank, 1
         last = first + sum((size - 1) * stride for size, stride in zip(shape, strides))
         if storage is None or last > len(storage):
-            raise self._invalid(f"{name} of shape {shape}, strides {strides}, offset {first} ends at element {last} "
-                                f"of a storage of {0 if storage is None else len(storage)}", start)
+            raise self._invalid(
+                f"{name} of shape {shape}, strides {strides}, offset {first} ends at element {last} "
+                f"of a storage of {0 if storage is None else len(storage)}",
+                start,
+            )
         size = storage.itemsize
         try:
             return np.ndarray(shape, storage.dtype, storage, (first - 1) * size, [stride * size for stride in strides])

@@ -1,4 +1,5 @@
-"""Torch7 modules that rearrange: views, slices, transposition, padding, resampling. The first dimension stays the batch."""
+"""Torch7 modules that rearrange: views, slices, transposition, padding, resampling."""
+
 from __future__ import annotations
 
 import math
@@ -11,7 +12,7 @@ from infold.importers.torch7_graph import Graph, Nested, converts, static
 from infold.importers.torch7_module import Module
 from infold.importers.torch7_reader import Table
 
-_END = 2 ** 63 - 1
+_END = 2**63 - 1
 
 
 @converts("nn.View")
@@ -28,7 +29,9 @@ def _view(graph: Graph, module: Module, x: Nested) -> Nested:
     if batch <= 1:
         return _reshape(graph, module, x, [0] * batch + sizes)
     if (merged := static(shape[:batch])) is None:
-        raise module.unsupported(f"the {batch} leading dimensions of {x.shape} become one and are not known; give the input's shape")
+        raise module.unsupported(
+            f"the {batch} leading dimensions of {x.shape} become one and are not known; give the input's shape"
+        )
     return _reshape(graph, module, x, [merged, *sizes])
 
 
@@ -142,8 +145,12 @@ def _spatial_padding(graph: Graph, module: Module, x: Nested) -> Nested:
 
 @converts("nn.VolumetricReplicationPadding")
 def _volumetric_padding(graph: Graph, module: Module, x: Nested) -> Nested:
-    left, right, top, bottom, front, back = (module.integer(f"p{side}", 0) for side in ("left", "right", "top", "bottom", "front", "back"))
-    return _pad(graph, module, graph.tensor(module, x, 5), [0, 0, front, top, left], [0, 0, back, bottom, right], "edge")
+    left, right, top, bottom, front, back = (
+        module.integer(f"p{side}", 0) for side in ("left", "right", "top", "bottom", "front", "back")
+    )
+    return _pad(
+        graph, module, graph.tensor(module, x, 5), [0, 0, front, top, left], [0, 0, back, bottom, right], "edge"
+    )
 
 
 @converts("nn.Padding")
@@ -161,7 +168,9 @@ def _padding(graph: Graph, module: Module, x: Nested) -> Nested:
     return _pad(graph, module, x, before, after, "constant", module.number("value", 0))
 
 
-def _pad(graph: Graph, module: Module, x: ir.Value, before: list[int], after: list[int], mode: str, value: float = 0) -> ir.Value:
+def _pad(
+    graph: Graph, module: Module, x: ir.Value, before: list[int], after: list[int], mode: str, value: float = 0
+) -> ir.Value:
     for size, low, high in zip(graph.shape(x), before, after):
         if size is not None and (size + low + high < 1 or (mode == "reflect" and max(low, high) >= size)):
             raise ShapeError(f"{module}: padding {before} and {after} of an input of shape {x.shape}")
@@ -173,11 +182,14 @@ def _pad(graph: Graph, module: Module, x: ir.Value, before: list[int], after: li
 
 @converts("nn.SpatialUpSamplingNearest", "nn.SpatialUpSamplingBilinear", "nn.UpSampling")
 def _upsampling(graph: Graph, module: Module, x: Nested) -> Nested:
-    """Bilinear resampling aligns the corners, as Torch does; of its two rules for the size, the later one (times the scale)."""
+    """Bilinear resampling aligns corners, as in Torch; of its two rules for the size, the later (times the scale)."""
     x = graph.tensor(module, x, 4)
     nearest = "Nearest" in module.name or module.fields.get("mode") == "nearest"
-    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"} if nearest else \
-        {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    how = (
+        {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        if nearest
+        else {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    )
     if module.has("scale_factor"):
         scale = module.number("scale_factor")
         if scale < 1:

@@ -1,11 +1,12 @@
 """Every Torch7 layer with weights or windows against torch in float64, in onnxruntime, in infold, and after folding."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch7_writer import check, dump, module
+from torch7_writer import check, dump, module, tensors
 
 from infold.errors import InvalidModelError, ShapeError, UnsupportedError
 from infold.importers import torch7
@@ -21,15 +22,33 @@ def positive(*shape: int) -> np.ndarray:
     return RNG.uniform(0.5, 2, shape).astype(np.float32)
 
 
-def tensors(*arrays: np.ndarray | None) -> list:
-    return [None if array is None else torch.from_numpy(np.ascontiguousarray(array, np.float64)) for array in arrays]
-
-
-def conv2d(name="SpatialConvolution", cin=4, cout=6, k=(3, 5), d=(1, 2), pad=(2, 1), bias=True, mm=False, groups=None, dilation=None):
+def conv2d(
+    name="SpatialConvolution",
+    cin=4,
+    cout=6,
+    k=(3, 5),
+    d=(1, 2),
+    pad=(2, 1),
+    bias=True,
+    mm=False,
+    groups=None,
+    dilation=None,
+):
     """Fields of a convolution and the torch function; k, d, pad and dilation are (height, width)."""
     weight, b = random(cout, cin // (groups or 1), *k), random(cout) if bias else None
-    fields = {"nInputPlane": cin, "nOutputPlane": cout, "kH": k[0], "kW": k[1], "dH": d[0], "dW": d[1], "padH": pad[0], "padW": pad[1],
-              "weight": weight.reshape(cout, -1) if mm else weight, "bias": b, "groups": groups}
+    fields = {
+        "nInputPlane": cin,
+        "nOutputPlane": cout,
+        "kH": k[0],
+        "kW": k[1],
+        "dH": d[0],
+        "dW": d[1],
+        "padH": pad[0],
+        "padW": pad[1],
+        "weight": weight.reshape(cout, -1) if mm else weight,
+        "bias": b,
+        "groups": groups,
+    }
     if dilation:
         fields |= {"dilationH": dilation[0], "dilationW": dilation[1]}
     run = lambda x: F.conv2d(x, *tensors(weight, b), stride=d, padding=pad, dilation=dilation or 1, groups=groups or 1)  # noqa: E731
@@ -55,29 +74,73 @@ def test_convolution(subject, run):
 
 def test_early_padding_field():
     x, weight = random(1, 2, 6, 6), random(3, 2, 3, 3)
-    subject = module("SpatialConvolutionMM", nInputPlane=2, nOutputPlane=3, kW=3, kH=3, dW=1, dH=1, padding=1, weight=weight.reshape(3, -1), bias=random(3))
+    subject = module(
+        "SpatialConvolutionMM",
+        nInputPlane=2,
+        nOutputPlane=3,
+        kW=3,
+        kH=3,
+        dW=1,
+        dH=1,
+        padding=1,
+        weight=weight.reshape(3, -1),
+        bias=random(3),
+    )
     check(subject, x, F.conv2d(*tensors(x, weight, subject.fields["bias"]), padding=1).numpy())
 
 
 @pytest.mark.parametrize("groups", [None, 2])
 def test_full_convolution(groups):
     x, weight, bias = random(2, 4, 5, 6), random(4, 6 // (groups or 1), 3, 4), random(6)
-    subject = module("SpatialFullConvolution" if groups is None else "cudnn.SpatialFullConvolution", nInputPlane=4, nOutputPlane=6, kH=3, kW=4,
-                     dH=2, dW=3, padH=1, padW=2, adjH=1, adjW=2, weight=weight, bias=bias, groups=groups)
-    expected = F.conv_transpose2d(*tensors(x, weight, bias), stride=(2, 3), padding=(1, 2), output_padding=(1, 2), groups=groups or 1)
+    subject = module(
+        "SpatialFullConvolution" if groups is None else "cudnn.SpatialFullConvolution",
+        nInputPlane=4,
+        nOutputPlane=6,
+        kH=3,
+        kW=4,
+        dH=2,
+        dW=3,
+        padH=1,
+        padW=2,
+        adjH=1,
+        adjW=2,
+        weight=weight,
+        bias=bias,
+        groups=groups,
+    )
+    expected = F.conv_transpose2d(
+        *tensors(x, weight, bias), stride=(2, 3), padding=(1, 2), output_padding=(1, 2), groups=groups or 1
+    )
     check(subject, x, expected.numpy())
 
 
 def test_volumetric_convolution():
     x, weight, bias = random(1, 3, 5, 6, 7), random(4, 3, 2, 3, 3), random(4)
-    subject = module("VolumetricConvolution", nInputPlane=3, nOutputPlane=4, kT=2, kH=3, kW=3, dT=1, dH=2, dW=1, padT=0, padH=1, padW=2, weight=weight, bias=bias)
+    subject = module(
+        "VolumetricConvolution",
+        nInputPlane=3,
+        nOutputPlane=4,
+        kT=2,
+        kH=3,
+        kW=3,
+        dT=1,
+        dH=2,
+        dW=1,
+        padT=0,
+        padH=1,
+        padW=2,
+        weight=weight,
+        bias=bias,
+    )
     check(subject, x, F.conv3d(*tensors(x, weight, bias), stride=(1, 2, 1), padding=(0, 1, 2)).numpy())
 
 
 def test_temporal_convolution():
     x, weight, bias = random(2, 9, 5), random(7, 3 * 5), random(7)
     subject = module("TemporalConvolution", inputFrameSize=5, outputFrameSize=7, kW=3, dW=2, weight=weight, bias=bias)
-    frames = torch.from_numpy(x).double().unfold(1, 3, 2).transpose(2, 3).flatten(2)  # each window as one row, time first
+    frames = (
+        torch.from_numpy(x).double().unfold(1, 3, 2).transpose(2, 3).flatten(2)
+    )  # each window as one row, time first
     check(subject, x, (frames @ tensors(weight)[0].T + tensors(bias)[0]).numpy())
 
 
@@ -87,7 +150,18 @@ def test_convolution_map():
     dense = np.zeros((3, 3, 3, 3))
     for (source, target), tap in zip(pairs, taps):
         dense[target - 1, source - 1] += tap
-    subject = module("SpatialConvolutionMap", nInputPlane=3, nOutputPlane=3, kW=3, kH=3, dW=2, dH=1, weight=taps, bias=bias, connTable=pairs.astype(np.float32))
+    subject = module(
+        "SpatialConvolutionMap",
+        nInputPlane=3,
+        nOutputPlane=3,
+        kW=3,
+        kH=3,
+        dW=2,
+        dH=1,
+        weight=taps,
+        bias=bias,
+        connTable=pairs.astype(np.float32),
+    )
     check(subject, x, F.conv2d(*tensors(x, dense, bias), stride=(1, 2)).numpy())
 
 
@@ -110,15 +184,26 @@ def test_linear(name, bias):
 def batch_norm(name, channels=5, affine=True, std=False):
     eps, mean, variance = 1e-3, random(channels), positive(channels)
     weight, bias = (random(channels), random(channels)) if affine else (None, None)
-    stored = {"running_std": (1 / np.sqrt(variance + np.float64(eps))).astype(np.float32)} if std else {"running_var": variance}
+    stored = (
+        {"running_std": (1 / np.sqrt(variance + np.float64(eps))).astype(np.float32)}
+        if std
+        else {"running_var": variance}
+    )
     subject = module(name, eps=eps, affine=affine, running_mean=mean, weight=weight, bias=bias, **stored)
     return subject, lambda x: F.batch_norm(x, *tensors(mean, variance, weight, bias), eps=eps)
 
 
 @pytest.mark.parametrize("std", [False, True], ids=["running_var", "running_std"])
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
-@pytest.mark.parametrize("name, shape", [("BatchNormalization", (4, 5)), ("SpatialBatchNormalization", (2, 5, 3, 4)),
-                                         ("VolumetricBatchNormalization", (2, 5, 2, 3, 2)), ("cudnn.SpatialBatchNormalization", (2, 5, 3, 4))])
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("BatchNormalization", (4, 5)),
+        ("SpatialBatchNormalization", (2, 5, 3, 4)),
+        ("VolumetricBatchNormalization", (2, 5, 2, 3, 2)),
+        ("cudnn.SpatialBatchNormalization", (2, 5, 3, 4)),
+    ],
+)
 def test_batch_norm(name, shape, affine, std):
     """Alone it has nothing to fold into."""
     subject, run = batch_norm(name, affine=affine, std=std)
@@ -133,8 +218,18 @@ def test_batch_norms_fold_into_what_is_before(affine, std):
     bn, bn_run = batch_norm("cudnn.SpatialBatchNormalization", 6, affine, std)
     linear_weight, linear_bias = random(5, 6 * 5 * 3), random(5)
     last, last_run = batch_norm("BatchNormalization", 5, affine, std)
-    network = module("Sequential", [conv, bn, module("cudnn.ReLU"), module("SpatialMaxPooling", kW=2, kH=2, dW=2, dH=2, padW=0, padH=0),
-                                    module("View", size=(6 * 5 * 3,), numElements=90), module("Linear", weight=linear_weight, bias=linear_bias), last])
+    network = module(
+        "Sequential",
+        [
+            conv,
+            bn,
+            module("cudnn.ReLU"),
+            module("SpatialMaxPooling", kW=2, kH=2, dW=2, dH=2, padW=0, padH=0),
+            module("View", size=(6 * 5 * 3,), numElements=90),
+            module("Linear", weight=linear_weight, bias=linear_bias),
+            last,
+        ],
+    )
     x = random(3, 6, 9, 13)
     hidden = F.max_pool2d(F.relu(bn_run(conv_run(*tensors(x)))), 2)
     check(network, x, last_run(F.linear(hidden.flatten(1), *tensors(linear_weight, linear_bias))).numpy())
@@ -142,95 +237,39 @@ def test_batch_norms_fold_into_what_is_before(affine, std):
 
 def test_instance_norm_and_affine():
     x, weight, bias = random(2, 4, 5, 6), random(4), random(4)
-    check(module("InstanceNormalization", nOutput=4, eps=1e-5, weight=weight, bias=bias), x,
-          F.instance_norm(tensors(x)[0], weight=tensors(weight)[0], bias=tensors(bias)[0]).numpy(), shape=(2, 4, 5, 6))
+    check(
+        module("InstanceNormalization", nOutput=4, eps=1e-5, weight=weight, bias=bias),
+        x,
+        F.instance_norm(tensors(x)[0], weight=tensors(weight)[0], bias=tensors(bias)[0]).numpy(),
+        shape=(2, 4, 5, 6),
+    )
     a, b = random(1, 4, 1, 1), random(1, 4, 1, 1)
     check(module("inn.SpatialConstAffine", a=a, b=b), x, x * a.astype(np.float64) + b, shape=(2, 4, 5, 6))
-
-
-# Windows
-
-POOLINGS = [dict(k=2, d=2), dict(k=3, d=2), dict(k=3, d=2, pad=1), dict(k=3, d=3, pad=1), dict(k=(2, 3), d=(3, 2)), dict(k=5, d=4, pad=2)]
-
-
-def pooling(name, k, d, pad=0, ceil=False, **fields):
-    k, d = [(v, v) if isinstance(v, int) else v for v in (k, d)]
-    return module(name, kH=k[0], kW=k[1], dH=d[0], dW=d[1], padH=pad, padW=pad, ceil_mode=ceil, **fields)
-
-
-@pytest.mark.parametrize("known", [True, False], ids=["static", "dynamic"])
-@pytest.mark.parametrize("size", [(7, 7), (8, 10), (9, 12)], ids=str)
-@pytest.mark.parametrize("ceil", [False, True], ids=["floor", "ceil"])
-@pytest.mark.parametrize("window", POOLINGS, ids=str)
-def test_pooling(window, ceil, size, known):
-    x = random(2, 3, *size)
-    shape = x.shape if known else ("N", 3, "H", "W")
-    [t], kernel, stride, pad = tensors(x), window["k"], window["d"], window.get("pad", 0)
-    check(pooling("SpatialMaxPooling", **window, ceil=ceil), x, F.max_pool2d(t, kernel, stride, pad, ceil_mode=ceil).numpy(), shape=shape)
-    for counted in (True, False):
-        subject = pooling("SpatialAveragePooling", **window, ceil=ceil, divide=True, count_include_pad=counted)
-        check(subject, x, F.avg_pool2d(t, kernel, stride, pad, ceil, counted).numpy(), shape=shape)
-
-
-def test_average_pooling_without_divide_is_a_sum():
-    x = random(1, 2, 6, 6)
-    sums = F.avg_pool2d(tensors(x)[0], 2, 2).numpy() * 4
-    check(pooling("SpatialAveragePooling", 2, 2), x, sums, shape=x.shape)
-    check(pooling("SpatialAveragePooling", 2, 2, divide=False), x, sums, shape=x.shape)
-    check(pooling("cudnn.SpatialAveragePooling", 2, 2, mode="CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING"), x, sums / 4, shape=x.shape)
-
-
-def test_inn_pooling_rounds_up():
-    x = random(1, 2, 7, 8)
-    subject = module("inn.SpatialMaxPooling", kW=3, kH=3, dW=2, dH=2)
-    check(subject, x, F.max_pool2d(tensors(x)[0], 3, 2, ceil_mode=True).numpy(), shape=x.shape)
-
-
-def test_volumetric_and_temporal_pooling():
-    x = random(1, 2, 4, 6, 5)
-    fields = dict(kT=2, kH=3, kW=2, dT=2, dH=1, dW=2, padT=0, padH=1, padW=0)
-    check(module("VolumetricMaxPooling", **fields), x, F.max_pool3d(tensors(x)[0], (2, 3, 2), (2, 1, 2), (0, 1, 0)).numpy(), shape=x.shape)
-    frames = random(2, 9, 4)
-    check(module("TemporalMaxPooling", kW=3, dW=2), frames,
-          F.max_pool1d(tensors(frames)[0].transpose(1, 2), 3, 2).transpose(1, 2).numpy(), shape=frames.shape)
-
-
-@pytest.mark.parametrize("target", [(1, 1), (2, 3), (5, 4)], ids=str)
-def test_adaptive_pooling(target):
-    x = random(2, 3, 8, 9)
-    fields = dict(H=target[0], W=target[1])
-    check(module("SpatialAdaptiveMaxPooling", **fields), x, F.adaptive_max_pool2d(tensors(x)[0], target).numpy(), shape=x.shape)
-    check(module("SpatialAdaptiveAveragePooling", **fields), x, F.adaptive_avg_pool2d(tensors(x)[0], target).numpy(), shape=x.shape)
-
-
-@pytest.mark.parametrize("name, key", [("SpatialCrossMapLRN", "k"), ("cudnn.SpatialCrossMapLRN", "K")])
-def test_local_response_norm(name, key):
-    x = random(2, 9, 4, 5) * 4
-    subject = module(name, size=5, alpha=0.3, beta=0.6, **{key: 2})
-    check(subject, x, F.local_response_norm(tensors(x)[0], 5, 0.3, 0.6, 2).numpy(), shape=x.shape)
-
-
-@pytest.mark.parametrize("power", [1, 2, 3, float("inf")])
-def test_normalize(power):
-    x = random(3, 8)
-    norm = np.abs(x.astype(np.float64)).max(1, keepdims=True) + 1e-3 if power == np.inf else \
-        ((np.abs(x.astype(np.float64)) ** power).sum(1, keepdims=True) + 1e-3) ** (1 / power)
-    check(module("Normalize", p=power, eps=1e-3), x, x / norm, shape=x.shape)
 
 
 # What does not fit
 
 BAD = {
-    "weight of another size": (conv2d()[0], dict(weight=random(6, 4, 3, 4)), InvalidModelError, "weight.*must have shape"),
+    "weight of another size": (
+        conv2d()[0],
+        dict(weight=random(6, 4, 3, 4)),
+        InvalidModelError,
+        "weight.*must have shape",
+    ),
     "bias of another size": (conv2d()[0], dict(bias=random(7)), InvalidModelError, "bias.*must have shape"),
     "no kernel": (conv2d()[0], dict(kW=0), InvalidModelError, "'kW' must be an integer of at least 1"),
     "half a stride": (conv2d()[0], dict(dW=1.5), InvalidModelError, "'dW' must be an integer"),
     "negative padding": (conv2d()[0], dict(padH=-1), InvalidModelError, "'padH'"),
     "groups that do not divide": (conv2d()[0], dict(groups=5), InvalidModelError, "5 groups"),
-    "giant planes": (conv2d()[0], dict(nOutputPlane=2 ** 31 - 1), InvalidModelError, "must have shape"),
+    "giant planes": (conv2d()[0], dict(nOutputPlane=2**31 - 1), InvalidModelError, "must have shape"),
     "text for a number": (conv2d()[0], dict(kH="3"), InvalidModelError, "must be a finite number, not '3'"),
     "no weight": (conv2d()[0], dict(weight=None), InvalidModelError, "'weight' must be a tensor"),
-    "variance of another size": (batch_norm("SpatialBatchNormalization")[0], dict(running_var=positive(4)), InvalidModelError, "running_var"),
+    "variance of another size": (
+        batch_norm("SpatialBatchNormalization")[0],
+        dict(running_var=positive(4)),
+        InvalidModelError,
+        "running_var",
+    ),
     "negative eps": (batch_norm("SpatialBatchNormalization")[0], dict(eps=-1), InvalidModelError, "eps"),
 }
 
@@ -239,11 +278,16 @@ BAD = {
 def test_bad_fields(subject, change, error, message):
     broken = module(subject.name, **{**subject.fields, **change})
     with pytest.raises(error, match=message) as caught:
-        torch7.load(dump(module("Sequential", [module("Identity"), broken])), shape=(1, 5 if "Norm" in subject.name else 4, 20, 20))
+        torch7.load(
+            dump(module("Sequential", [module("Identity"), broken])),
+            shape=(1, 5 if "Norm" in subject.name else 4, 20, 20),
+        )
     assert "module 2 " in str(caught.value)
 
 
-@pytest.mark.parametrize("shape, message", [((1, 5, 20, 20), "must be 4, not 5"), ((1, 4), "2 dimensions"), ((1, 4, 1, 2), "too small")])
+@pytest.mark.parametrize(
+    "shape, message", [((1, 5, 20, 20), "must be 4, not 5"), ((1, 4), "2 dimensions"), ((1, 4, 1, 2), "too small")]
+)
 def test_inputs_that_do_not_fit(shape, message):
     with pytest.raises(ShapeError, match=message):
         torch7.load(dump(conv2d(pad=(0, 0))[0]), shape=shape)

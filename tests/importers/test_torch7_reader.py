@@ -1,4 +1,5 @@
 """The Torch7 format: files of real Torch7, and every kind of value written back and read, binary and ASCII."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -53,7 +54,12 @@ def test_classes_of_real_torch():
     assert dict(real("tds_hash").fields) == {2: 3, 10: 11, 1: 2}
     assert real("tds_vec").fields.sequence() == [123, 456]
     module = real("gmodule_with_linear_identity")
-    assert [child.name for child in module.fields["modules"].sequence()] == ["nn.Identity", "nn.Identity", "nn.Linear", "nn.CAddTable"]
+    assert [child.name for child in module.fields["modules"].sequence()] == [
+        "nn.Identity",
+        "nn.Identity",
+        "nn.Linear",
+        "nn.CAddTable",
+    ]
     assert module.fields["forwardnodes"][1].fields["data"] is module.fields["innode"].fields["data"]
 
 
@@ -61,13 +67,36 @@ def test_classes_of_real_torch():
 def test_round_trip(form):
     shared = np.arange(6, dtype=np.float32).reshape(2, 3)
     storage = Storage(np.arange(12.0))
-    value = {"nil": None, "yes": True, "no": False, "half": 0.5, "inf": float("inf"), "text": "BatchNorm\n wörld", "": "empty",
-             "list": [1, "two", [3.5]], "a": shared, "b": shared, "bytes": np.array([10, 13, 32, 255], np.uint8),
-             "long": np.array([2 ** 31 - 1, -7]), "half tensor": np.array([1, 2], np.float16), "none": np.zeros(0, np.float32),
-             "transposed": View(storage, (2, 3), (1, 2), 3), "same": View(storage, (4,), (0,), 12),
-             "object": Obj("nn.Old", {"x": 1}, None), "versioned": Obj("nn.New", {}, "V 2"), True: "key", 7: "seven"}
+    value = {
+        "nil": None,
+        "yes": True,
+        "no": False,
+        "half": 0.5,
+        "inf": float("inf"),
+        "text": "BatchNorm\n wörld",
+        "": "empty",
+        "list": [1, "two", [3.5]],
+        "a": shared,
+        "b": shared,
+        "bytes": np.array([10, 13, 32, 255], np.uint8),
+        "long": np.array([2**31 - 1, -7]),
+        "half tensor": np.array([1, 2], np.float16),
+        "none": np.zeros(0, np.float32),
+        "transposed": View(storage, (2, 3), (1, 2), 3),
+        "same": View(storage, (4,), (0,), 12),
+        "object": Obj("nn.Old", {"x": 1}, None),
+        "versioned": Obj("nn.New", {}, "V 2"),
+        True: "key",
+        7: "seven",
+    }
     found = read(dump(value, **form))
-    assert found["nil"] is None and found["yes"] is True and found["no"] is False and found["half"] == 0.5 and found["inf"] == np.inf
+    assert (
+        found["nil"] is None
+        and found["yes"] is True
+        and found["no"] is False
+        and found["half"] == 0.5
+        and found["inf"] == np.inf
+    )
     assert found["text"] == value["text"] and found[""] == "empty" and found[7] == "seven"
     assert found["list"].sequence()[:2] == [1, "two"] and found["list"][3].sequence() == [3.5]
     assert found["a"] is found["b"] and not found["a"].flags.writeable
@@ -84,8 +113,10 @@ def test_values_after_the_first_are_left_alone():
     assert read(dump("first") + b"rest") == "first"
 
 
-numbers = st.integers(-2 ** 53 + 1, 2 ** 53 - 1) | st.floats(allow_nan=False)
-plain = st.recursive(st.none() | st.booleans() | numbers | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+numbers = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False)
+plain = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
 
 
 def as_lua(value: object) -> object:
@@ -96,7 +127,9 @@ def as_lua(value: object) -> object:
 
 def as_written(value: object) -> object:
     if isinstance(value, (list, dict)):
-        return {key: as_written(entry) for key, entry in (enumerate(value, 1) if isinstance(value, list) else value.items())}
+        return {
+            key: as_written(entry) for key, entry in (enumerate(value, 1) if isinstance(value, list) else value.items())
+        }
     return value
 
 
@@ -144,10 +177,13 @@ BAD = {
     "offset zero": (tensor((6,), (1,), 0), "offset 0"),
     "negative size": (tensor((-2, -3), (3, 1)), r"shape \[-2, -3\]"),
     "negative stride": (tensor((6,), (-1,), 6), r"strides \[-1\]"),
-    "overflowing product": (tensor((2 ** 62, 4), (2 ** 62, 1)), "ends at element"),
+    "overflowing product": (tensor((2**62, 4), (2**62, 1)), "ends at element"),
     "no storage": (dump(View(None, (2,), (1,))), "storage of 0"),
     "ascii words": (b"1\nabc\n", "could not convert"),
-    "ascii too few": (dump(np.arange(3.0), ascii=True).replace(b"0 1 2", b"0 1"), "3 numbers expected in this line, 2 found"),
+    "ascii too few": (
+        dump(np.arange(3.0), ascii=True).replace(b"0 1 2", b"0 1"),
+        "3 numbers expected in this line, 2 found",
+    ),
     "ascii beyond int": (b"3\n99999999999999999999\n", "byte 2"),
 }
 
@@ -163,11 +199,11 @@ def test_overlong_counts_cost_nothing():
     storage = Writer()
     storage.int(4, 1)
     storage.header("torch.FloatStorage")
-    storage.longs(2 ** 62)
+    storage.longs(2**62)
     rank = Writer()
     rank.int(4, 1)
     rank.header("torch.FloatTensor")
-    rank.int(2 ** 31 - 1)
+    rank.int(2**31 - 1)
     for writer in (storage, rank):
         with pytest.raises(InvalidModelError, match=r"byte \d+"):
             read(writer.data)
@@ -188,7 +224,10 @@ def test_storage_of_a_tensor_must_be_one():
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_every_truncation_is_an_error(form):
-    data = dump({"w": np.arange(6.0).reshape(2, 3), "n": [1, "two"], "o": Obj("nn.Linear", {"bias": np.ones(2, np.float32)})}, **form)
+    data = dump(
+        {"w": np.arange(6.0).reshape(2, 3), "n": [1, "two"], "o": Obj("nn.Linear", {"bias": np.ones(2, np.float32)})},
+        **form,
+    )
     read(data)
     # The last characters of an ASCII file may be a line break that nothing needs.
     for length in range(len(data) - (1 if form.get("ascii") else 0)):

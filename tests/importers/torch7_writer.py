@@ -1,4 +1,5 @@
 """Writes Torch7 files, binary and ASCII, as torch.save does; and what the tests of the importer run the result with."""
+
 from __future__ import annotations
 
 import struct
@@ -14,7 +15,16 @@ import infold
 from infold.importers import torch7
 
 onnxruntime.set_default_logger_severity(4)
-_CLASSES = {"u1": "Byte", "i1": "Char", "i2": "Short", "i4": "Int", "i8": "Long", "f4": "Float", "f8": "Double", "f2": "Half"}
+_CLASSES = {
+    "u1": "Byte",
+    "i1": "Char",
+    "i2": "Short",
+    "i4": "Int",
+    "i8": "Long",
+    "f4": "Float",
+    "f8": "Double",
+    "f2": "Half",
+}
 
 
 @dataclass(eq=False)
@@ -50,7 +60,11 @@ class Key:
 
 def module(name: str, modules: list | None = None, **fields: object) -> Obj:
     """An object of nn (or cudnn, inn): numbers, tensors, LongStorages (from tuples) and child modules."""
-    content = {key: Storage(np.array(value, np.int64)) if isinstance(value, tuple) else value for key, value in fields.items() if value is not None}
+    content = {
+        key: Storage(np.array(value, np.int64)) if isinstance(value, tuple) else value
+        for key, value in fields.items()
+        if value is not None
+    }
     if modules is not None:
         content["modules"] = modules
     return Obj(name if "." in name else f"nn.{name}", {"train": False, **content})
@@ -102,7 +116,9 @@ class Writer:
         elif isinstance(value, np.ndarray):
             if id(value) not in self._tensors:
                 array = np.ascontiguousarray(value)
-                self._tensors[id(value)] = View(Storage(array.reshape(-1)), array.shape, tuple(s // array.itemsize for s in array.strides))
+                self._tensors[id(value)] = View(
+                    Storage(array.reshape(-1)), array.shape, tuple(s // array.itemsize for s in array.strides)
+                )
                 self._kept.append(value)
             self.write(self._tensors[id(value)])
         else:
@@ -159,9 +175,16 @@ def run(model: ir.Model, *inputs: np.ndarray, optimised: bool = False) -> list[n
     return session.run(None, _feeds(model, inputs))
 
 
-def check(network: Obj, inputs: np.ndarray | list[np.ndarray], expected: object, *, shape: object = None, tolerance: float = 2e-6,
-          batchnorms: int = 0) -> ir.Model:
-    """Convert a network; compare onnxruntime, infold and the folded model with the expected outputs; count what BNs remain."""
+def check(
+    network: Obj,
+    inputs: np.ndarray | list[np.ndarray],
+    expected: object,
+    *,
+    shape: object = None,
+    tolerance: float = 2e-6,
+    batchnorms: int = 0,
+) -> ir.Model:
+    """Convert a network; compare onnxruntime, infold and the folded model with the expectation; count remaining BNs."""
     inputs = inputs if isinstance(inputs, list) else [inputs]
     expected = list(expected) if isinstance(expected, (list, tuple)) else [expected]
     model = torch7.load(dump(network), shape=shape)
@@ -176,6 +199,13 @@ def check(network: Obj, inputs: np.ndarray | list[np.ndarray], expected: object,
             error = np.abs(found - wanted).max() / np.abs(wanted).max()
             assert error <= tolerance, f"{name}: relative error {error:.2e}"
     return model
+
+
+def tensors(*arrays: np.ndarray | None) -> list:
+    """Float64 tensors of torch; None stays None."""
+    import torch
+
+    return [None if array is None else torch.from_numpy(np.ascontiguousarray(array, np.float64)) for array in arrays]
 
 
 def _feeds(model: ir.Model, inputs: tuple | list) -> Mapping[str, np.ndarray]:
