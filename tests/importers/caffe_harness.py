@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+import pytest
 
 import infold
 from infold.importers import caffe
@@ -51,6 +51,7 @@ class Net:
 
     def opencv(self, feeds):
         """OpenCV's results of all outputs. It wants at least one byte of weights."""
+        cv2 = pytest.importorskip("cv2", reason='pip install "opencv-python-headless<5"')
         net = cv2.dnn.readNetFromCaffe(
             np.frombuffer(self.text.encode(), np.uint8), np.frombuffer(self.caffemodel or b"\x0a\x00", np.uint8)
         )

