@@ -1,5 +1,6 @@
 /* Binary operations with broadcasting, the per-channel affine map, and the blocked transpose. */
 #include <math.h>
+#include <string.h>
 
 static inline float binary_scalar(infold_binary op, float x, float y) {
     switch (op) {
@@ -58,7 +59,13 @@ static inline void binary_row(infold_binary op, int64_t n, const float *a, int64
             BINARY_CASE(INFOLD_MIN, v_nan_either(x, y, v_min(y, x)));
             BINARY_CASE(INFOLD_MAX, v_nan_either(x, y, v_max(y, x)));
             BINARY_CASE(INFOLD_PRELU_SLOPE, v_sel(v_lt(x, v_set1(0.0f)), x *y, x));
-        default: break; /* POW has no vector form */
+        case INFOLD_POW: /* squares only: other powers have no vector form */
+            if (!sb && b[0] == 2.0f) {
+                BINARY_ROW(VEC, ONE_B, ((void)y, x *x))
+                return;
+            }
+            break;
+        default: break;
         }
     }
     for (int64_t i = 0; i < n; i++) out[i * so] = binary_scalar(op, a[i * sa], b[i * sb]);
@@ -98,6 +105,33 @@ static inline __attribute__((always_inline)) void interleave(const int rows, int
         for (int r = 0; r < rows; r++) dst[c * dst_ld + r] = src[r * src_ld + c];
 }
 
+/* In the compilers' own vectors of 4, which every CPU has shuffles for. */
+typedef float v4 __attribute__((vector_size(16)));
+#ifdef __clang__
+#define PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (vi4){i, j, k, l})
+typedef int32_t vi4 __attribute__((vector_size(16)));
+#endif
+
+static inline void transpose_4x4(const float *src, int64_t src_ld, float *dst, int64_t dst_ld) {
+    v4 a, b, c, d;
+    memcpy(&a, src, sizeof a);
+    memcpy(&b, src + src_ld, sizeof b);
+    memcpy(&c, src + 2 * src_ld, sizeof c);
+    memcpy(&d, src + 3 * src_ld, sizeof d);
+    const v4 ab_low = PICK(a, b, 0, 4, 1, 5), ab_high = PICK(a, b, 2, 6, 3, 7);
+    const v4 cd_low = PICK(c, d, 0, 4, 1, 5), cd_high = PICK(c, d, 2, 6, 3, 7);
+    a = PICK(ab_low, cd_low, 0, 1, 4, 5);
+    b = PICK(ab_low, cd_low, 2, 3, 6, 7);
+    c = PICK(ab_high, cd_high, 0, 1, 4, 5);
+    d = PICK(ab_high, cd_high, 2, 3, 6, 7);
+    memcpy(dst, &a, sizeof a);
+    memcpy(dst + dst_ld, &b, sizeof b);
+    memcpy(dst + 2 * dst_ld, &c, sizeof c);
+    memcpy(dst + 3 * dst_ld, &d, sizeof d);
+}
+
 static void transpose_run(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld) {
     if (rows == 3 && dst_ld == 3) {
         interleave(3, cols, src, src_ld, dst, 3);
@@ -111,7 +145,14 @@ static void transpose_run(int64_t rows, int64_t cols, const float *src, int64_t 
     for (int64_t r0 = 0; r0 < rows; r0 += B)
         for (int64_t c0 = 0; c0 < cols; c0 += B) {
             const int64_t r1 = r0 + B < rows ? r0 + B : rows, c1 = c0 + B < cols ? c0 + B : cols;
-            for (int64_t c = c0; c < c1; c++)
+            int64_t c = c0;
+            for (; c + 4 <= c1; c += 4) {
+                int64_t r = r0;
+                for (; r + 4 <= r1; r += 4) transpose_4x4(src + r * src_ld + c, src_ld, dst + c * dst_ld + r, dst_ld);
+                for (; r < r1; r++)
+                    for (int i = 0; i < 4; i++) dst[(c + i) * dst_ld + r] = src[r * src_ld + c + i];
+            }
+            for (; c < c1; c++)
                 for (int64_t r = r0; r < r1; r++) dst[c * dst_ld + r] = src[r * src_ld + c];
         }
 }

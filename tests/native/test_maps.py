@@ -66,6 +66,14 @@ def test_rows_and_tails(op: str, isa: str, side: str):
             assert ulps(binary(isa, op, x, y, side=side), expected).max() <= 1
 
 
+@pytest.mark.parametrize("power", [2.0, 3.0, 1.5, -1.0, 0.0])
+def test_power_of_a_row(power: float, isa: str, side: str):
+    x = np.concatenate([SPECIAL, normal(np.random.default_rng(3), 61)])
+    with np.errstate(all="ignore"):
+        expected = np.power(x.astype(np.float64), power)
+    assert ulps(binary(isa, "POW", x, np.array([power], F32), side=side), expected).max() <= 1
+
+
 @pytest.mark.parametrize("op", ["ADD", "DIV", "POW"])
 def test_high_rank_broadcast_and_threads(op: str, isa: str, side: str):
     rng = np.random.default_rng(4)
