@@ -11,7 +11,7 @@ import onnx_ir as ir
 from . import host
 from .errors import InvalidInputError, UnsupportedError
 from .importers import load
-from .passes import prepare
+from .passes import prepare, training
 from .plan.build import FallbackStep, PlanOptions
 from .report.session import Fallback, SessionReport, StepRecord
 from .runtime import Runner
@@ -27,12 +27,15 @@ class SessionOptions:
     precision: "highest" (float32), "high" or "medium"; a level allows more error, it never demands it.
     native_only: refuse models that need the reference fallback.
     max_memory: bytes that arena and packed weights of a plan may take together; None: no limit.
+    training_mode: what to do with BatchNormalizations exported in training mode: "error" refuses the model, "running"
+        normalises with their running statistics, "batch" with those of the batch, as the file says.
     """
 
     intra_op_num_threads: int = 0
     precision: str = "highest"
     native_only: bool = False
     max_memory: int | None = None
+    training_mode: str = "error"
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,16 @@ class InferenceSession:
 
     def __init__(self, model: object, sess_options: SessionOptions | None = None, providers: Sequence | None = None) -> None:
         self.options = sess_options or SessionOptions()
-        if self.options.precision not in PRECISIONS:
-            raise UnsupportedError(f"precision {self.options.precision!r}: one of {', '.join(PRECISIONS)} expected")
+        precision = getattr(self.options, "precision", "highest")  # onnxruntime's own options have none
+        if precision not in PRECISIONS:
+            raise UnsupportedError(f"precision {precision!r}: one of {', '.join(PRECISIONS)} expected")
         names = [p if isinstance(p, str) else p[0] for p in providers or []]
         if names and "CPUExecutionProvider" not in names:
             raise UnsupportedError(f"providers {names}: infold runs on the CPU (CPUExecutionProvider)")
         threads = int(getattr(self.options, "intra_op_num_threads", 0) or 0)
         self.threads = threads if threads > 0 else host.cpus()
         self.isa = host.isa()
-        self.model, folds = prepare(load(model))
+        self.model, folds = prepare(training.resolve(load(model), getattr(self.options, "training_mode", "error")))
         graph = self.model.graph
         self._inputs = {v.name: v for v in graph.inputs if v.name not in graph.initializers}
         self._optional = {v.name: v for v in graph.inputs if v.name in graph.initializers}

@@ -32,6 +32,7 @@ def bench(
     peers_folded: Annotated[
         bool, typer.Option("--peers-folded", help="Also time the peers on the model as folded by infold.")
     ] = False,
+    training_mode: common.TrainingMode = "error",
     plot: Annotated[Path | None, typer.Option(help="Draw the result to this picture (.png, .svg, .pdf).")] = None,
     as_json: common.Json = False,
 ) -> None:
@@ -50,6 +51,7 @@ def bench(
             shapes=files.parse_shapes(shapes),
             accuracy=accuracy,
             peers_folded=peers_folded,
+            training_mode=training_mode,
             progress=advance,
         )
     if plot is not None:

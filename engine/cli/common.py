@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,14 @@ Inputs = Annotated[
 Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=1x3x224x224", help="The shape of a random input.", show_default=False),
+]
+
+TrainingMode = Annotated[
+    Literal["error", "running", "batch"],
+    typer.Option(
+        "--training-mode",
+        help="BatchNorms exported in training mode: refuse them, use their running statistics, or the batch's.",
+    ),
 ]
 
 

@@ -19,14 +19,16 @@ def fold(
     explain: Annotated[
         bool, typer.Option("--explain", help="For every BN, the rule and condition that decided.")
     ] = False,
+    training_mode: common.TrainingMode = "batch",
     as_json: common.Json = False,
 ) -> None:
     """Fold a model's BatchNorms into their neighbours; the result is plain ONNX for any runtime."""
     import infold
     from infold.cli import files
+    from infold.passes import training
 
     with common.working(f"Folding {model}"):
-        folded, report = infold.fold(infold.load(model))
+        folded, report = infold.fold(training.resolve(infold.load(model), training_mode))
         if output is not None:
             files.write_model(folded, output, source=model)
     if as_json:

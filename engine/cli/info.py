@@ -62,7 +62,7 @@ def model_facts(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict:
     with common.working(f"Reading {path}"):
         model = infold.load(path)
         _, report = infold.fold(model)
-        session = infold.InferenceSession(model)
+        session = infold.InferenceSession(model, infold.SessionOptions(training_mode="batch"))
         try:
             session.run(None, random_inputs(model, shapes))
             fallback = sorted({item.op_type for item in session.report.fallbacks})

@@ -14,6 +14,7 @@ def profile(
     inputs: common.Inputs = None,
     shapes: common.Shapes = None,
     threads: common.Threads = 0,
+    training_mode: common.TrainingMode = "error",
     runs: Annotated[int, typer.Option(min=1, help="Runs; each step's time is the median.")] = 10,
     top: Annotated[int, typer.Option(min=1, help="Show this many steps, the slowest first.")] = 30,
     as_json: common.Json = False,
@@ -25,7 +26,8 @@ def profile(
     with common.working(f"Profiling {model}"):
         loaded = infold.load(model)
         feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
-        session = infold.InferenceSession(loaded, infold.SessionOptions(intra_op_num_threads=threads))
+        options = infold.SessionOptions(intra_op_num_threads=threads, training_mode=training_mode)
+        session = infold.InferenceSession(loaded, options)
         steps = [step.to_dict() for step in session.profile(feeds, runs=runs)]
     total = sum(step["ms"] for step in steps)
     fallback = sum(step["ms"] for step in steps if not step["native"])

@@ -16,6 +16,7 @@ def run(
     shapes: common.Shapes = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz.")] = None,
     threads: common.Threads = 0,
+    training_mode: common.TrainingMode = "error",
     as_json: common.Json = False,
 ) -> None:
     """Run a model and show (or write) its outputs."""
@@ -27,7 +28,8 @@ def run(
     with common.working(f"Preparing {model}"):
         loaded = infold.load(model)
         feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
-        session = infold.InferenceSession(loaded, infold.SessionOptions(intra_op_num_threads=threads))
+        options = infold.SessionOptions(intra_op_num_threads=threads, training_mode=training_mode)
+        session = infold.InferenceSession(loaded, options)
     with common.working(f"Running {model}"):
         start = time.perf_counter()
         values = session.run(None, feeds)

@@ -22,6 +22,7 @@ def verify(
         int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
     ] = None,
     threads: common.Threads = 0,
+    training_mode: common.TrainingMode = "error",
     layers: Annotated[bool, typer.Option("--layers", help="Compare every value inside the graph as well.")] = False,
     as_json: common.Json = False,
 ) -> None:
@@ -38,6 +39,7 @@ def verify(
             shapes=files.parse_shapes(shapes),
             threads=threads,
             layers=layers,
+            training_mode=training_mode,
         )
     if as_json:
         common.print_json({"model": str(model), **report.to_dict()})

@@ -101,6 +101,7 @@ def bench(
     shapes: Mapping[str, Sequence[int]] | None = None,
     accuracy: bool = True,
     peers_folded: bool = False,
+    training_mode: str = "error",
     progress: Callable[[int, int], None] | None = None,
 ) -> BenchReport:
     """Time one model in infold and in every other installed engine, on the same random inputs.
@@ -114,6 +115,7 @@ def bench(
         shapes: input shapes by name, where the model leaves them open.
         accuracy: measure each engine's error against a float64 run (slow for large models).
         peers_folded: also time each peer on the model as folded by infold.
+        training_mode: see `infold.SessionOptions`; with "running" every engine times the model so changed.
         progress: called with (engine turns done, turns in all).
     Raises:
         InvalidInputError: `threads`, `rounds`, an engine's name or the shapes make no sense.
@@ -122,6 +124,7 @@ def bench(
     """
     import infold
     from infold import host
+    from infold.passes import training
     from infold.reference import run_float64
     from infold.report.inputs import random_inputs
     from infold.report.machine import cpu_name
@@ -129,11 +132,13 @@ def bench(
     if threads < 1 or rounds < 1:
         raise InvalidInputError("threads and rounds are at least 1")
     names = _select(engines)
-    loaded = infold.load(model)
+    original = infold.load(model)
+    loaded = training.resolve(original, training_mode)
     feeds = random_inputs(loaded, shapes, batch)
     reference = list(run_float64(loaded, feeds).values()) if accuracy else None
     with tempfile.TemporaryDirectory(prefix="infold-bench-") as folder:
-        paths = {name: os.fspath(model) for name in names}
+        path = os.fspath(model) if loaded is original else write_model(loaded, Path(folder) / "model.onnx")
+        paths = dict.fromkeys(names, path)
         if peers_folded:
             folded = write_folded(loaded, Path(folder) / "folded.onnx")
             paths |= {name + FOLDED: folded for name in names if name != "infold"}
@@ -160,11 +165,16 @@ def _select(names: Sequence[str] | None) -> list[str]:
 
 def write_folded(model, path: Path) -> str:
     """Fold `model` and write it to `path`; returns the path."""
-    import onnx_ir as ir
-
     import infold
 
-    ir.save(infold.fold(model)[0], path)
+    return write_model(infold.fold(model)[0], path)
+
+
+def write_model(model, path: Path) -> str:
+    """Write `model` to `path`; returns the path."""
+    import onnx_ir as ir
+
+    ir.save(model, path)
     return os.fspath(path)
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import onnx_ir as ir
 
+from infold.passes import training
 from infold.reference import Float64Model
 from infold.report.deviation import deviation, differences, trivial
 from infold.report.divergence import NO_YARDSTICK, Inside, LayerReport, allowed, first_divergent, right_pattern
@@ -79,6 +80,7 @@ def verify(
     shapes: Mapping[str, Sequence[int]] | None = None,
     threads: int | None = None,
     layers: bool = False,
+    training_mode: str = "error",
 ) -> VerifyReport:
     """Run a model in infold, in onnxruntime and in float64, and compare.
 
@@ -91,6 +93,7 @@ def verify(
         shapes: their shapes by name, before `batch` and `size`.
         threads: of infold and of onnxruntime; default: infold's and onnxruntime's own choice.
         layers: compare every value inside the graph, not the outputs alone.
+        training_mode: see `infold.SessionOptions`; with "running" all three run the model so changed.
     Returns:
         `ok` if, for each output, NaNs and infinities are where they should be and the error is at most twice
         onnxruntime's or 1e-6; and, where an output's reference is constant, no value inside the graph clearly departs.
@@ -100,10 +103,11 @@ def verify(
     """
     import infold
 
-    loaded = infold.load(model)
+    loaded = training.resolve(infold.load(model), training_mode)
     feeds = _feeds(loaded, inputs or {}, seed, batch, size, shapes or {})
     names = [value.name for value in loaded.graph.outputs]
-    session = infold.InferenceSession(loaded, infold.SessionOptions(intra_op_num_threads=threads or 0))
+    options = infold.SessionOptions(intra_op_num_threads=threads or 0, training_mode="batch")  # resolved above
+    session = infold.InferenceSession(loaded, options)
     found = dict(zip(names, session.run(names, feeds)))
     oracle = Float64Model(loaded)
     exact, theirs = oracle.run(feeds, names), {}

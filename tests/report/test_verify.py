@@ -154,9 +154,9 @@ def test_onnxruntime_is_no_yardstick_where_it_computes_something_else(session):
         <float[3] s = {1, 2, 3}, float[3] b = {0, 1, 0}, float[3] m = {5, 5, 5}, float[3] v = {9, 9, 9}> {
         y%s = BatchNormalization <training_mode = %d, momentum = 0.9> (x, s, b, m, v) }"""
     right, wrong = parse(text % (", a, c", 1)), parse(text % ("", 0))
-    assert verify(right, batch=4).outputs[0].ok
+    assert verify(right, batch=4, training_mode="batch").outputs[0].ok
     session.wrong = wrong
-    report = verify(right, batch=4)
+    report = verify(right, batch=4, training_mode="batch")
     assert not report.ok and report.first_divergent == "the_BatchNormalization"
 
 
