@@ -5,7 +5,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from ..report.fold import FoldReport
-from . import activations, backward, branches, cleanup, constants, identity, pad, sequences, shapes
+from . import activations, backward, branches, cleanup, constants, identity, pad, sequences, shapes, through
 from .context import GraphContext, Pass, is_op
 
 _FOLD_SIZE_LIMIT = 64 << 20  # of a file that somebody stores
@@ -36,7 +36,7 @@ def prepare(model: ir.Model) -> tuple[ir.Model, FoldReport]:
 
 
 _SIMPLIFY: tuple[Pass, ...] = (constants.apply, identity.apply, sequences.apply)
-_FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, branches.apply, cleanup.apply)
+_FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, through.apply, branches.apply, cleanup.apply)
 
 
 def _normalised(model: ir.Model) -> ir.Model:

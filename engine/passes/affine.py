@@ -1,6 +1,7 @@
 """Per-channel affine maps y = scale * x + shift, and the nodes that are one."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from .context import GraphContext, attribute, is_op
 
 @dataclass(frozen=True)
 class Affine:
-    """y = scale * x + shift per channel: two float64 vectors of one length."""
+    """y = scale * x + shift: two float64 vectors of one length, per channel, or arrays that broadcast to a tensor."""
 
     scale: np.ndarray
     shift: np.ndarray
@@ -20,9 +21,22 @@ class Affine:
     def identity(cls, channels: int) -> Affine:
         return cls(np.ones(channels), np.zeros(channels))
 
+    def each(self, change: Callable[[np.ndarray], np.ndarray]) -> Affine:
+        """The map with the same change of shape made to scale and shift."""
+        return Affine(change(self.scale), change(self.shift))
+
+    def shrunk(self) -> Affine:
+        """The map with size 1 along the axes on which neither scale nor shift varies."""
+        scale, shift = self.scale, self.shift
+        for axis in range(scale.ndim):
+            first = (slice(None),) * axis + (slice(0, 1),)
+            if (scale == scale[first]).all() and (shift == shift[first]).all():
+                scale, shift = scale[first], shift[first]
+        return Affine(scale, shift)
+
     def then(self, after: Affine) -> Affine:
         """This map followed by another."""
-        return Affine(after.scale * self.scale, after.scale * self.shift + after.shift)
+        return Affine(*np.broadcast_arrays(after.scale * self.scale, after.scale * self.shift + after.shift))
 
 
 @dataclass(frozen=True)

@@ -31,17 +31,17 @@ def _fold(context: GraphContext, layer: linear.Linear) -> bool:
         return False
     while chain:
         last, total = chain[-1]
-        result = layer.absorb(context, total)
-        if not isinstance(result, str):
-            context.supersede(last.outputs[0], result)
+        change = layer.absorb(context, total)
+        if not isinstance(change, str):
+            context.supersede(last.outputs[0], change())
             nodes = [node for node, _ in chain]
             for node in nodes:
                 if is_op(node, "BatchNormalization"):
-                    context.folded(node, into=layer.node)
+                    context.folded(node, layer.node)
             context.remove(*reversed(nodes))
             return True
         if is_op(last, "BatchNormalization"):
-            context.kept(last, result)
+            context.kept(last, change)
         chain.pop()
     return False
 

@@ -14,7 +14,8 @@ import onnx_ir as ir
 from . import affine
 from .affine import Affine, Channels
 from .context import GraphContext, attribute, is_op
-from .linear import Convolution, read, rounded
+from .linear import Convolution, read
+from .rounding import rounded
 
 
 def apply(context: GraphContext) -> bool:
@@ -206,11 +207,11 @@ def _merge(context: GraphContext, group: list[_Branch]) -> bool:
     node.attributes.pop("auto_pad", None)
     for key, value in (("pads", before + after), ("kernel_shape", box.size), ("dilations", box.dilation)):
         node.attributes[key] = ir.AttrInt64s(key, value)
-    node.outputs[0].name = context.unique_name(f"{node.outputs[0].name}_merged")  # no longer the original's tensor
+    context.rename(node.outputs[0])
     for branch in group[1:]:
         for gone in branch.nodes:
             if is_op(gone, "BatchNormalization"):
-                context.folded(gone, into=node)
+                context.folded(gone, node)
     return True
 
 

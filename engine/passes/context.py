@@ -103,6 +103,10 @@ class GraphContext:
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         new.name, old.name = old.name, None
 
+    def rename(self, value: ir.Value) -> None:
+        """Give a new name to a value that is no longer the tensor of the original graph."""
+        value.name = self.unique_name(f"{value.name}_folded")
+
     def remove(self, *nodes: ir.Node) -> None:
         """Remove nodes whose outputs nothing reads any more."""
         for node in nodes:
@@ -110,10 +114,10 @@ class GraphContext:
 
     # Verdicts
 
-    def folded(self, batchnorm: ir.Node, into: ir.Node) -> None:
-        """Record that a BatchNormalization has become part of another node's weights."""
+    def folded(self, batchnorm: ir.Node, *into: ir.Node) -> None:
+        """Record that a BatchNormalization has become part of other nodes' weights."""
         item = self._batchnorms[batchnorm]
-        item.verdict, item.into, item.reason = "folded", node_name(into), None
+        item.verdict, item.into, item.reason = "folded", ", ".join(dict.fromkeys(map(node_name, into))), None
 
     def kept(self, batchnorm: ir.Node, reason: str) -> None:
         """Record why a BatchNormalization could not be folded (a later rule may still fold it)."""
@@ -124,7 +128,7 @@ class GraphContext:
         present = {node for node in self.nodes() if is_op(node, "BatchNormalization")}
         for node, item in self._batchnorms.items():
             if node in present and item.reason is None:
-                item.reason = _no_rule(node)
+                item.reason = no_rule(node.inputs[0])
             elif node not in present and item.verdict == "kept":
                 item.verdict, item.reason = "folded", "nothing reads its output"
         return FoldReport(list(self._batchnorms.values()), remaining=len(present))
@@ -171,9 +175,9 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _no_rule(batchnorm: ir.Node) -> str:
-    source = batchnorm.inputs[0]
-    producer = source.producer() if source is not None else None
+def no_rule(source: ir.Value) -> str:
+    """Why a BatchNormalization of a value that no rule reaches stays."""
+    producer = source.producer()
     if producer is None:
         return f"it normalises the graph input '{source.name}'"
     return f"it follows {producer.op_type} '{node_name(producer)}', not a convolution or matrix product"

@@ -1,27 +1,30 @@
 """The operators with constant weights, and how each takes a per-channel affine map of its output into them."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from .affine import Affine, Channels, not_constant
 from .context import GraphContext, attribute, is_op, node_name
+from .rounding import rounded
+
+Change = Callable[[], ir.Value]
 
 
 class Linear(Protocol):
     """A node with constant weights.
 
-    `absorb` changes the weights so that the node computes the affine map of its former output. It returns the value
-    that holds the result, or the reason why it refused and changed nothing.
+    `absorb` prepares weights with which the node computes the affine map of its former output. It returns a function
+    that puts them in place and returns the value that holds the result, or the reason why it refused.
     """
 
     node: ir.Node
     channels: Channels
 
-    def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str: ...
+    def absorb(self, context: GraphContext, affine: Affine) -> Change | str: ...
 
 
 def read(context: GraphContext, node: ir.Node) -> Linear | str | None:
@@ -62,7 +65,7 @@ class Convolution:
         count, rank = shape[1] * self.groups if self.groups else shape[0], len(shape)
         self.channels = Channels(count, from_end=rank - 1, rank=rank, least_rank=rank)
 
-    def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
+    def absorb(self, context: GraphContext, affine: Affine) -> Change | str:
         weight, bias = _parameters(context, self.node)
         shape, spatial = weight.shape, (1,) * (weight.ndim - 2)
         if self.groups:  # channel m of group i is row m of the group's block of input channels
@@ -74,10 +77,14 @@ class Convolution:
         weight, bias = rounded(scaled, weight.dtype), rounded(bias, weight.dtype)
         if weight is None or bias is None:
             return _overflow(self.node)
-        hint = self.node.inputs[1].name
-        context.set_constant(self.node, 1, weight, f"{hint}_folded")
-        context.set_constant(self.node, 2, bias, f"{hint}_bias")
-        return self.node.outputs[0]
+
+        def change() -> ir.Value:
+            hint = self.node.inputs[1].name
+            context.set_constant(self.node, 1, weight, f"{hint}_folded")
+            context.set_constant(self.node, 2, bias, f"{hint}_bias")
+            return self.node.outputs[0]
+
+        return change
 
 
 class Gemm:
@@ -89,7 +96,7 @@ class Gemm:
         count = context.tensor(node.inputs[1]).shape[0 if self.transposed else 1]
         self.channels = Channels(count, from_end=1, rank=2, least_rank=2)
 
-    def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
+    def absorb(self, context: GraphContext, affine: Affine) -> Change | str:
         weight, bias = _parameters(context, self.node)
         scaled = _product(weight, affine.scale[:, None] if self.transposed else affine.scale)
         beta = attribute(self.node, "beta", 1.0)
@@ -97,13 +104,17 @@ class Gemm:
         weight, bias = rounded(scaled, weight.dtype), rounded(bias, weight.dtype)
         if weight is None or bias is None:
             return _overflow(self.node)
-        hint = self.node.inputs[1].name
-        context.set_constant(self.node, 1, weight, f"{hint}_folded")
-        context.set_constant(self.node, 2, bias, f"{hint}_bias")
-        self.node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-        if context.opset(self.node) < 7:
-            self.node.attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
-        return self.node.outputs[0]
+
+        def change() -> ir.Value:
+            hint = self.node.inputs[1].name
+            context.set_constant(self.node, 1, weight, f"{hint}_folded")
+            context.set_constant(self.node, 2, bias, f"{hint}_bias")
+            self.node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+            if context.opset(self.node) < 7:
+                self.node.attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
+            return self.node.outputs[0]
+
+        return change
 
 
 class MatMul:
@@ -115,23 +126,27 @@ class MatMul:
         self.channels = Channels(weight[-from_end], from_end, rank=None if output is None else len(output),
                                  least_rank=len(weight))
 
-    def absorb(self, context: GraphContext, affine: Affine) -> ir.Value | str:
+    def absorb(self, context: GraphContext, affine: Affine) -> Change | str:
         weight = context.array(self.node.inputs[self.index])
         column = (-1,) + (1,) * (self.channels.from_end - 1)
         scaled = rounded(_product(weight, affine.scale.reshape(column)), weight.dtype)
         shift = rounded(affine.shift, weight.dtype)
         if scaled is None or shift is None:
             return _overflow(self.node)
-        name, result = self.node.inputs[self.index].name, self.node.outputs[0]
-        context.set_constant(self.node, self.index, scaled, f"{name}_folded")
-        if not shift.any():
-            return result
-        result.name = context.unique_name(f"{result.name}_folded")  # it is no longer the original's tensor
-        add = ir.node("Add", [result, context.constant(shift.reshape(column), f"{name}_bias")])
-        if context.opset(self.node) < 7:
-            add.attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
-        self.node.append(add)
-        return add.outputs[0]
+
+        def change() -> ir.Value:
+            name, result = self.node.inputs[self.index].name, self.node.outputs[0]
+            context.set_constant(self.node, self.index, scaled, f"{name}_folded")
+            if not shift.any():
+                return result
+            context.rename(result)
+            add = ir.node("Add", [result, context.constant(shift.reshape(column), f"{name}_bias")])
+            if context.opset(self.node) < 7:
+                add.attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
+            self.node.append(add)
+            return add.outputs[0]
+
+        return change
 
 
 def _parameters(context: GraphContext, node: ir.Node) -> tuple[np.ndarray, np.ndarray | None]:
@@ -142,18 +157,6 @@ def _parameters(context: GraphContext, node: ir.Node) -> tuple[np.ndarray, np.nd
 
 def _product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.multiply(weight, scale, dtype=np.float64)
-
-
-def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
-    """The array in its final type, or None if finite results could become infinite with it.
-
-    Weights beyond the square root of the type's range could overflow in a sum whose scaled total is still finite;
-    in float16, whose range is small and whose sums run in float32, only the weights themselves must be finite.
-    """
-    info = ml_dtypes.finfo(dtype)
-    limit = float(info.max) if info.bits == 16 and info.maxexp <= 16 else 2.0 ** (info.maxexp // 2)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return array.astype(dtype) if array.size == 0 or np.abs(array).max() < limit else None
 
 
 def _overflow(node: ir.Node) -> str:
