@@ -85,6 +85,11 @@ class Site:
         """The only bottom."""
         return self.take(1)[0]
 
+    @property
+    def first(self) -> ir.Value:
+        """The first of one or more bottoms."""
+        return self.bottoms[0] if self.bottoms else self.bottom
+
     def take(self, count: int) -> list[ir.Value]:
         """Return the bottoms, which must be `count`."""
         if len(self.bottoms) != count:
@@ -120,17 +125,13 @@ class Site:
         array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32, copy=False)
         return self._graph.constant(array, f"{self.layer.name}/{suffix}")
 
-    def has_blob(self, index: int) -> bool:
-        """Whether the .caffemodel has the layer's blob of this number."""
-        return index < len(self._blobs)
-
     def blob(self, index: int, shape: Sequence[int], role: str) -> np.ndarray:
         """Return a blob of weights as float32 of the given shape; legacy blobs may have further axes of length 1.
 
         Raises:
             InvalidModelError: no such blob, or one of another shape.
         """
-        if not self.has_blob(index):
+        if index >= len(self._blobs):
             self.fail(
                 f"needs the blob {index} ({role}) of shape {list(shape)}; "
                 f"the weights have {len(self._blobs)} blobs for it"

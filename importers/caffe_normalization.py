@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from google.protobuf.message import Message
 
 from infold.importers.caffe_graph import Site, layer
 
@@ -46,24 +47,24 @@ def batch_norm(site: Site) -> ir.Value:
 @layer("Scale")
 def scale(site: Site) -> ir.Value:
     """x times the layer's weights or the second bottom, along `num_axes` axes from `axis` on; perhaps plus a bias."""
-    shape, param = site.shape(site.bottoms[0] if site.bottoms else site.bottom), site.layer.scale_param
-    factor, span = _factor(site, param, shape, "scale")
-    top = site.node("Mul", [site.bottoms[0], factor], shape)
-    if param.bias_term:
-        bias = site.blob(2 - len(site.bottoms), [dim for dim in span if dim is not None], "bias")
-        top = site.node("Add", [top, site.constant(bias.reshape([dim or 1 for dim in span]), "bias")], shape, "bias")
-    return top
+    shape, param = site.shape(site.first), site.layer.scale_param
+    factor, own, broadcast = _factor(site, param, shape, "scale")
+    top = site.node("Mul", [site.first, factor], shape)
+    if not param.bias_term:
+        return top
+    bias = site.blob(2 - len(site.bottoms), own, "bias").reshape(broadcast)
+    return site.node("Add", [top, site.constant(bias, "bias")], shape, "bias")
 
 
 @layer("Bias")
 def bias(site: Site) -> ir.Value:
     """x plus the layer's weights or the second bottom, along `num_axes` axes from `axis` on."""
-    shape = site.shape(site.bottoms[0] if site.bottoms else site.bottom)
-    return site.node("Add", [site.bottoms[0], _factor(site, site.layer.bias_param, shape, "bias")[0]], shape)
+    shape = site.shape(site.first)
+    return site.node("Add", [site.first, _factor(site, site.layer.bias_param, shape, "bias")[0]], shape)
 
 
-def _factor(site: Site, param, shape: tuple[int, ...], role: str) -> tuple[ir.Value, list[int | None]]:
-    """Return the second operand, ready to broadcast, and its dimension at each axis from the first one it covers."""
+def _factor(site: Site, param: Message, shape: tuple[int, ...], role: str) -> tuple[ir.Value, tuple, tuple]:
+    """Return the second operand, ready to broadcast, its own shape, and that shape with the ones that align it."""
     axis, rank = site.axis(param.axis, len(shape)), len(shape)
     if len(site.bottoms) == 1:
         if param.num_axes < -1 or param.num_axes > rank - axis:
@@ -77,14 +78,12 @@ def _factor(site: Site, param, shape: tuple[int, ...], role: str) -> tuple[ir.Va
                 f"the second blob has the shape {list(own)}, needs that of the first, {list(shape)}, "
                 f"from axis {axis} on"
             )
-    span: list[int | None] = [*own, *[None] * (rank - axis - len(own))] if own else []
-    broadcast = [dim or 1 for dim in span]
+    broadcast = (*own, *[1] * (rank - axis - len(own))) if own else ()
     if len(site.bottoms) == 1:
-        return site.constant(site.blob(0, own, role).reshape(broadcast), role), span
-    second = site.bottoms[1]
-    if len(own) < len(span):
-        return site.reshape(second, broadcast, "broadcast"), span
-    return second, span
+        value = site.constant(site.blob(0, own, role).reshape(broadcast), role)
+    else:
+        value = site.bottoms[1] if own == broadcast else site.reshape(site.bottoms[1], broadcast, "broadcast")
+    return value, own, broadcast
 
 
 @layer("LRN")

@@ -201,7 +201,7 @@ def arg_max(site: Site) -> ir.Value:
 def interp(site: Site) -> ir.Value:
     """Bilinear resizing with aligned corners, after adding (or, where negative, cutting) a border (DeepLab, PSPNet)."""
     param = site.layer.interp_param
-    value = site.bottoms[0] if site.bottoms else site.bottom
+    value = site.first
     n, c, h, w = site.image(value)
     before, after = param.pad_beg, param.pad_end
     if before > 0 or after > 0:
@@ -229,7 +229,7 @@ def interp(site: Site) -> ir.Value:
 def upsample(site: Site) -> ir.Value:
     """Pixels repeated; or, with a maximum's indices as the second bottom, put back where they came from (SegNet)."""
     param = site.layer.upsample_param
-    value = site.bottoms[0] if site.bottoms else site.bottom
+    value = site.first
     n, c, h, w = shape = site.image(value)
     scale_h, scale_w = param.scale_h or param.scale, param.scale_w or param.scale
     if scale_h < 1 or scale_w < 1:

@@ -1,4 +1,5 @@
 """Makes caffe_harness importable."""
+
 from __future__ import annotations
 
 import sys
