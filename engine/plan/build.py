@@ -165,6 +165,11 @@ class _Copy:
 
 def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallback: bool) -> None:
     mark, reason = len(ctx.steps), "its output shape depends on data"
+    if not force_fallback and all(known(f := ctx.facts.get(v.name)) and 0 in f.shape for v in node.outputs if v.name):
+        for value in node.outputs:  # no elements, nothing to compute
+            if value.name:
+                ctx.output(value.name, image=False)
+        return
     if not force_fallback:
         op = base.find(node)
         try:

@@ -1,0 +1,49 @@
+"""Which instruction set runs, and how many CPUs."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infold import _native, host
+from infold.errors import UnsupportedError
+
+
+def test_the_best_instruction_set_by_default(monkeypatch):
+    monkeypatch.delenv("INFOLD_ISA", raising=False)
+    assert host.isa() == _native.isa_names()[0]
+
+
+@pytest.mark.parametrize("isa", _native.isa_names())
+def test_another_by_choice(isa, monkeypatch):
+    monkeypatch.setenv("INFOLD_ISA", isa)
+    assert host.isa() == isa
+
+
+def test_what_this_cpu_cannot_run(monkeypatch):
+    monkeypatch.setenv("INFOLD_ISA", "sse9")
+    with pytest.raises(UnsupportedError, match=f"sse9.*{_native.isa_names()[-1]}"):
+        host.isa()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is a matter of Linux")
+def test_affinity_limits_the_cpus():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from infold import host; print(host.cpus())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1"
+
+
+@pytest.mark.parametrize("files, expected", [
+    ({"cpu.max": "150000 100000"}, 2), ({"cpu.max": "50000 100000"}, 1), ({"cpu.max": "max 100000"}, 64), ({}, 64), ({"cpu.max": "rubbish"}, 64),
+    ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+    ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+])
+def test_quota_of_the_control_group(files, expected, monkeypatch, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(host, "Path", lambda path: tmp_path / Path(path).relative_to("/sys/fs/cgroup"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert host.cpus() == expected
