@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
-
-if TYPE_CHECKING:
-    from ..plan.facts import Fact
-    from ..plan.lowering import Lowering
 
 
 class NotNative(Exception):
@@ -38,9 +34,9 @@ class Op:
     any_dtype: the lowering is not restricted to float32 (it only makes views).
     """
 
-    lower: Callable[[Lowering, ir.Node], None]
-    infer: Callable[[ir.Node, list[Fact | None]], list[Iterable[int]] | None] | None = None
-    border: Callable[[Lowering, ir.Node, int], tuple] | None = None
+    lower: Callable[[Any, ir.Node], None]  # ctx is a plan.lowering.Lowering; this file stands below it and cannot name it
+    infer: Callable[[ir.Node, list], list[Iterable[int]] | None] | None = None
+    border: Callable[[Any, ir.Node, int], tuple] | None = None
     any_dtype: bool = False
 
 
