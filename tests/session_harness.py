@@ -78,16 +78,15 @@ def session(model: ir.Model, threads: int = 1, **options) -> infold.InferenceSes
     return infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=threads, **{"training_mode": "batch", **options}))
 
 
-def check(net: Net, *outputs: str, native: bool = True, tolerance: float = 3e-6, types=None, trivial: bool = False,
-          **options) -> infold.InferenceSession:
+def check(net: Net, *outputs: str, native: bool = True, tolerance: float = 3e-6, types=None, trivial: bool = False) -> infold.InferenceSession:
     """Run the net with one and two threads, which must agree bit for bit, and compare with float64, relative to max|reference|.
 
     A run on NaN in between must leave no trace in memory that is used again. `native`: no node may run in the fallback.
-    `trivial`: the reference may be constant or empty. `options`: of the session.
+    `trivial`: the reference may be constant or empty.
     """
     model = net.model(*outputs, types=types)
     expected = run_float64(model, net.feeds)
-    subject = session(model, **options)
+    subject = session(model)
     found = subject.run(list(outputs), net.feeds)
     for name, value in zip(outputs, found):
         compare(value, expected[name], tolerance, trivial)
@@ -95,7 +94,7 @@ def check(net: Net, *outputs: str, native: bool = True, tolerance: float = 3e-6,
         assert not subject.report.fallbacks, subject.report.fallbacks
     poison = {n: np.full_like(a, np.nan) if a.dtype.kind == "f" else a for n, a in net.feeds.items()}
     subject.run(None, poison)
-    again, two = subject.run(list(outputs), net.feeds), session(model, 2, **options).run(list(outputs), net.feeds)
+    again, two = subject.run(list(outputs), net.feeds), session(model, threads=2).run(list(outputs), net.feeds)
     for first, second, third in zip(found, again, two):
         np.testing.assert_array_equal(first, second, "a second run differs")
         np.testing.assert_array_equal(first, third, "two threads differ from one")
