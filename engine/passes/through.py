@@ -21,30 +21,35 @@ from .rounding import rounded
 
 
 def apply(context: GraphContext) -> bool:
-    """Fold every BatchNormalization that stands behind such operators into the linear layers behind them."""
+    """Fold BatchNormalizations and arithmetic with constants into the linear layers behind such operators."""
     modified = False
     for node in context.nodes():
-        if node.graph is None or not is_op(node, "BatchNormalization"):
+        if node.graph is None or not is_op(node, "BatchNormalization", "Mul", "Div", "Add", "Sub", "Neg"):
             continue
-        producer = node.inputs[0].producer()
-        if producer is None or linear.read(context, producer) is not None:
-            continue  # the layer's own rule decides
-        modified |= _fold(context, node)
+        varying = [index for index, value in enumerate(node.inputs[:2]) if context.tensor(value) is None]
+        producer = node.inputs[varying[0]].producer() if varying else None
+        if producer is not None and linear.read(context, producer) is None:  # the layer's own rule knows better
+            modified |= _fold(context, node, varying[0])
     return modified
 
 
-def _fold(context: GraphContext, node: ir.Node) -> bool:
-    source = node.inputs[0]
-    step = _batchnorm(context, node, source)
+def _fold(context: GraphContext, node: ir.Node, index: int) -> bool:
+    source = node.inputs[index]
+    if is_op(node, "BatchNormalization"):
+        step = _batchnorm(context, node, source)
+    else:
+        step = _arithmetic(context, node, source)
     path = _Path(context, node.graph)
-    refusal = path.into(node, 0, step) if isinstance(step, Affine) else step
+    refusal = path.into(node, index, step) if isinstance(step, Affine) else step or "it is not arithmetic with constants"
     if refusal is not None:
-        context.kept(node, f"through {', '.join(path.between)}: {refusal}" if path.between else refusal)
+        if is_op(node, "BatchNormalization"):
+            context.kept(node, f"through {', '.join(path.between)}: {refusal}" if path.between else refusal)
         return False
     for change in path.changes:
         change()
-    context.folded(node, *path.layers)
-    context.supersede(node.outputs[0], node.inputs[0])
+    if is_op(node, "BatchNormalization"):
+        context.folded(node, *path.layers)
+    context.supersede(node.outputs[0], node.inputs[index])
     context.remove(node)
     return True
 
@@ -57,6 +62,13 @@ def _batchnorm(context: GraphContext, node: ir.Node, source: ir.Value) -> Affine
     rank = len(source.shape)
     step = affine.batchnorm(context, node, Channels(scale.size, from_end=rank - 1, rank=rank, least_rank=rank))
     return step if isinstance(step, str) else step.each(lambda array: array.reshape(1, -1, *(1,) * (rank - 2)))
+
+
+def _arithmetic(context: GraphContext, node: ir.Node, source: ir.Value) -> Affine | None:
+    """The map of Add, Sub, Mul, Div or Neg with a constant of any shape, as arrays of the rank of its input."""
+    step = affine.elementwise(context, node, source, Grid(source.shape))
+    point = (1,) * len(source.shape or ())
+    return None if step is None else Affine(np.ones(point), np.zeros(point)).then(step)
 
 
 class _Path:
@@ -83,7 +95,7 @@ class _Path:
             return layer if isinstance(layer, str) else self._into_layer(reader, index, total, layer)
         source = [each for each in node.inputs if each is not None and context.tensor(each) is None]
         if len(source) == 1:
-            step = affine.elementwise(context, node, source[0], Grid(source[0].shape))
+            step = _arithmetic(context, node, source[0])
             if step is not None:
                 return self._past(reader, index, node, step.then(total))
         self.between.append(f"{node.op_type} '{node_name(node)}'")

@@ -126,6 +126,16 @@ def test_it_reaches_the_weights(body):
     assert all(before[name] >= count for name, count in operators(result).items() if name != "Add")
 
 
+def test_arithmetic_takes_the_same_ways():
+    """ConvNeXt multiplies by its layer scale behind the Transpose."""
+    subject = subject_of("m = MatMul(x, m6) a = Add(m, b) t = Transpose <perm = [0, 3, 1, 2]> (a) s = Mul(k, t) y = Neg(s)")
+    result, _ = fold(subject)
+    assert_close(run(result, feeds())["y"], run_float64(subject, feeds())["y"])
+    assert [node.op_type for node in result.graph] == ["MatMul", "Add", "Transpose"]
+    names = {value.name for node in result.graph for value in node.outputs}
+    assert names.isdisjoint({"m", "a", "t", "s"}), "a name means the same tensor before and after"
+
+
 @pytest.mark.parametrize(
     "body, reason",
     [
