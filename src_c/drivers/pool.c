@@ -42,35 +42,59 @@ typedef struct {
     void *const *args;
 } job;
 
+/* The window of one output pixel, clipped to the image: first input pixel and live taps per dimension, and the divisor of a mean. */
+typedef struct {
+    int64_t first[3], count[3], divisor;
+    bool whole;
+} window;
+
+static window clip(const pool_params *p, const infold_pixel *x) {
+    window w = {.divisor = 1, .whole = true};
+    for (int i = 0; i < 3; i++) {
+        const int64_t d = p->dilation[i], start = x->index[i + 1] * p->stride[i] - p->pad[i];
+        if (start >= 0 && start + (p->kernel[i] - 1) * d < p->in_size[i]) {
+            w.first[i] = start;
+            w.count[i] = p->kernel[i];
+            w.divisor *= p->kernel[i];
+            continue;
+        }
+        const int64_t skip = start < 0 ? (-start + d - 1) / d : 0, room = p->in_size[i] - start;
+        const int64_t live = room <= 0 ? 0 : (room + d - 1) / d < p->kernel[i] ? (room + d - 1) / d : p->kernel[i];
+        const int64_t padded_room = p->in_size[i] + p->pad_end[i] - start;
+        const int64_t padded = padded_room <= 0 ? 0 : (padded_room + d - 1) / d < p->kernel[i] ? (padded_room + d - 1) / d : p->kernel[i];
+        w.first[i] = start + skip * d;
+        w.count[i] = live > skip ? live - skip : 0;
+        w.divisor *= p->include_pad ? padded : w.count[i];
+        w.whole = false;
+    }
+    return w;
+}
+
+static int64_t list_taps(const pool_params *p, const int64_t count[3], int64_t *tap) {
+    int64_t taps = 0;
+    for (int64_t a = 0; a < count[0]; a++)
+        for (int64_t b = 0; b < count[1]; b++)
+            for (int64_t c = 0; c < count[2]; c++)
+                tap[taps++] = a * p->dilation[0] * p->in_stride[1] + b * p->dilation[1] * p->in_stride[2] +
+                              c * p->dilation[2] * p->in_stride[3];
+    return taps;
+}
+
 static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
     const pool_params *p = j->p;
-    int64_t tap[MAX_TAPS];
+    int64_t whole[MAX_TAPS], part[MAX_TAPS], whole_taps = 0; /* most windows are whole: their taps are listed once */
     infold_pixel x = pixel_at(p->n, begin);
     for (int64_t at = begin; at < end; at++, pixel_next(&x, p->n)) {
-        int64_t first[3], count[3], divisor = 1;
-        for (int i = 0; i < 3; i++) {
-            const int64_t d = p->dilation[i], start = x.index[i + 1] * p->stride[i] - p->pad[i];
-            const int64_t skip = start < 0 ? (-start + d - 1) / d : 0, room = p->in_size[i] - start;
-            const int64_t live = room <= 0 ? 0 : (room + d - 1) / d < p->kernel[i] ? (room + d - 1) / d : p->kernel[i];
-            const int64_t padded_room = p->in_size[i] + p->pad_end[i] - start;
-            const int64_t padded = padded_room <= 0 ? 0 : (padded_room + d - 1) / d < p->kernel[i] ? (padded_room + d - 1) / d : p->kernel[i];
-            first[i] = start + skip * d;
-            count[i] = live > skip ? live - skip : 0;
-            divisor *= p->include_pad ? padded : count[i];
-        }
-        int64_t taps = 0;
-        for (int64_t a = 0; a < count[0]; a++)
-            for (int64_t b = 0; b < count[1]; b++)
-                for (int64_t c = 0; c < count[2]; c++)
-                    tap[taps++] = a * p->dilation[0] * p->in_stride[1] + b * p->dilation[1] * p->in_stride[2] +
-                                  c * p->dilation[2] * p->in_stride[3];
+        const window w = clip(p, &x);
+        if (w.whole && !whole_taps) whole_taps = list_taps(p, w.count, whole);
+        const int64_t taps = w.whole ? whole_taps : list_taps(p, w.count, part), *tap = w.whole ? whole : part;
         const float *in = (const float *)j->args[IN] + x.index[0] * p->in_stride[0];
-        if (taps) in += first[0] * p->in_stride[1] + first[1] * p->in_stride[2] + first[2] * p->in_stride[3];
+        if (taps) in += w.first[0] * p->in_stride[1] + w.first[1] * p->in_stride[2] + w.first[2] * p->in_stride[3];
         float *out = (float *)j->args[OUT] + pixel_offset(&x, p->out_stride);
         if (p->average)
-            j->kernels->pool_sum(p->channels, taps, tap, in, divisor > 0 ? 1.0f / (float)divisor : 0.0f, out);
+            j->kernels->pool_sum(p->channels, taps, tap, in, w.divisor > 0 ? 1.0f / (float)w.divisor : 0.0f, out);
         else
             j->kernels->pool_max(p->channels, taps, tap, in, out);
     }

@@ -59,15 +59,16 @@ static double start(infold_reduction kind) {
 /* exp is taken of x - shift: the maximum where it is a number to subtract. */
 static float shift_of(float top) { return isfinite(top) ? top : 0.0f; }
 
-static void accumulate_columns(const job *j, infold_reduction kind, const float *in, int64_t n, const float *shift, float *acc, float *comp) {
-    const reduce_params *p = j->p;
+/* n neighbouring results, each over `shape` elements. */
+static void accumulate_columns(const job *j, infold_reduction kind, const int64_t shape[4], const int64_t stride[4], const float *in,
+                               int64_t n, const float *shift, float *acc, float *comp) {
     int64_t tap[INFOLD_REDUCE_BLOCK];
-    const int64_t count = pixel_count(p->reduced);
+    const int64_t count = pixel_count(shape);
     for (int64_t i = 0; i < n; i++) acc[i] = (float)start(kind), comp[i] = 0.0f;
     infold_pixel x = {{0}};
     for (int64_t at = 0; at < count;) {
         int64_t taps = 0;
-        for (; taps < INFOLD_REDUCE_BLOCK && at < count; at++, pixel_next(&x, p->reduced)) tap[taps++] = pixel_offset(&x, p->in_reduced);
+        for (; taps < INFOLD_REDUCE_BLOCK && at < count; at++, pixel_next(&x, shape)) tap[taps++] = pixel_offset(&x, stride);
         j->kernels->reduce_columns(kind, n, taps, tap, in, shift, acc, comp);
     }
 }
@@ -84,30 +85,40 @@ static void columns(const void *arg, int64_t begin, int64_t end, int64_t thread)
         const float *in = j->in + pixel_offset(&x, p->in_kept);
         float *out = j->out + pixel_offset(&x, p->out_stride);
         if (p->op == INFOLD_REDUCE_LOG_SUM_EXP) {
-            accumulate_columns(j, INFOLD_REDUCE_MAX, in, n, shift, acc, comp);
+            accumulate_columns(j, INFOLD_REDUCE_MAX, p->reduced, p->in_reduced, in, n, shift, acc, comp);
             for (int64_t i = 0; i < n; i++) shift[i] = shift_of(acc[i]);
         }
-        accumulate_columns(j, accumulation(p->op), in, n, shift, acc, comp);
+        accumulate_columns(j, accumulation(p->op), p->reduced, p->in_reduced, in, n, shift, acc, comp);
         for (int64_t i = 0; i < n; i++) out[i * p->out_stride[3]] = finish(p, (double)acc[i] + (double)comp[i], shift[i]);
     }
 }
 
+static double join(infold_reduction kind, double a, double b) {
+    switch (kind) {
+    case INFOLD_REDUCE_MAX: return isnan(a) || a > b ? a : b;
+    case INFOLD_REDUCE_MIN: return isnan(a) || a < b ? a : b;
+    case INFOLD_REDUCE_PROD: return a * b;
+    default: return a + b;
+    }
+}
+
+/* One result from runs of reduced[3] contiguous elements. Many short ones (a group of channels under every pixel) are laid over one
+ * another as columns first. */
 static double accumulate_runs(const job *j, infold_reduction kind, const float *in, float shift) {
     const reduce_params *p = j->p;
-    const int64_t outer[4] = {p->reduced[0], p->reduced[1], p->reduced[2], 1};
+    const int64_t outer[4] = {1, p->reduced[0], p->reduced[1], p->reduced[2]}, n = p->reduced[3];
+    const int64_t step[4] = {0, p->in_reduced[0], p->in_reduced[1], p->in_reduced[2]};
     double total = start(kind);
-    infold_pixel x = {{0}};
-    for (int64_t at = pixel_count(outer); at > 0; at--, pixel_next(&x, outer)) {
-        const double part = j->kernels->reduce_run(kind, p->reduced[3], in + pixel_offset(&x, p->in_reduced), shift);
-        if (kind == INFOLD_REDUCE_MAX)
-            total = isnan(total) || total > part ? total : part;
-        else if (kind == INFOLD_REDUCE_MIN)
-            total = isnan(total) || total < part ? total : part;
-        else if (kind == INFOLD_REDUCE_PROD)
-            total *= part;
-        else
-            total += part;
+    if (n <= COLUMNS && pixel_count(outer) >= INFOLD_REDUCE_BLOCK) {
+        float acc[COLUMNS], comp[COLUMNS], shifts[COLUMNS] = {0};
+        for (int64_t i = 0; i < n; i++) shifts[i] = shift;
+        accumulate_columns(j, kind, outer, step, in, n, shifts, acc, comp);
+        for (int64_t i = 0; i < n; i++) total = join(kind, total, (double)acc[i] + (double)comp[i]);
+        return total;
     }
+    infold_pixel x = {{0}};
+    for (int64_t at = pixel_count(outer); at > 0; at--, pixel_next(&x, outer))
+        total = join(kind, total, j->kernels->reduce_run(kind, n, in + pixel_offset(&x, step), shift));
     return total;
 }
 
