@@ -5,7 +5,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from ..report.fold import FoldReport
-from . import activations, backward, branches, cleanup, constants, identity, pad, sequences, shapes, through
+from . import activations, backward, branches, chains, cleanup, constants, identity, pad, sequences, shapes, through
 from .context import GraphContext, Pass, is_op
 
 _FOLD_SIZE_LIMIT = 64 << 20  # of a file that somebody stores
@@ -35,8 +35,15 @@ def prepare(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     return context.model, context.report()
 
 
+def simplified(model: ir.Model) -> GraphContext:
+    """A copy of the model with its constants folded and every BatchNormalization in place, for reports to read."""
+    context = GraphContext(_normalised(model), _FOLD_SIZE_LIMIT)
+    _rewrite(context, _SIMPLIFY)
+    return context
+
+
 _SIMPLIFY: tuple[Pass, ...] = (constants.apply, identity.apply, sequences.apply)
-_FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, through.apply, branches.apply, cleanup.apply)
+_FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, through.apply, branches.apply, chains.apply, cleanup.apply)
 
 
 def _normalised(model: ir.Model) -> ir.Model:

@@ -123,6 +123,17 @@ class GraphContext:
         """Record why a BatchNormalization could not be folded (a later rule may still fold it)."""
         self._batchnorms[batchnorm].reason = reason
 
+    def replaced(self, batchnorms: list[ir.Node], by: ir.Node, name: str) -> None:
+        """Record that one BatchNormalization stands for several, or, where the list is empty, for arithmetic."""
+        if not batchnorms:
+            self._batchnorms[by] = FoldItem(by.name or name, "kept")
+            return
+        *others, last = batchnorms
+        self._batchnorms = {by if node is last else node: item for node, item in self._batchnorms.items()}
+        for node in others:
+            item = self._batchnorms[node]
+            item.verdict, item.into, item.reason = "folded", self._batchnorms[by].name, None
+
     def report(self) -> FoldReport:
         """The verdicts, each with a reason where the BatchNormalization stayed."""
         present = {node for node in self.nodes() if is_op(node, "BatchNormalization")}

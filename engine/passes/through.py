@@ -40,7 +40,9 @@ def _fold(context: GraphContext, node: ir.Node, index: int) -> bool:
     else:
         step = _arithmetic(context, node, source)
     path = _Path(context, node.graph)
-    refusal = path.into(node, index, step) if isinstance(step, Affine) else step or "it is not arithmetic with constants"
+    if step is None:
+        return False
+    refusal = path.into(node, index, step) if isinstance(step, Affine) else step
     if refusal is not None:
         if is_op(node, "BatchNormalization"):
             context.kept(node, f"through {', '.join(path.between)}: {refusal}" if path.between else refusal)

@@ -128,7 +128,8 @@ def test_it_reaches_the_weights(body):
 
 def test_arithmetic_takes_the_same_ways():
     """ConvNeXt multiplies by its layer scale behind the Transpose."""
-    subject = subject_of("m = MatMul(x, m6) a = Add(m, b) t = Transpose <perm = [0, 3, 1, 2]> (a) s = Mul(k, t) y = Neg(s)")
+    subject = subject_of("m = MatMul(x, m6) a = Add(m, b) t = Transpose <perm = [0, 3, 1, 2]> (a) s = Mul(k, t) "
+                         "y = Neg(s)")
     result, _ = fold(subject)
     assert_close(run(result, feeds())["y"], run_float64(subject, feeds())["y"])
     assert [node.op_type for node in result.graph] == ["MatMul", "Add", "Transpose"]
