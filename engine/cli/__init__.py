@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infold.cli import bench, convert, demo, fold, info, profile, run, verify
+from infold.cli import bench, convert, demo, doctor, fold, info, profile, run, verify
 
 CommandLineError = typer.BadParameter.__mro__[
     2
@@ -40,7 +40,17 @@ def _options(
     """Fold a trained CNN's BatchNorm layers away and run what is left on the CPU."""
 
 
-for command in (run.run, fold.fold, verify.verify, bench.bench, profile.profile, convert.convert, info.info, demo.demo):
+for command in (
+    run.run,
+    fold.fold,
+    verify.verify,
+    bench.bench,
+    profile.profile,
+    doctor.doctor,
+    convert.convert,
+    info.info,
+    demo.demo,
+):
     app.command()(command)
 
 
