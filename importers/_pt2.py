@@ -21,7 +21,8 @@ _EXPRESSION = re.compile(
     r"(?:[A-Z]\w*\(|'\w+'|[a-z_]+=(?:True|False)|[a-z]+\d+|-?(?:int_)?oo|True|False|\d+(?:\.\d+)?|[\s,()+*/<>=!&|%~-])*"
 )
 _RECORDS = re.compile(
-    r"models/model\.json|data/(weights|constants|sample_inputs)/[\w.-]+|extra/.*|\.data/\w+|archive_format|archive_version|byteorder|version"
+    r"models/model\.json|data/(weights|constants|sample_inputs)/[\w.-]+|extra/.*|\.data/\w+"
+    r"|archive_format|archive_version|byteorder|version"
 )
 _MAX_DEPTH = 200
 

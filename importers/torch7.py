@@ -41,8 +41,8 @@ _FIRST = {
 }
 # Modules that change neither rank nor channels, so that the input's can be read from what follows.
 _TRANSPARENT = re.compile(
-    r".*(Pooling|Padding|ReLU|ELU|Tanh|Sigmoid|Dropout|Constant|Identity|Contiguous|Copy|LRN|Normalize|Normalization|Square"
-    r"|Sqrt|Power|Abs|Log|Exp|nn\.Mul|Threshold|Affine|nn\.CAddTable)"
+    r".*(Pooling|Padding|ReLU|ELU|Tanh|Sigmoid|Dropout|Constant|Identity|Contiguous|Copy|LRN|Normalize|Normalization"
+    r"|Square|Sqrt|Power|Abs|Log|Exp|nn\.Mul|Threshold|Affine|nn\.CAddTable)"
 )
 _MAX_VISITED = 10_000
 

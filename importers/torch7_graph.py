@@ -89,7 +89,8 @@ class Graph:
             if self._budget < 0:
                 raise module.invalid("the weights are many times larger than the file: tensors overlap")
             name = self._unique(f"{module.path}.{field}" if module.path else field)
-            self._weights[key] = self._initializer(name, np.array(array, np.float32))
+            with np.errstate(over="ignore"):
+                self._weights[key] = self._initializer(name, np.array(array, np.float32))
         return self._weights[key]
 
     def scalar(self, value: float) -> ir.Value:

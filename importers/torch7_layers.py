@@ -202,7 +202,7 @@ def _batch_norm(graph: Graph, module: Module, x: Nested) -> Nested:
     if module.has("running_var"):
         variance = module.array("running_var", (count,))
     else:
-        with np.errstate(divide="ignore"):
+        with np.errstate(all="ignore"):
             variance = np.asarray(module.array("running_std", (count,)), np.float64) ** -2 - eps
     scale = module.array("weight", (count,)) if module.has("weight") else np.ones(count)
     shift = module.array("bias", (count,)) if module.has("bias") else np.zeros(count)

@@ -190,7 +190,8 @@ class _Ascii:
                 f"Torch7 file, byte {self.offset}: {count} numbers expected in this line, {len(words)} found"
             )
         try:
-            values = np.fromiter(map(kind, words), dtype, count)
+            with np.errstate(over="ignore"):
+                values = np.fromiter(map(kind, words), dtype, count)
         except (ValueError, OverflowError) as error:
             raise InvalidModelError(f"Torch7 file, byte {self.offset}: {error}") from None
         values.flags.writeable = False

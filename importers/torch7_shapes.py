@@ -38,7 +38,7 @@ def _view(graph: Graph, module: Module, x: Nested) -> Nested:
 def _batch_view(graph: Graph, module: Module, x: ir.Value, sizes: list[int]) -> ir.Value:
     shape, count = graph.shape(x), math.prod(sizes)
     inside, total = static(shape[1:]), static(shape)
-    if inside == count:
+    if inside in (count, None):
         return _reshape(graph, module, x, [0, *sizes])
     if total == count:
         return _reshape(graph, module, x, sizes)

@@ -13,12 +13,14 @@ import zipfile
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
-from torch import nn
 
 import infold
 from infold.errors import InvalidModelError, UnsupportedError
 from infold.importers import load
+
+torch = pytest.importorskip("torch", reason="it exports")
+pytest.importorskip("onnxscript", reason="torch.onnx needs it")
+nn = torch.nn
 
 pytestmark = pytest.mark.zoo
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from torch7_writer import check, dump, module, tensors
 
 from infold.errors import InvalidModelError, ShapeError, UnsupportedError
 from infold.importers import torch7
+
+torch = pytest.importorskip("torch", reason="it is the oracle")
+F = torch.nn.functional
 
 RNG = np.random.default_rng(7)
 

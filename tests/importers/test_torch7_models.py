@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
-import torch.nn.functional as F
 from torch7_networks import (
     autoencoder,
     conv,
@@ -27,9 +24,20 @@ import infold
 from infold.errors import UnsupportedError
 from infold.importers import torch7
 
+torch = pytest.importorskip("torch", reason="it is the oracle")
+F = torch.nn.functional
+
+
+@pytest.fixture
+def cv2():
+    module = pytest.importorskip("cv2", reason="it is the oracle")
+    if not hasattr(module.dnn, "readNetFromTorch"):
+        pytest.skip("OpenCV 5 reads no Torch7 files")
+    return module
+
 
 @pytest.mark.parametrize("build", [resnet, inception, lenet, autoencoder])
-def test_networks_as_opencv_runs_them(build, tmp_path):
+def test_networks_as_opencv_runs_them(build, tmp_path, cv2):
     network, x = build(), random(2, 3, 32, 32)
     path = tmp_path / "network.t7"
     path.write_bytes(dump(network))
@@ -42,7 +50,7 @@ def test_networks_as_opencv_runs_them(build, tmp_path):
     assert np.abs(again[0] - expected).max() <= 5e-6 * np.abs(expected).max()
 
 
-def test_ascii_as_opencv_reads_it(tmp_path):
+def test_ascii_as_opencv_reads_it(tmp_path, cv2):
     path = tmp_path / "network.t7"
     path.write_bytes(dump(network := resnet(), ascii=True))
     oracle = cv2.dnn.readNetFromTorch(str(path), False, True)
@@ -134,3 +142,11 @@ def test_torch_agrees_on_a_residual_block():
         else:
             t = F.relu(t)
     check(block, x, F.relu(t + torch.from_numpy(x).double()).numpy())
+
+
+def test_load_takes_the_shape(tmp_path):
+    (tmp_path / "linear.t7").write_bytes(dump(sequential(module("Identity"), module("Tanh"))))
+    model = infold.load(tmp_path / "linear.t7", shape=(2, 3))
+    assert list(model.graph.outputs[0].shape) == [2, 3]
+    with pytest.raises(TypeError, match="example_inputs"):
+        infold.load(tmp_path / "linear.t7", example_inputs=random(2, 3))
