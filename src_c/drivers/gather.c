@@ -1,5 +1,6 @@
-/* Rows picked by an index tensor: out[o][i][:] = in[o][index[i]][:]. Indices may be computed by the model, so the run itself keeps them in
- * range: negative ones count from the end, what is still outside is clamped. (The planner refuses constant indices out of range.) */
+/* Rows picked by an index tensor: out[o][i][:] = in[o][index[i]][:]. Indices may be computed by the model, so the run itself
+ * keeps them in range: negative ones count from the end, what is still outside is clamped. (The planner refuses constant
+ * indices out of range.) */
 #include <string.h>
 
 #include "drivers/check.h"

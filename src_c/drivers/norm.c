@@ -1,6 +1,6 @@
 /* y = act((x - mean) / sqrt(variance + epsilon) * gamma + beta), the statistics taken from the data.
  *
- * Every step of `n` is normalised by itself; inside it, the statistics run over all `pixels` and over `group` neighbouring channels:
+ * Every step of `n` is normalised by itself; its statistics run over all `pixels` and over `group` neighbouring channels:
  *     LayerNorm      n = rows, one pixel, group = channels = the row
  *     InstanceNorm   n = images, pixels = the image, group = 1
  *     GroupNorm      n = images, pixels = the image, group = channels / groups
@@ -55,11 +55,13 @@ static statistics settle(const norm_params *p, double mean, double m2, double co
         mean = 0.0;
     }
     const float high = (float)mean;
-    return (statistics){high, isfinite(high) ? (float)(mean - (double)high) : 0.0f, (float)(1.0 / sqrt(variance + p->epsilon))};
+    const float low = isfinite(high) ? (float)(mean - (double)high) : 0.0f;
+    return (statistics){high, low, (float)(1.0 / sqrt(variance + p->epsilon))};
 }
 
 static void activate(const job *j, int64_t n, float *out) {
-    if (j->p->act != INFOLD_IDENTITY) j->kernels->act((infold_act)j->p->act, n, out, out, NULL, (float)j->p->a, (float)j->p->b);
+    const norm_params *p = j->p;
+    if (p->act != INFOLD_IDENTITY) j->kernels->act((infold_act)p->act, n, out, out, NULL, (float)p->a, (float)p->b);
 }
 
 /* Statistics of each channel side by side, joined by group. */
@@ -71,13 +73,14 @@ static void columns(const void *arg, int64_t begin, int64_t end, int64_t thread)
     float mean[COLUMNS], low[COLUMNS], m2[COLUMNS], scale[COLUMNS], shift[COLUMNS];
     for (int64_t at = begin; at < end; at++) {
         const infold_pixel item = pixel_at(p->n, at / j->chunks);
-        const int64_t first = at % j->chunks * j->width, n = p->channels - first < j->width ? p->channels - first : j->width;
+        const int64_t first = at % j->chunks * j->width, left = p->channels - first, n = left < j->width ? left : j->width;
         const float *in = j->in + pixel_offset(&item, p->in_stride) + first;
         float *out = j->out + pixel_offset(&item, p->out_stride) + first;
         infold_pixel x = {{0}};
         for (int64_t done = 0; done < count;) {
             int64_t tap[INFOLD_REDUCE_BLOCK], taps = 0;
-            for (; taps < INFOLD_REDUCE_BLOCK && done + taps < count; pixel_next(&x, p->pixels)) tap[taps++] = pixel_offset(&x, p->in_pixel);
+            for (; taps < INFOLD_REDUCE_BLOCK && done + taps < count; pixel_next(&x, p->pixels))
+                tap[taps++] = pixel_offset(&x, p->in_pixel);
             j->kernels->moments_columns(n, taps, tap, in, done, mean, low, m2);
             done += taps;
         }
@@ -147,7 +150,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_norm = {
     .name = "norm",
-    .params = "n[4] in_stride[4] out_stride[4] pixels[4] in_pixel[4] out_pixel[4] channels group rms act epsilon:f a:f b:f",
+    .params = "n[4] in_stride[4] out_stride[4] pixels[4] in_pixel[4] out_pixel[4] channels group rms act "
+              "epsilon:f a:f b:f",
     .args = "in gamma? beta? out",
     .params_size = sizeof(norm_params),
     .check = check,

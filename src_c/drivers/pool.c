@@ -20,8 +20,8 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const pool_params *p = params;
     int64_t taps = 1;
     for (int i = 0; i < 3; i++) {
-        CHECK(p->kernel[i] >= 1 && p->kernel[i] <= MAX_TAPS && p->stride[i] >= 1 && p->dilation[i] >= 1 && p->pad[i] >= 0, INFOLD_EPARAM);
-        CHECK(p->pad_end[i] >= 0 && p->in_size[i] >= 0, INFOLD_EPARAM);
+        CHECK(p->kernel[i] >= 1 && p->kernel[i] <= MAX_TAPS && p->stride[i] >= 1 && p->dilation[i] >= 1, INFOLD_EPARAM);
+        CHECK(p->pad[i] >= 0 && p->pad_end[i] >= 0 && p->in_size[i] >= 0, INFOLD_EPARAM);
         CHECK(p->pad[i] < LIMIT && p->pad_end[i] < LIMIT && p->in_size[i] < LIMIT, INFOLD_EPARAM);
         int64_t last;
         CHECK(!__builtin_mul_overflow(p->n[i + 1], p->stride[i], &last) && last < LIMIT, INFOLD_EPARAM);
@@ -42,11 +42,17 @@ typedef struct {
     void *const *args;
 } job;
 
-/* The window of one output pixel, clipped to the image: first input pixel and live taps per dimension, and the divisor of a mean. */
+/* The window of one output pixel, clipped to the image: first pixel and live taps per dimension, and the divisor of a mean. */
 typedef struct {
     int64_t first[3], count[3], divisor;
     bool whole;
 } window;
+
+/* How many of the taps 0, d, 2d, ... lie below `room`. */
+static int64_t taps_within(int64_t room, int64_t d, int64_t taps) {
+    const int64_t fit = room > 0 ? (room + d - 1) / d : 0;
+    return fit < taps ? fit : taps;
+}
 
 static window clip(const pool_params *p, const infold_pixel *x) {
     window w = {.divisor = 1, .whole = true};
@@ -58,10 +64,9 @@ static window clip(const pool_params *p, const infold_pixel *x) {
             w.divisor *= p->kernel[i];
             continue;
         }
-        const int64_t skip = start < 0 ? (-start + d - 1) / d : 0, room = p->in_size[i] - start;
-        const int64_t live = room <= 0 ? 0 : (room + d - 1) / d < p->kernel[i] ? (room + d - 1) / d : p->kernel[i];
-        const int64_t padded_room = p->in_size[i] + p->pad_end[i] - start;
-        const int64_t padded = padded_room <= 0 ? 0 : (padded_room + d - 1) / d < p->kernel[i] ? (padded_room + d - 1) / d : p->kernel[i];
+        const int64_t skip = start < 0 ? (-start + d - 1) / d : 0;
+        const int64_t live = taps_within(p->in_size[i] - start, d, p->kernel[i]);
+        const int64_t padded = taps_within(p->in_size[i] + p->pad_end[i] - start, d, p->kernel[i]);
         w.first[i] = start + skip * d;
         w.count[i] = live > skip ? live - skip : 0;
         w.divisor *= p->include_pad ? padded : w.count[i];

@@ -1,5 +1,5 @@
-/* Reductions over up to four dimensions, keeping up to four. Two ways: whole vectors of results where the last kept dimension is
- * contiguous (pooling of an NHWC image), whole vectors of input where the last reduced one is. */
+/* Reductions over up to four dimensions, keeping up to four. Two ways: whole vectors of results where the last kept dimension
+ * is contiguous (pooling of an NHWC image), whole vectors of input where the last reduced one is. */
 #include <math.h>
 #include <string.h>
 
@@ -53,22 +53,26 @@ static float finish(const reduce_params *p, double value, float shift) {
 }
 
 static double start(infold_reduction kind) {
-    return kind == INFOLD_REDUCE_MAX ? -INFINITY : kind == INFOLD_REDUCE_MIN ? INFINITY : kind == INFOLD_REDUCE_PROD ? 1.0 : 0.0;
+    return kind == INFOLD_REDUCE_MAX    ? -INFINITY
+           : kind == INFOLD_REDUCE_MIN  ? INFINITY
+           : kind == INFOLD_REDUCE_PROD ? 1.0
+                                        : 0.0;
 }
 
 /* exp is taken of x - shift: the maximum where it is a number to subtract. */
 static float shift_of(float top) { return isfinite(top) ? top : 0.0f; }
 
 /* n neighbouring results, each over `shape` elements. */
-static void accumulate_columns(const job *j, infold_reduction kind, const int64_t shape[4], const int64_t stride[4], const float *in,
-                               int64_t n, const float *shift, float *acc, float *comp) {
+static void accumulate_columns(const job *j, infold_reduction kind, const int64_t shape[4], const int64_t stride[4],
+                               const float *in, int64_t n, const float *shift, float *acc, float *comp) {
     int64_t tap[INFOLD_REDUCE_BLOCK];
     const int64_t count = pixel_count(shape);
     for (int64_t i = 0; i < n; i++) acc[i] = (float)start(kind), comp[i] = 0.0f;
     infold_pixel x = {{0}};
     for (int64_t at = 0; at < count;) {
         int64_t taps = 0;
-        for (; taps < INFOLD_REDUCE_BLOCK && at < count; at++, pixel_next(&x, shape)) tap[taps++] = pixel_offset(&x, stride);
+        for (; taps < INFOLD_REDUCE_BLOCK && at < count; at++, pixel_next(&x, shape))
+            tap[taps++] = pixel_offset(&x, stride);
         j->kernels->reduce_columns(kind, n, taps, tap, in, shift, acc, comp);
     }
 }
@@ -81,7 +85,7 @@ static void columns(const void *arg, int64_t begin, int64_t end, int64_t thread)
     for (int64_t at = begin; at < end; at++) {
         const int64_t rows[4] = {p->kept[0], p->kept[1], p->kept[2], j->chunks};
         infold_pixel x = pixel_at(rows, at);
-        const int64_t first = x.index[3] *= j->width, n = p->kept[3] - first < j->width ? p->kept[3] - first : j->width;
+        const int64_t first = x.index[3] *= j->width, left = p->kept[3] - first, n = left < j->width ? left : j->width;
         const float *in = j->in + pixel_offset(&x, p->in_kept);
         float *out = j->out + pixel_offset(&x, p->out_stride);
         if (p->op == INFOLD_REDUCE_LOG_SUM_EXP) {

@@ -1,5 +1,5 @@
-/* Resampling of an NHWC image: every output pixel is a weighted sum of taps_y * taps_x input pixels, whose rows, columns and weights the
- * planner put into tables (nearest: 1 tap, linear: 2, cubic: 4, antialiased: more). */
+/* Resampling of an NHWC image: every output pixel is a weighted sum of taps_y * taps_x input pixels, whose rows, columns and
+ * weights the planner put into tables (nearest: 1 tap, linear: 2, cubic: 4, antialiased: more). */
 #include <string.h>
 
 #include "drivers/check.h"
@@ -17,7 +17,8 @@ typedef struct {
 enum { IN, ROW, ROW_WEIGHT, COLUMN, COLUMN_WEIGHT, OUT };
 
 /* The table is a constant whose every index lies inside the image. */
-static infold_status check_table(const infold_extent *index, const infold_extent *weight, int64_t count, int64_t taps, int64_t size) {
+static infold_status check_table(const infold_extent *index, const infold_extent *weight, int64_t count, int64_t taps,
+                                 int64_t size) {
     const int64_t shape[1] = {count}, stride[1] = {taps};
     const infold_span table = span_repeat(span_of_run(taps), 1, shape, stride);
     if (table.empty) return INFOLD_OK;
@@ -66,7 +67,8 @@ static void lines(const void *arg, int64_t begin, int64_t end, int64_t thread) {
             const int64_t *column = (const int64_t *)j->args[COLUMN] + x * tx;
             const float *column_weight = (const float *)j->args[COLUMN_WEIGHT] + x * tx;
             if (ty * tx == 1) {
-                memcpy(out, in + row[0] * p->in_stride[1] + column[0] * p->in_stride[2], (size_t)p->channels * sizeof *out);
+                const float *pixel = in + row[0] * p->in_stride[1] + column[0] * p->in_stride[2];
+                memcpy(out, pixel, (size_t)p->channels * sizeof *out);
                 continue;
             }
             for (int64_t a = 0; a < ty; a++)

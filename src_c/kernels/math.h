@@ -1,5 +1,5 @@
-/* Vector elementary functions, at most 3 ulp each over the whole range, denormals included (tests/native/test_unary.py). exp, log and
- * tanh follow Cephes (S. Moshier, 1989). NaN goes through every one of them. */
+/* Vector elementary functions, at most 3 ulp each over the whole range, denormals included (tests/native/test_unary.py).
+ * exp, log and tanh follow Cephes (S. Moshier, 1989). NaN goes through every one of them. */
 
 #ifndef v_scale2
 /* a * 2^n for a whole number n: in two halves, so that results down to denormals and up to FLT_MAX come out right */

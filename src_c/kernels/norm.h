@@ -1,8 +1,8 @@
-/* Moments and normalisation. Each block is read twice while it is in the first-level cache: mean, then squared deviations from it.
- * Blocks are merged by Chan, Golub and LeVeque (1979), so a tensor costs one pass of memory and the accuracy of two. */
+/* Moments and normalisation. Each block is read twice while it is in the first-level cache: mean, then squared deviations.
+ * Blocks are merged as by Chan, Golub and LeVeque (1979): one pass of memory, the accuracy of two. */
 
-static inline __attribute__((always_inline)) void moments_columns_tile(const int nv, int64_t live, int64_t taps, const int64_t *tap, const float *in,
-                                                                       int64_t count, float *mean, float *low, float *m2) {
+INLINE void moments_columns_tile(const int nv, int64_t live, int64_t taps, const int64_t *tap, const float *in, int64_t count,
+                                 float *mean, float *low, float *m2) {
     const vf size = v_set1((float)taps), zero = v_set1(0.0f);
     vf first[4], offset[4], square[4];
     UNROLL for (int v = 0; v < nv; v++) {
@@ -22,7 +22,8 @@ static inline __attribute__((always_inline)) void moments_columns_tile(const int
             square[v] = v_fma(d, d, square[v]);
         }
     const double all = (double)count + (double)taps;
-    const vf share = v_set1((float)((double)taps / all)), weight = v_set1((float)((double)count * (double)taps / all));
+    const vf share = v_set1((float)((double)taps / all));
+    const vf weight = v_set1((float)((double)count * (double)taps / all));
     UNROLL for (int v = 0; v < nv; v++) {
         vf m = first[v], l = zero, delta = offset[v];
         if (count) {
@@ -39,16 +40,17 @@ static inline __attribute__((always_inline)) void moments_columns_tile(const int
     }
 }
 
-static void moments_columns_run(int64_t n, int64_t taps, const int64_t *tap, const float *in, int64_t count, float *mean, float *low,
-                                float *m2) {
+static void moments_columns_run(int64_t n, int64_t taps, const int64_t *tap, const float *in, int64_t count, float *mean,
+                                float *low, float *m2) {
     int64_t c = 0;
-    for (; c + 4 * VL <= n; c += 4 * VL) moments_columns_tile(4, VL, taps, tap, in + c, count, mean + c, low + c, m2 + c);
+    for (; c + 4 * VL <= n; c += 4 * VL)
+        moments_columns_tile(4, VL, taps, tap, in + c, count, mean + c, low + c, m2 + c);
     for (; c + VL <= n; c += VL) moments_columns_tile(1, VL, taps, tap, in + c, count, mean + c, low + c, m2 + c);
     if (c < n) moments_columns_tile(1, n - c, taps, tap, in + c, count, mean + c, low + c, m2 + c);
 }
 
 /* Sum of x - from, or of its square. */
-static inline __attribute__((always_inline)) double deviations(const bool squared, int64_t n, const float *x, float from) {
+INLINE double deviations(const bool squared, int64_t n, const float *x, float from) {
     const vf f = v_set1(from), one = v_set1(1.0f);
     vf part[4];
     UNROLL for (int v = 0; v < 4; v++) part[v] = v_set1(0.0f);
@@ -85,7 +87,8 @@ static void moments_run_run(int64_t n, const float *x, int64_t count, double *me
     }
 }
 
-static void normalize_columns_run(int64_t n, const float *x, const float *mean, const float *scale, const float *shift, float *out) {
+static void normalize_columns_run(int64_t n, const float *x, const float *mean, const float *scale, const float *shift,
+                                  float *out) {
     for (int64_t c = 0; c < n; c += VL) {
         const int64_t live = n - c;
         const vf d = load_live(x + c, live) - load_live(mean + c, live);
@@ -93,8 +96,8 @@ static void normalize_columns_run(int64_t n, const float *x, const float *mean, 
     }
 }
 
-static void normalize_run_run(int64_t n, const float *x, float mean, float mean_low, float scale, const float *gamma, const float *beta,
-                              float *out) {
+static void normalize_run_run(int64_t n, const float *x, float mean, float mean_low, float scale, const float *gamma,
+                              const float *beta, float *out) {
     const vf m = v_set1(mean), low = v_set1(mean_low), s = v_set1(scale);
     for (int64_t c = 0; c < n; c += VL) {
         const int64_t live = n - c;

@@ -1,12 +1,18 @@
-/* Reductions across rows (one result per column) and along a contiguous run. A sum is taken naively over short blocks only, and the
- * blocks' sums are joined without loss: by compensated addition in columns, in double along a run. */
+/* Reductions across rows (one result per column) and along a contiguous run. A sum is taken naively over short blocks only;
+ * their sums are joined without loss: by compensated addition in columns, in double along a run. */
 #include <stdbool.h>
 
-static inline __attribute__((always_inline)) vf reduce_start(const infold_reduction kind) {
-    return v_set1(kind == INFOLD_REDUCE_MAX ? -INFINITY : kind == INFOLD_REDUCE_MIN ? INFINITY : kind == INFOLD_REDUCE_PROD ? 1.0f : 0.0f);
+/* The kind is a constant wherever these are called: its switches vanish. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf reduce_start(const infold_reduction kind) {
+    return v_set1(kind == INFOLD_REDUCE_MAX    ? -INFINITY
+                  : kind == INFOLD_REDUCE_MIN  ? INFINITY
+                  : kind == INFOLD_REDUCE_PROD ? 1.0f
+                                               : 0.0f);
 }
 
-static inline __attribute__((always_inline)) vf reduce_step(const infold_reduction kind, vf acc, vf x, vf shift) {
+INLINE vf reduce_step(const infold_reduction kind, vf acc, vf x, vf shift) {
     switch (kind) {
     case INFOLD_REDUCE_MAX: return v_sel(v_eq(acc, acc), v_max(acc, x), acc); /* NaN stays */
     case INFOLD_REDUCE_MIN: return v_sel(v_eq(acc, acc), v_min(acc, x), acc);
@@ -19,9 +25,9 @@ static inline __attribute__((always_inline)) vf reduce_step(const infold_reducti
 }
 
 /* Two results of reduce_step become one. */
-static inline __attribute__((always_inline)) vf reduce_join(const infold_reduction kind, vf a, vf b) {
-    const infold_reduction plain = kind == INFOLD_REDUCE_MAX || kind == INFOLD_REDUCE_MIN || kind == INFOLD_REDUCE_PROD ? kind : INFOLD_REDUCE_SUM;
-    return reduce_step(plain, a, b, a);
+INLINE vf reduce_join(const infold_reduction kind, vf a, vf b) {
+    const bool sum = kind != INFOLD_REDUCE_MAX && kind != INFOLD_REDUCE_MIN && kind != INFOLD_REDUCE_PROD;
+    return reduce_step(sum ? INFOLD_REDUCE_SUM : kind, a, b, a);
 }
 
 /* s + c gains p (Knuth's two-sum); beyond the finite numbers there is nothing to compensate. */
@@ -45,9 +51,8 @@ static inline void store_live(float *p, vf x, int64_t live) {
 }
 
 /* nv whole vectors of columns, or one of `live` columns. */
-static inline __attribute__((always_inline)) void reduce_columns_tile(const infold_reduction kind, const int nv, int64_t live, int64_t taps,
-                                                                      const int64_t *tap, const float *in, const float *shift,
-                                                                      float *acc, float *comp) {
+INLINE void reduce_columns_tile(const infold_reduction kind, const int nv, int64_t live, int64_t taps, const int64_t *tap,
+                                const float *in, const float *shift, float *acc, float *comp) {
     vf part[4], by[4];
     const bool compensate = kind != INFOLD_REDUCE_MAX && kind != INFOLD_REDUCE_MIN && kind != INFOLD_REDUCE_PROD;
     UNROLL for (int v = 0; v < nv; v++) {
@@ -71,11 +76,13 @@ static inline __attribute__((always_inline)) void reduce_columns_tile(const info
     }
 }
 
-static inline __attribute__((always_inline)) void reduce_columns_kind(const infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap,
-                                                                      const float *in, const float *shift, float *acc, float *comp) {
+INLINE void reduce_columns_kind(const infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const float *in,
+                                const float *shift, float *acc, float *comp) {
     int64_t c = 0;
-    for (; c + 4 * VL <= n; c += 4 * VL) reduce_columns_tile(kind, 4, VL, taps, tap, in + c, shift + c, acc + c, comp + c);
-    for (; c + VL <= n; c += VL) reduce_columns_tile(kind, 1, VL, taps, tap, in + c, shift + c, acc + c, comp + c);
+    for (; c + 4 * VL <= n; c += 4 * VL)
+        reduce_columns_tile(kind, 4, VL, taps, tap, in + c, shift + c, acc + c, comp + c);
+    for (; c + VL <= n; c += VL)
+        reduce_columns_tile(kind, 1, VL, taps, tap, in + c, shift + c, acc + c, comp + c);
     if (c < n) reduce_columns_tile(kind, 1, n - c, taps, tap, in + c, shift + c, acc + c, comp + c);
 }
 
@@ -91,15 +98,15 @@ static inline __attribute__((always_inline)) void reduce_columns_kind(const info
     default: X(INFOLD_REDUCE_SUM);                                                                                      \
     }
 
-static void reduce_columns_run(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const float *in, const float *shift,
-                               float *acc, float *comp) {
+static void reduce_columns_run(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const float *in,
+                               const float *shift, float *acc, float *comp) {
 #define X(k) reduce_columns_kind(k, n, taps, tap, in, shift, acc, comp); return
     REDUCE_KINDS(X)
 #undef X
 }
 
 /* One vector's lanes become one number. */
-static inline __attribute__((always_inline)) double reduce_lanes(const infold_reduction kind, vf a) {
+INLINE double reduce_lanes(const infold_reduction kind, vf a) {
     float lane[VL];
     v_store(lane, a);
     double out = lane[0];
@@ -125,7 +132,7 @@ static inline float reduce_neutral(const infold_reduction kind) {
                                                                          : 0.0f;
 }
 
-static inline __attribute__((always_inline)) double reduce_run_kind(const infold_reduction kind, int64_t n, const float *x, float shift) {
+INLINE double reduce_run_kind(const infold_reduction kind, int64_t n, const float *x, float shift) {
     enum { BLOCK = 4 * VL * INFOLD_REDUCE_BLOCK };
     const vf by = v_set1(shift);
     const bool keep = kind == INFOLD_REDUCE_MAX || kind == INFOLD_REDUCE_MIN;

@@ -1,5 +1,5 @@
-/* Softmax and its logarithm over one contiguous row, shifted by the row's maximum so that nothing overflows. A NaN anywhere makes the
- * sum NaN and with it the whole row, so the maximum need not look for it. */
+/* Softmax and its logarithm over one contiguous row, shifted by the row's maximum so that nothing overflows. A NaN anywhere
+ * makes the sum NaN and with it the whole row, so the maximum need not look for it. */
 
 static inline float softmax_top(int64_t n, const float *src) {
     vf top[2] = {v_set1(-INFINITY), v_set1(-INFINITY)};
@@ -13,7 +13,7 @@ static inline float softmax_top(int64_t n, const float *src) {
 }
 
 /* The sum of exp(src - top), whose terms go to dst unless it is NULL. */
-static inline __attribute__((always_inline)) float softmax_sum(int64_t n, const float *src, float top, float *dst) {
+INLINE float softmax_sum(int64_t n, const float *src, float top, float *dst) {
     enum { BLOCK = 2 * VL * INFOLD_REDUCE_BLOCK };
     const vf shift = v_set1(top);
     double total = 0.0;
