@@ -5,7 +5,20 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from ..report.fold import FoldReport
-from . import activations, backward, branches, chains, cleanup, constants, identity, pad, sequences, shapes, through
+from . import (
+    activations,
+    backward,
+    branches,
+    chains,
+    cleanup,
+    constants,
+    forward,
+    identity,
+    pad,
+    sequences,
+    shapes,
+    through,
+)
 from .context import GraphContext, Pass, is_op
 
 _FOLD_SIZE_LIMIT = 64 << 20  # of a file that somebody stores
@@ -43,7 +56,8 @@ def simplified(model: ir.Model) -> GraphContext:
 
 
 _SIMPLIFY: tuple[Pass, ...] = (constants.apply, identity.apply, sequences.apply)
-_FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, through.apply, branches.apply, chains.apply, cleanup.apply)
+_FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, through.apply, branches.apply, chains.apply, forward.apply,
+                           cleanup.apply)
 
 
 def _normalised(model: ir.Model) -> ir.Model:

@@ -37,6 +37,7 @@ class GraphContext:
         self._names = {value.name for graph in model.graphs() for value in _values(graph) if value.name}
         self._batchnorms = {node: FoldItem(node_name(node), "kept") for node in self.nodes()
                             if is_op(node, "BatchNormalization")}
+        self._not_forward: dict[ir.Node, str] = {}
 
     # Reading
 
@@ -123,6 +124,10 @@ class GraphContext:
         """Record why a BatchNormalization could not be folded (a later rule may still fold it)."""
         self._batchnorms[batchnorm].reason = reason
 
+    def not_forward(self, batchnorm: ir.Node, reason: str) -> None:
+        """Record why a BatchNormalization cannot go into what follows it either."""
+        self._not_forward[batchnorm] = reason
+
     def replaced(self, batchnorms: list[ir.Node], by: ir.Node, name: str) -> None:
         """Record that one BatchNormalization stands for several, or, where the list is empty, for arithmetic."""
         if not batchnorms:
@@ -140,6 +145,8 @@ class GraphContext:
         for node, item in self._batchnorms.items():
             if node in present and item.reason is None:
                 item.reason = no_rule(node.inputs[0])
+            if node in present and node in self._not_forward:
+                item.reason += f"; forward, {self._not_forward[node]}"
             elif node not in present and item.verdict == "kept":
                 item.verdict, item.reason = "folded", "nothing reads its output"
         return FoldReport(list(self._batchnorms.values()), remaining=len(present))

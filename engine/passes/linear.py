@@ -42,6 +42,11 @@ def read(context: GraphContext, node: ir.Node) -> Linear | str | None:
     return None
 
 
+def refusal(context: GraphContext, node: ir.Node) -> str | None:
+    """Why the second and third input of a Conv, Gemm or MatMul cannot change, or None if they can."""
+    return _constant(context, node, (1, 2))
+
+
 def _constant(context: GraphContext, node: ir.Node, indices: tuple[int, ...]) -> str | None:
     for index in indices:
         value = node.inputs[index] if index < len(node.inputs) else None

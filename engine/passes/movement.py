@@ -42,18 +42,21 @@ class Grid:
 
 
 def _reshape(context: GraphContext, node: ir.Node, output: ir.Value, total: Affine) -> Affine | str:
-    """Also Flatten, Squeeze and Unsqueeze. Every element keeps its map; then axes along which it is constant shrink."""
-    before, after = node.inputs[0].shape, output.shape
-    if before is None or after is None or len(before) < 1 or len(after) < 1:
+    return _reshaped(node, total, output.shape, node.inputs[0].shape)
+
+
+def _reshaped(node: ir.Node, total: Affine, before: ir.Shape | None, after: ir.Shape | None) -> Affine | str:
+    """Every element keeps its map; then axes along which it does not vary shrink."""
+    if not before or not after:
         return _unknown(node)
     old, new = list(before), list(after)
     if total.scale.shape[0] == 1 and _static(old[1:]) and _static(new[1:]) and np.prod(old[1:]) == np.prod(new[1:]):
         old[0] = new[0] = 1  # the batch stays as it is, whatever its size
     if not _static(old) or not _static(new):
         return _unknown(node)
-    if np.prod(new) > _BRUTE_FORCE_LIMIT or np.prod(old) != np.prod(new) or not np.prod(new):
+    if np.prod(old) > _BRUTE_FORCE_LIMIT or np.prod(old) != np.prod(new) or not np.prod(old):
         return f"{node.op_type} '{node_name(node)}' is too large to follow"
-    return total.each(lambda array: np.broadcast_to(array, new).reshape(old)).shrunk()
+    return total.each(lambda array: np.broadcast_to(array, old).reshape(new)).shrunk()
 
 
 def _squeeze(context: GraphContext, node: ir.Node, output: ir.Value, total: Affine) -> Affine | str:
@@ -189,6 +192,27 @@ def _unknown(node: ir.Node) -> str:
 
 def _varies(node: ir.Node) -> str:
     return f"its map varies along an axis that {node.op_type} '{node_name(node)}' changes"
+
+
+def moved_forward(context: GraphContext, node: ir.Node, total: Affine) -> Affine | str:
+    """The other way round: the map of the node's output that a map of its first input becomes."""
+    output = node.outputs[0]
+    match node.op_type:
+        case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
+            return _reshaped(node, total, node.inputs[0].shape, output.shape)
+        case "Transpose":
+            return total.each(lambda array: array.transpose(attribute(node, "perm", range(array.ndim)[::-1])))
+        case "ReduceMean":
+            axes = _axes(context, node, 1)
+            if not axes:
+                return _unknown(node)
+            if any(total.scale.shape[axis] > 1 for axis in axes):
+                return _varies(node)
+            return total if attribute(node, "keepdims", 1) else total.each(lambda array: np.squeeze(array, axes))
+        case "Slice" | "Split":
+            return f"{node.op_type} '{node_name(node)}' reads it"
+        case _:  # commutes
+            return MOVEMENTS[node.op_type](context, node, output, total)
 
 
 MOVEMENTS: dict[str, Callable[[GraphContext, ir.Node, ir.Value, Affine], Affine | str]] = {

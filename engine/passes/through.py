@@ -13,8 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from . import affine, linear
-from .affine import Affine, Channels
+from . import arithmetic, linear
+from .affine import Affine
+from .arithmetic import Arithmetic
 from .context import GraphContext, is_op, no_rule, node_name
 from .movement import MOVEMENTS, Grid
 from .rounding import rounded
@@ -24,25 +25,16 @@ def apply(context: GraphContext) -> bool:
     """Fold BatchNormalizations and arithmetic with constants into the linear layers behind such operators."""
     modified = False
     for node in context.nodes():
-        if node.graph is None or not is_op(node, "BatchNormalization", "Mul", "Div", "Add", "Sub", "Neg"):
-            continue
-        varying = [index for index, value in enumerate(node.inputs[:2]) if context.tensor(value) is None]
-        producer = node.inputs[varying[0]].producer() if varying else None
+        found = arithmetic.read(context, node) if node.graph is not None else None
+        producer = None if found is None else node.inputs[found.source].producer()
         if producer is not None and linear.read(context, producer) is None:  # the layer's own rule knows better
-            modified |= _fold(context, node, varying[0])
+            modified |= _fold(context, node, found)
     return modified
 
 
-def _fold(context: GraphContext, node: ir.Node, index: int) -> bool:
-    source = node.inputs[index]
-    if is_op(node, "BatchNormalization"):
-        step = _batchnorm(context, node, source)
-    else:
-        step = _arithmetic(context, node, source)
+def _fold(context: GraphContext, node: ir.Node, found: Arithmetic) -> bool:
     path = _Path(context, node.graph)
-    if step is None:
-        return False
-    refusal = path.into(node, index, step) if isinstance(step, Affine) else step
+    refusal = found.step if isinstance(found.step, str) else path.into(node, found.source, found.step)
     if refusal is not None:
         if is_op(node, "BatchNormalization"):
             context.kept(node, f"through {', '.join(path.between)}: {refusal}" if path.between else refusal)
@@ -51,26 +43,9 @@ def _fold(context: GraphContext, node: ir.Node, index: int) -> bool:
         change()
     if is_op(node, "BatchNormalization"):
         context.folded(node, *path.layers)
-    context.supersede(node.outputs[0], node.inputs[index])
+    context.supersede(node.outputs[0], node.inputs[found.source])
     context.remove(node)
     return True
-
-
-def _batchnorm(context: GraphContext, node: ir.Node, source: ir.Value) -> Affine | str:
-    """The map of a BatchNormalization, as arrays of the rank of its input."""
-    scale = context.array(node.inputs[1])
-    if source.shape is None or len(source.shape) < 2 or scale is None:
-        return "the rank of its input is unknown" if scale is not None else "its scale is not constant"
-    rank = len(source.shape)
-    step = affine.batchnorm(context, node, Channels(scale.size, from_end=rank - 1, rank=rank, least_rank=rank))
-    return step if isinstance(step, str) else step.each(lambda array: array.reshape(1, -1, *(1,) * (rank - 2)))
-
-
-def _arithmetic(context: GraphContext, node: ir.Node, source: ir.Value) -> Affine | None:
-    """The map of Add, Sub, Mul, Div or Neg with a constant of any shape, as arrays of the rank of its input."""
-    step = affine.elementwise(context, node, source, Grid(source.shape))
-    point = (1,) * len(source.shape or ())
-    return None if step is None else Affine(np.ones(point), np.zeros(point)).then(step)
 
 
 class _Path:
@@ -95,15 +70,13 @@ class _Path:
         layer = linear.read(context, node)
         if layer is not None:
             return layer if isinstance(layer, str) else self._into_layer(reader, index, total, layer)
-        source = [each for each in node.inputs if each is not None and context.tensor(each) is None]
-        if len(source) == 1:
-            step = _arithmetic(context, node, source[0])
-            if step is not None:
-                return self._past(reader, index, node, step.then(total))
+        found = arithmetic.read(context, node)
+        if found is not None and isinstance(found.step, Affine):
+            return self._past(reader, index, node, found.source, found.step.then(total))
         self.between.append(f"{node.op_type} '{node_name(node)}'")
         if is_op(node, "Concat"):
             refusal = self._into_parts(node, total)
-        elif is_op(node, "Add", "Sum", "Sub") and len(source) == len(node.inputs):
+        elif is_op(node, "Add", "Sum", "Sub"):
             refusal = self._into_terms(node, total)
         elif node.domain == "" and node.op_type in MOVEMENTS:
             moved = MOVEMENTS[node.op_type](context, node, value, total)
@@ -114,12 +87,13 @@ class _Path:
         self.changes.append(lambda: context.rename(value))
         return refusal
 
-    def _past(self, reader: ir.Node, index: int, node: ir.Node, total: Affine) -> str | None:
-        """Through arithmetic with a constant, which becomes part of the map."""
-        source = next(i for i, each in enumerate(node.inputs) if self.context.tensor(each) is None)
+    def _past(self, reader: ir.Node, index: int, node: ir.Node, source: int, total: Affine) -> str | None:
+        """Through a map, which becomes part of this one."""
 
         def bypass() -> None:
             reader.replace_input_with(index, node.inputs[source])
+            if is_op(node, "BatchNormalization"):
+                self.context.folded(node, *self.layers)
             self.context.remove(node)
 
         refusal = self.into(node, source, total)

@@ -155,7 +155,8 @@ def test_arithmetic_takes_the_same_ways():
          "through Pad 'p': Pad 'p' inserts values that its shift would change"),
         (f"c = Conv(x, w) p = Pad(c, deep) y = {bn('p', 8)}", "through Pad 'p': Pad 'p' may pad the channels"),
         (f"c = Conv(x, w) p, q = Split <axis = 1> (c, sizes) n = {bn('q', 4)} r = Abs(c) s = ReduceMax(r) "
-         f"t = Add(s, n) u = ReduceMax(p) y = Add(t, u)", "through Split 'p': the output of 'c' has other readers"),
+         f"t = Add(s, n) u = ReduceMax(p) y = Add(t, u)",
+         "through Split 'p': the output of 'c' has other readers; forward, Add 't' reads it"),
         (f"c = Conv(x, w) d = Conv(x, w) r = Relu(d) j = Concat <axis = 1> (c, r) y = {bn('j', 12)}",
          "through Concat 'j': it follows Relu 'r', not a convolution or matrix product"),
         (f"c = Conv(x, w) p = ReduceMax <axes = [2, 3]> (c) a = Add(c, p) y = {bn('a', 6)}",

@@ -1,0 +1,158 @@
+"""Forward folding: a map that no layer before it could take goes into the weights of all layers that read it.
+
+    x -- BatchNorm --+-- Conv 1x1          y = W (s x + t) + b  =  (W s) x + (b + W t)
+                     +-- Flatten -- Gemm
+
+Zero padding would have to become -t/s, a value per channel, so a padded convolution takes scales only.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from . import arithmetic, linear
+from .affine import Affine
+from .context import GraphContext, attribute, is_op, node_name
+from .movement import MOVEMENTS, moved_forward
+from .rounding import rounded
+
+
+def apply(context: GraphContext) -> bool:
+    """Fold BatchNormalizations and per-channel arithmetic into what follows, where they can go entirely."""
+    modified = False
+    for node in context.nodes():
+        if node.graph is None:
+            continue
+        found = arithmetic.read(context, node)
+        if found is not None and isinstance(found.step, Affine):
+            modified |= _fold(context, node, found.source, found.step)
+    return modified
+
+
+def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> bool:
+    ways = _Ways(context, node)
+    refusal = ways.out_of(node.outputs[0], step)
+    if refusal is not None:
+        if is_op(node, "BatchNormalization") and not node.outputs[0].is_graph_output():
+            context.not_forward(node, refusal)
+        return False
+    for change in ways.changes:
+        change()
+    if is_op(node, "BatchNormalization"):
+        context.folded(node, *ways.layers)
+    node.outputs[0].replace_all_uses_with(node.inputs[index])
+    context.remove(node)
+    return True
+
+
+class _Ways:
+    """The ways of one map forward to the weights: the changes to make, if there is no refusal, and the layers."""
+
+    def __init__(self, context: GraphContext, start: ir.Node) -> None:
+        self.context, self.start = context, start
+        self.changes: list[Callable[[], object]] = []
+        self.layers: list[ir.Node] = []
+
+    def out_of(self, value: ir.Value, total: Affine) -> str | None:
+        """Plan for the readers of `value` to read instead what it is the given map of; else the reason why not."""
+        if value.is_graph_output() or not value.uses():
+            return "its output is a graph output"
+        return next((refusal for use in value.uses()
+                     if (refusal := self._into(use.node, use.idx, total)) is not None), None)
+
+    def _into(self, node: ir.Node, index: int, total: Affine) -> str | None:
+        what = f"{node.op_type} '{node_name(node)}'"
+        if node.graph is not self.start.graph or index != 0:
+            return f"{what} reads it"
+        if is_op(node, "Conv", "Gemm", "MatMul"):
+            refusal = linear.refusal(self.context, node)
+            change = refusal or self._absorbed(node, total)
+            if isinstance(change, str):
+                return change
+            self.changes.append(change)
+            self.layers.append(node)
+            return None
+        if is_op(node, "Relu", "LeakyRelu") and not total.shift.any() and (total.scale > 0).all():
+            moved = total
+        elif node.domain == "" and node.op_type in MOVEMENTS and len(node.outputs) == 1:
+            moved = moved_forward(self.context, node, total)
+        else:
+            one_pass = is_op(node, "Relu", "Clip") and self.context.sole_user(self.start.outputs[0]) is node
+            return f"{what} reads it (a session runs both in one pass)" if one_pass else f"{what} reads it"
+        if isinstance(moved, str):
+            return moved
+        self.changes.append(lambda: self.context.rename(node.outputs[0]))
+        return self.out_of(node.outputs[0], moved)
+
+    def _absorbed(self, node: ir.Node, total: Affine) -> Callable[[], object] | str:
+        """What puts the map of the first input into the weights and the bias."""
+        axis = 1 if is_op(node, "Conv") else total.scale.ndim - 1
+        if any(size > 1 for each, size in enumerate(total.scale.shape) if each != axis):
+            return f"it varies along an axis over which {node.op_type} '{node_name(node)}' does not sum"
+        weight = self.context.array(node.inputs[1])
+        wide = weight.astype(np.float64)
+        match node.op_type:
+            case "Conv":
+                automatic = attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+                if (automatic or any(attribute(node, "pads", ()))) and total.shift.any():
+                    return f"Conv '{node_name(node)}' pads with zeros, which its shift would change"
+                group = attribute(node, "group", 1)
+                wide = wide.reshape(group, -1, *weight.shape[1:])
+                shape = (group, 1, weight.shape[1], *(1,) * (weight.ndim - 2))
+                extra = np.sum(wide * _vector(total.shift, group * weight.shape[1]).reshape(shape),
+                               axis=tuple(range(2, wide.ndim))).ravel()
+                scaled = (wide * _vector(total.scale, group * weight.shape[1]).reshape(shape)).reshape(weight.shape)
+            case "Gemm":
+                if attribute(node, "transA", 0) or self.context.opset(node) < 7:
+                    return f"Gemm '{node_name(node)}' transposes its input or is of an old operator set"
+                inner = wide.T if attribute(node, "transB", 0) else wide
+                extra = attribute(node, "alpha", 1.0) * (_vector(total.shift, len(inner)) @ inner)
+                scaled = inner * _vector(total.scale, len(inner))[:, None]
+                scaled = scaled.T if attribute(node, "transB", 0) else scaled
+            case _:
+                if wide.ndim != 2:
+                    return f"the weights of MatMul '{node_name(node)}' are not a matrix"
+                if total.shift.any() and not is_op(self.start, "BatchNormalization"):
+                    return f"MatMul '{node_name(node)}' has no bias"
+                extra = _vector(total.shift, len(wide)) @ wide
+                scaled = wide * _vector(total.scale, len(wide))[:, None]
+        return self._change(node, weight.dtype, scaled, extra)
+
+    def _change(self, node: ir.Node, kind: np.dtype, scaled: np.ndarray, extra: np.ndarray) -> Callable | str:
+        context, name = self.context, node.inputs[1].name
+        bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
+        if bias is not None:
+            extra = attribute(node, "beta", 1.0) * bias.astype(np.float64) + extra
+        weight, shift = rounded(scaled, kind), rounded(extra, kind)
+        if weight is None or shift is None:
+            return f"the weights of {node.op_type} '{node_name(node)}' would overflow or are not finite"
+
+        def change() -> None:
+            context.set_constant(node, 1, weight, f"{name}_folded")
+            if is_op(node, "MatMul"):
+                if shift.any():
+                    _add(context, node, shift, f"{name}_bias")
+                return
+            if bias is not None or shift.any():
+                context.set_constant(node, 2, shift, f"{name}_bias")
+            if is_op(node, "Gemm"):
+                node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+
+        return change
+
+
+def _add(context: GraphContext, node: ir.Node, shift: np.ndarray, name: str) -> None:
+    result = node.outputs[0]
+    add = ir.node("Add", [result, context.constant(shift, name)])
+    node.append(add)
+    kind, shape = result.type, result.shape
+    result.replace_all_uses_with(add.outputs[0], replace_graph_outputs=True)
+    add.replace_input_with(0, result)
+    add.outputs[0].name, add.outputs[0].type, add.outputs[0].shape = result.name, kind, shape
+    context.rename(result)
+
+
+def _vector(array: np.ndarray, count: int) -> np.ndarray:
+    return np.broadcast_to(array.ravel(), count)

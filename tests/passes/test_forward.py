@@ -1,0 +1,137 @@
+"""BatchNormalization in front of layers goes into their weights when all of them can take it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from passes_harness import assert_close, fold, model, normal, operators, run, statistics
+
+from infold.reference import run_float64
+
+BN = "BatchNormalization"
+RNG = np.random.default_rng(0)
+CONSTANTS = {
+    "w1": normal(RNG, 5, 6, 1, 1),
+    "w3": normal(RNG, 5, 6, 3, 3),
+    "dw": normal(RNG, 6, 1, 3, 3),
+    "b": normal(RNG, 5),
+    "m": normal(RNG, 6, 5),
+    "flat": normal(RNG, 5, 96),
+    "k": normal(RNG, 6, 1, 1),
+    "pos": np.abs(normal(RNG, 6, 1, 1)) + 0.1,
+    "shape": np.array([2, 6, 16]),
+    "zbias": np.zeros(6, np.float32),
+    "zmean": np.zeros(6, np.float32),
+    **statistics(RNG, 6),
+}
+NORM = f"{BN}(r, scale, bias, mean, var)"
+SCALED = f"{BN}(r, scale, zbias, zmean, var)"
+MEAN = "g = GlobalAveragePool(n) f = Flatten(g)"
+
+
+def subject_of(body: str) -> ir.Model:
+    used = set(re.findall(r"\w+", body))
+    constants = {name: array for name, array in CONSTANTS.items() if name in used}
+    proto = ir.to_proto(model(f"g (float[2,6,4,4] x) => (float[] y) {{ r = Relu(x) {body} }}", constants))
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+
+
+def check(body: str):
+    subject, feeds = subject_of(body), {"x": normal(np.random.default_rng(1), 2, 6, 4, 4)}
+    result, report = fold(subject)
+    assert_close(run(result, feeds)["y"], run_float64(subject, feeds)["y"], 2e-6)
+    return result, report
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"n = {NORM} y = Conv(n, w1)",
+        f"n = {NORM} y = Conv <strides = [2, 2]> (n, w3, b)",
+        f'n = {NORM} y = Conv <group = 6, auto_pad = "VALID"> (n, dw)',
+        f"n = {SCALED} y = Conv <pads = [1, 1, 1, 1]> (n, w3, b)",
+        f'n = {SCALED} y = Conv <auto_pad = "SAME_UPPER"> (n, w3)',
+        f"n = {NORM} p = Conv(n, w1) q = Conv(n, w3) s = ReduceMean(q) y = Add(p, s)",
+        f"n = {NORM} f = Flatten(n) y = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (f, flat, b)",
+        f"n = {NORM} {MEAN} y = Gemm(f, m)",
+        f"n = {NORM} {MEAN} y = MatMul(f, m)",
+        f"n = {NORM} t = Transpose <perm = [0, 2, 3, 1]> (n) p = MatMul(t, m) y = Add(p, b)",
+        f"n = {NORM} s = Reshape(n, shape) g = ReduceMean <axes = [2], keepdims = 0> (s) y = Gemm(g, m, b)",
+        f"n = {NORM} p = AveragePool <kernel_shape = [2, 2], pads = [1, 1, 0, 0]> (n) y = Conv(p, w3)",
+        "n = Mul(r, pos) l = LeakyRelu(n) p = MaxPool <kernel_shape = [2, 2]> (l) "
+        "y = Conv <pads = [1, 1, 1, 1]> (p, w3)",
+        "a = Sub(r, k) d = Div(a, pos) y = Conv(d, w3, b)",
+    ],
+)
+def test_into_every_reader(body):
+    result, report = check(body)
+    counts = operators(result)
+    assert not counts[BN] + counts["Mul"] + counts["Sub"] + counts["Div"]
+    assert all(item.verdict == "folded" and item.into for item in report.items)
+
+
+@pytest.mark.parametrize(
+    "body, reason",
+    [
+        (f"n = {NORM} y = Conv <pads = [0, 0, 1, 0]> (n, w3)",
+         "Conv 'y' pads with zeros, which its shift would change"),
+        (f"n = {NORM} p = Conv(n, w1) q = Neg(n) s = ReduceMean(q) y = Add(p, s)", "Neg 'q' reads it"),
+        (f"n = {NORM} a = Relu(n) y = Conv(a, w1)",
+         "Relu 'a' reads it (a session runs both in one pass)"),
+        (f"n = {NORM} t = MatMul(n, n) y = Neg(t)", "input 'n' of MatMul 't' is computed at run time"),
+        (f"n = {NORM} t = Transpose(n) q = ReduceMax(w1) y = Mul(t, q)", "Mul 'y' reads it"),
+        (f"n = {NORM} p = MaxPool <kernel_shape = [2, 2]> (n) y = Conv(p, w1)",
+         "its scale is not positive in every channel"),
+    ],
+)
+def test_what_stays_and_why(body, reason):
+    result, report = check(body)
+    (item,) = report.items
+    assert item.verdict == "kept" and operators(result)[BN] == 1
+    assert item.reason == f"it follows Relu 'r', not a convolution or matrix product; forward, {reason}"
+
+
+def test_a_map_that_is_an_output_stays():
+    subject = model(
+        f"g (float[2,6,4,4] x) => (float[2,6,4,4] n, float[2,5,4,4] y) {{ r = Relu(x) n = {NORM} y = Conv(n, w1) }}",
+        {name: CONSTANTS[name] for name in ("scale", "bias", "mean", "var", "w1")},
+    )
+    result, _ = fold(subject)
+    assert operators(result) == {"Relu": 1, BN: 1, "Conv": 1}
+
+
+def test_overflow_stays():
+    huge = {"scale": np.full(6, 1e18, np.float32), "var": np.full(6, 1e-5, np.float32)}
+    constants = {name: CONSTANTS[name] for name in ("bias", "mean", "w1")} | huge
+    subject = model(
+        f"g (float[2,6,4,4] x) => (float[2,5,4,4] y) {{ r = Relu(x) n = {NORM} y = Conv(n, w1) }}", constants
+    )
+    result, report = fold(subject)
+    assert operators(result)[BN] == 1 and "would overflow" in report.items[0].reason
+
+
+@given(st.integers(1, 3), st.sampled_from([1, 2, 3, 6]), st.integers(1, 3), st.booleans(), st.integers(0, 99))
+@settings(max_examples=30)
+def test_any_convolution_without_padding(rank, group, filters, bias, seed):
+    rng = np.random.default_rng(seed)
+    constants = {
+        "w": normal(rng, group * filters, 6 // group, *rng.integers(1, 4, rank)),
+        "b": normal(rng, group * filters),
+        **statistics(rng, 6),
+    }
+    spatial = ",".join("STU"[:rank])
+    subject = model(
+        f"""g (float[N,6,{spatial}] x) => (float[N,M,{spatial.lower()}] y)
+        {{ r = Relu(x) n = {NORM} y = Conv <group = {group}> (n, w{", b" if bias else ""}) }}""",
+        constants,
+    )
+    feeds = {"x": normal(rng, 2, 6, *[5] * rank)}
+    result, _ = fold(subject)
+    assert operators(result) == {"Relu": 1, "Conv": 1}
+    assert_close(run(result, feeds)["y"], run_float64(subject, feeds)["y"], 2e-6)
