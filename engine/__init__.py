@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 _LAZY = {  # name -> module; `import infold` itself stays light
     "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "api", "load": "importers", "fold": "passes",
-    "verify": "report.verify", "doctor": "report.doctor",
+    "verify": "report.verify", "doctor": "report.doctor", "recalibrate": "report.recalibrate",
 }
 
 __all__ = ["Error", "ExternalDataError", "InvalidInputError", "InvalidModelError", "MemoryLimitError", "MissingDependencyError",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infold.cli import bench, convert, demo, doctor, fold, info, profile, run, verify
+from infold.cli import bench, convert, demo, doctor, fold, info, profile, recalibrate, run, verify
 
 CommandLineError = typer.BadParameter.__mro__[
     2
@@ -47,6 +47,7 @@ for command in (
     bench.bench,
     profile.profile,
     doctor.doctor,
+    recalibrate.recalibrate,
     convert.convert,
     info.info,
     demo.demo,

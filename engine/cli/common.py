@@ -68,8 +68,8 @@ def working(message: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress(message: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal's standard error; yields `advance(done, total)`."""
+def progress(message: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal's standard error; yields `advance(done, total)`, total None while unknown."""
     from rich.progress import Progress
 
     console = err()

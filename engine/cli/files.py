@@ -109,9 +109,14 @@ def write_model(model: ir.Model, path: Path, *, source: Path) -> None:
 
     large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > PROTOBUF_LIMIT
     data = f"{path.name}.data" if large else None
+    refuse_overwriting(path, source=source)
+    write(path, lambda made: ir.save(model, made, format="protobuf", external_data=data))
+
+
+def refuse_overwriting(path: Path, *, source: Path) -> None:
+    """Raise typer.BadParameter if `path` is `source`, the model that was read."""
     if path.exists() and path.samefile(source):
         raise typer.BadParameter(f"{path} is the model itself: write to another file")
-    write(path, lambda made: ir.save(model, made, format="protobuf", external_data=data))
 
 
 def write_npz(arrays: Mapping[str, np.ndarray], path: Path) -> None:
