@@ -26,9 +26,15 @@ def apply(context: GraphContext) -> bool:
         if node.graph is None:
             continue
         found = arithmetic.read(context, node)
-        if found is not None and isinstance(found.step, Affine):
+        if found is not None and isinstance(found.step, Affine) and not _may_belong_to_an_activation(node, found):
             modified |= _fold(context, node, found.source, found.step)
     return modified
+
+
+def _may_belong_to_an_activation(node: ir.Node, found: arithmetic.Arithmetic) -> bool:
+    """Arithmetic with one number, as the last step of x * clip(x + 3, 0, 6) / 6: it is to stay recognisable."""
+    return found.step.scale.size == 1 and not is_op(node, "BatchNormalization") \
+        and not node.inputs[found.source].is_graph_input()
 
 
 def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> bool:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from passes_harness import assert_close, fold, model, normal, operators, run, statistics
 
+from infold import passes
 from infold.reference import run_float64
 
 BN = "BatchNormalization"
@@ -95,6 +96,29 @@ def test_what_stays_and_why(body, reason):
     (item,) = report.items
     assert item.verdict == "kept" and operators(result)[BN] == 1
     assert item.reason == f"it follows Relu 'r', not a convolution or matrix product; forward, {reason}"
+
+
+def test_spelled_out_activations_stay_recognisable():
+    constants = {name: np.float32(value) for name, value in {"three": 3, "zero": 0, "six": 6}.items()}
+    subject = model(
+        """g (float[2,6,4,4] x) => (float[2,5,4,4] y) { r = Relu(x) a = Add(r, three) c = Clip(a, zero, six)
+        m = Mul(r, c) h = Div(m, six) y = Conv(h, w1) }""",
+        {"w1": CONSTANTS["w1"], **constants},
+    )
+    once, _ = fold(subject)
+    twice, _ = fold(once, passes.prepare)
+    assert operators(twice) == {"Relu": 1, "infold::HardSwish": 1, "Conv": 1}
+
+
+def test_preprocessing_goes_into_the_first_layer():
+    subject = model(
+        "g (float[2,6,4,4] x) => (float[2,5,4,4] y) { d = Div(x, n) y = Conv <pads = [1, 1, 1, 1]> (d, w3) }",
+        {"w3": CONSTANTS["w3"], "n": np.float32(255)},
+    )
+    result, _ = fold(subject)
+    feeds = {"x": 255 * np.abs(normal(np.random.default_rng(1), 2, 6, 4, 4))}
+    assert operators(result) == {"Conv": 1}
+    assert_close(run(result, feeds)["y"], run_float64(subject, feeds)["y"])
 
 
 def test_a_map_that_is_an_output_stays():
