@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch7_writer import Obj, Storage, View, Writer, dump
 
 from infold.errors import InvalidModelError
+from infold.importers import torch7_reader
 from infold.importers.torch7_reader import Function, Key, Object, Table, read
 
 REAL = Path(__file__).parent / "data" / "torch7"
@@ -139,21 +140,18 @@ def test_plain_data_survives(value, form):
     assert as_lua(read(dump(value, **form))) == as_written(value)
 
 
-def test_deep_nesting_needs_no_recursion():
+def test_deep_nesting_needs_no_recursion(monkeypatch):
     writer = Writer()
-    for index in range(1, 50_001):
+    for index in range(1, 20_001):
         writer.int(3, index, 1)
         writer.write("x")
     writer.write(5)
     value, depth = read(writer.data), 0
     while isinstance(value, Table):
         value, depth = value["x"], depth + 1
-    assert (value, depth) == (5, 50_000)
-    with pytest.raises(InvalidModelError, match="nested more than 100000 deep"):
-        writer = Writer()
-        for index in range(1, 100_002):
-            writer.int(3, index, 1)
-            writer.write(1)
+    assert (value, depth) == (5, 20_000)
+    monkeypatch.setattr(torch7_reader, "_MAX_DEPTH", 10_000)
+    with pytest.raises(InvalidModelError, match="nested more than 10000 deep"):
         read(writer.data)
 
 
