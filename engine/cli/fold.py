@@ -26,15 +26,19 @@ def fold(
     import infold
     from infold.cli import files
     from infold.passes import training
+    from infold.report.fused import planned
 
     with common.working(f"Folding {model}"):
         folded, report = infold.fold(training.resolve(infold.load(model), training_mode))
+        report = planned(folded, report)
         if output is not None:
             files.write_model(folded, output, source=model)
     if as_json:
         common.print_json({"model": str(model), "written": output, **report.to_dict()})
     else:
         show(report, explain)
+        if report.fused:
+            common.out().print("fused: a node of the ONNX model still, but no pass of its own in infold's session")
         common.out().print(
             f"written to {output}" if output else "nothing written: give --output FILE to keep the folded model"
         )

@@ -10,7 +10,7 @@ Verdict = Literal["folded", "fused", "kept"]
 
 @dataclass
 class FoldItem:
-    """One BatchNormalization: its node name, where it went (`into`: a node name) or why it stayed (`reason`)."""
+    """One BatchNormalization: its node name, where it went (`into`: a node name), why it stayed in the graph (`reason`)."""
 
     name: str
     verdict: Verdict
@@ -44,7 +44,7 @@ class FoldReport:
     def with_fused(self, fused: Mapping[str, str]) -> FoldReport:
         """The report after planning: kept nodes named in `fused` have become part of the kernel of the node given there."""
         return replace(self, items=[
-            replace(item, verdict="fused", into=fused[item.name], reason=None) if item.verdict == "kept" and item.name in fused
+            replace(item, verdict="fused", into=fused[item.name]) if item.verdict == "kept" and item.name in fused
             else item for item in self.items])
 
     def _count(self, verdict: Verdict) -> int:

@@ -66,6 +66,12 @@ def _shape(value: ir.Value, wanted: Sequence[int] | None, batch: int | None) -> 
     return tuple(wanted)
 
 
+def usual_shape(value: ir.Value, batch: int | None = None, size: int = 224) -> list[int]:
+    """Fill the open dimensions of an image (or of what looks like one): batch, 3 channels, then `size`."""
+    usual = [1 if batch is None else batch, 3 if value.shape.rank() > 2 else size]
+    return [dim if isinstance(dim, int) else usual[axis] if axis < 2 else size for axis, dim in enumerate(value.shape)]
+
+
 def _spelled(value: ir.Value) -> str:
     return "x".join(str(dim if isinstance(dim, int) else dim.value or "?") for dim in value.shape)
 

@@ -13,7 +13,7 @@ from infold.passes import training
 from infold.reference import Float64Model
 from infold.report.deviation import deviation, differences, trivial
 from infold.report.divergence import NO_YARDSTICK, Inside, LayerReport, allowed, first_divergent, right_pattern
-from infold.report.inputs import random_inputs, required_inputs
+from infold.report.inputs import random_inputs, required_inputs, usual_shape
 from infold.report.peer import Peer, PeerError
 
 
@@ -168,15 +168,9 @@ def _feeds(
         return dict(given)
     if batch is None:
         batch = next((len(array) for array in given.values() if np.ndim(array)), None)
-    chosen = {value.name: _shape(value, batch, size) for value in missing if value.shape is not None} | dict(shapes)
+    chosen = {value.name: usual_shape(value, batch, size) for value in missing if value.shape is not None} | dict(shapes)
     chosen |= {value.name: np.shape(given[value.name]) for value in required_inputs(model) if value.name in given}
     return random_inputs(model, chosen, seed=seed) | dict(given)
-
-
-def _shape(value: ir.Value, batch: int | None, size: int) -> list[int]:
-    """Fill the open dimensions of an image (or of what looks like one): batch, 3 channels, then `size`."""
-    usual = [1 if batch is None else batch, 3 if value.shape.rank() > 2 else size]
-    return [dim if isinstance(dim, int) else usual[axis] if axis < 2 else size for axis, dim in enumerate(value.shape)]
 
 
 def _larger(output: OutputReport) -> str:
