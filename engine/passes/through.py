@@ -15,7 +15,6 @@ import onnx_ir as ir
 
 from . import arithmetic, linear
 from .affine import Affine
-from .arithmetic import Arithmetic
 from .context import GraphContext, is_op, no_rule, node_name
 from .movement import MOVEMENTS, Grid
 from .rounding import rounded
@@ -26,15 +25,19 @@ def apply(context: GraphContext) -> bool:
     modified = False
     for node in context.nodes():
         found = arithmetic.read(context, node) if node.graph is not None else None
-        producer = None if found is None else node.inputs[found.source].producer()
-        if producer is not None and linear.read(context, producer) is None:  # the layer's own rule knows better
-            modified |= _fold(context, node, found)
+        if found is None:
+            continue
+        producer = node.inputs[found.source].producer()
+        if isinstance(found.step, str):
+            context.kept(node, found.step)
+        elif producer is not None and linear.read(context, producer) is None:  # the layer's own rule knows better
+            modified |= _fold(context, node, found.source, found.step)
     return modified
 
 
-def _fold(context: GraphContext, node: ir.Node, found: Arithmetic) -> bool:
+def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> bool:
     path = _Path(context, node.graph)
-    refusal = found.step if isinstance(found.step, str) else path.into(node, found.source, found.step)
+    refusal = path.into(node, index, step)
     if refusal is not None:
         if is_op(node, "BatchNormalization"):
             context.kept(node, f"through {', '.join(path.between)}: {refusal}" if path.between else refusal)
@@ -43,7 +46,7 @@ def _fold(context: GraphContext, node: ir.Node, found: Arithmetic) -> bool:
         change()
     if is_op(node, "BatchNormalization"):
         context.folded(node, *path.layers)
-    context.supersede(node.outputs[0], node.inputs[found.source])
+    context.supersede(node.outputs[0], node.inputs[index])
     context.remove(node)
     return True
 
