@@ -149,11 +149,13 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const conv_params *p = params;
     const int64_t nr = ctx->kernels->nr, mr = ctx->kernels->mr;
     const job j = {p, ctx->kernels, args, pixel_count(p->n), (p->columns + nr - 1) / nr};
-    const int64_t work = p->taps * p->k * p->columns * p->groups; /* multiply-adds of one pixel */
+    if (j.pixels == 0) return;
+    const double depth = (double)p->taps * (double)p->k; /* multiply-adds of one number */
+    const double pixel = depth * (double)(p->columns * p->groups), panel = depth * (double)j.pixels * (double)nr;
     if (j.pixels >= 4 * mr * ctx->threads || j.pixels >= j.panels * p->groups * mr)
-        infold_parallel(ctx, j.pixels, 1 + GRAIN / (work + 1), by_pixels, &j);
+        infold_parallel(ctx, j.pixels, 1 + (int64_t)(GRAIN / (pixel + 1)), by_pixels, &j);
     else
-        infold_parallel(ctx, j.panels * p->groups, 1 + GRAIN / (j.pixels * p->taps * p->k * nr + 1), by_panels, &j);
+        infold_parallel(ctx, j.panels * p->groups, 1 + (int64_t)(GRAIN / (panel + 1)), by_panels, &j);
 }
 
 const infold_op infold_op_conv = {

@@ -52,6 +52,7 @@ static void rows_range(const void *arg, int64_t begin, int64_t end, int64_t thre
 
 static void map(const job *j, const infold_ctx *ctx) {
     const map_params *p = j->p;
+    if (p->shape[D - 1] == 0) return; /* planes may look at their first element */
     infold_parallel(ctx, outer_count(p) * p->shape[D - 2], 1 + 65536 / (p->shape[D - 1] + 1), rows_range, j);
 }
 

@@ -1,0 +1,170 @@
+"""Parameters bent at random: `check` refuses them, or the run stays inside its buffers (which end at unmapped pages)."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
+from test_conv import packed, whole_vectors
+
+from infold import _native
+
+F32 = np.float32
+EDGES = [-1, 0, 1, 2, 3, 5, 17, 2**31 - 1, 2**31, 2**32 - 1, 2**32 + 1, 2**62, 2**63 - 1, -(2**31), -(2**63)]
+WORK = 10**6  # elements: a legal operation may be as large as it likes where its strides are 0, but not in a test
+
+
+def zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, F32)
+
+
+def image_params(x: np.ndarray, channels_last: bool = True) -> dict:
+    steps = strides(x)
+    return {"n": dims(x.shape[:-1], 4, 1), "in_stride": dims(steps[:-1], 4, 0), "out_stride": dims(steps[:-1], 4, 0)}
+
+
+def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
+    """op: (parameters, arrays, names of constants), all legal."""
+    x = zeros(2, 5, 6, 19)
+    rows = {"shape": dims(x.shape, 6, 1), "a_stride": dims(strides(x), 6, 0), "out_stride": dims(strides(x), 6, 0)}
+    by_channel = {**rows, "b_stride": dims([1], 6, 0)}
+    channel, table = zeros(19), np.array([[0, 1], [2, 3], [3, 4]])
+    gemm = {
+        "n": [1, 1, 1, 4],
+        "in_stride": [0, 0, 0, 6],
+        "out_stride": [0, 0, 0, 5],
+        "taps": 2,
+        "k": 3,
+        "groups": 1,
+        "columns": 5,
+        "panels_per_block": 1,
+    }
+    pool = {
+        "n": [2, 1, 3, 3],
+        "in_stride": [570, 570, 114, 19],
+        "out_stride": [171, 171, 57, 19],
+        "in_size": [1, 5, 6],
+        "kernel": [1, 3, 2],
+        "stride": [1, 2, 2],
+        "pad": [0, 1, 0],
+        "pad_end": [0, 1, 0],
+        "dilation": [1, 1, 1],
+        "channels": 19,
+    }
+    reduce = {
+        "kept": [1, 1, 2, 19],
+        "reduced": [1, 1, 5, 6],
+        "in_kept": [0, 0, 570, 1],
+        "in_reduced": [0, 0, 114, 19],
+        "out_stride": [0, 0, 19, 1],
+    }
+    norm = {
+        "n": [1, 1, 1, 2],
+        "in_stride": [0, 0, 0, 570],
+        "out_stride": [0, 0, 0, 570],
+        "pixels": [1, 1, 5, 6],
+        "in_pixel": [0, 0, 114, 19],
+        "out_pixel": [0, 0, 114, 19],
+        "channels": 19,
+        "group": 1,
+        "epsilon": 1e-5,
+    }
+    resize = {
+        "n": [2, 3, 3],
+        "in_stride": [570, 114, 19],
+        "out_stride": [171, 57, 19],
+        "in_size": [5, 6],
+        "taps": [2, 2],
+        "channels": 19,
+    }
+    gather = {
+        "outer": 2,
+        "count": 4,
+        "size": 30,
+        "row": 19,
+        "in_outer": 570,
+        "in_row": 19,
+        "out_outer": 76,
+        "out_row": 19,
+        "item": 4,
+    }
+    return {
+        "conv": (gemm, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
+                        "tap": np.array([0, 3]), "out": zeros(4, 5)}, ("w", "bias", "tap")),
+        "pack": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1},
+                 {"in": zeros(6, 5), "out": packed(zeros(6, 5), isa)}, ()),
+        "depthwise": ({"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 20], "out_stride": [0, 0, 0, 20], "taps": 2, "channels": 20,
+                       "w_stride": 32}, {"in": zeros(5, 20), "w": zeros(2, 32), "bias": zeros(32), "tap": np.array([0, 20]),
+                                         "out": zeros(4, 20)}, ("w", "bias", "tap")),
+        "unary": (rows, {"in": x, "out": x}, ()),
+        "binary": (by_channel, {"a": x, "b": channel, "out": x}, ()),
+        "affine": (by_channel, {"x": x, "scale": channel, "shift": channel, "out": x}, ()),
+        "fill": ({k: rows[k] for k in ("shape", "out_stride")}, {"out": x}, ()),
+        "pool": (pool, {"in": x, "out": zeros(2, 3, 3, 19)}, ()),
+        "reduce": (reduce, {"in": x, "out": zeros(2, 19)}, ()),
+        "softmax": ({**image_params(x), "length": 19}, {"in": x, "out": x}, ()),
+        "norm": (norm, {"in": x, "gamma": channel, "beta": channel, "out": x}, ()),
+        "lrn": ({**image_params(x), "channels": 19, "before": 2, "after": 2, "bias": 1.0}, {"in": x, "out": x}, ()),
+        "resize": (resize, {"in": x, "row": table, "row_weight": zeros(3, 2), "column": table, "column_weight": zeros(3, 2),
+                            "out": zeros(2, 3, 3, 19)}, ("row", "row_weight", "column", "column_weight")),
+        "gather": (gather, {"in": x, "index": np.array([0, 29, -1, 5]), "out": zeros(2, 4, 19)}, ()),
+    }  # fmt: skip
+
+
+def test_every_operation_is_covered():
+    assert set(cases("scalar")) == set(OPERATIONS)
+
+
+def bend(params: dict, fields: list[str], rng: np.random.Generator) -> dict:
+    """One to three numbers become an edge case, or move by a little."""
+    bent = {name: [int(e) for e in v] if np.iterable(v) else v for name, v in params.items()}
+    for _ in range(rng.integers(1, 4)):
+        name = fields[rng.integers(len(fields))]
+        old = bent.get(name, 0)
+        at = int(rng.integers(len(old))) if isinstance(old, list) else None
+        value = old if at is None else old[at]
+        value = EDGES[rng.integers(len(EDGES))] if rng.random() < 0.6 else int(value) + int(rng.integers(-2, 3))
+        value = max(-(2**63), min(2**63 - 1, value))
+        if at is None:
+            bent[name] = value
+        else:
+            old[at] = value
+    return bent
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_bent_parameters(op: str, isa: str, side: str):
+    params, arrays, constants = cases(isa)[op]
+    rng = np.random.default_rng(hash_of(op, isa, side))
+    described = [f.partition(":") for f in OPERATIONS[op][1].split()]
+    integers = [name.partition("[") for name, _, kind in described if kind != "f"]
+    lengths = {name: int(count[:-1]) if count else 0 for name, _, count in integers}
+    full = {name: params.get(name, [0] * count if count else 0) for name, count in lengths.items()}
+    full |= {name: v for name, v in params.items() if name not in full}
+    steps = [
+        name for name in lengths if "stride" in name or "pixel" == name[3:] or name.startswith(("in_", "out_", "res_"))
+    ]
+    guarded = {name: Guarded(a, side) for name, a in arrays.items()}
+    regions = [name for name in guarded if name not in constants]
+    args = [
+        None if name not in guarded else (guarded[name].array if name in constants else regions.index(name), 0)
+        for name, _ in arguments(op)
+    ]
+    accepted = refused = 0
+    for trial in range(400):
+        bent = full if trial == 0 else bend(full, list(lengths), rng)
+        program = _native.Program(isa, [guarded[name].array.nbytes for name in regions])
+        status = program.append(OPERATIONS[op][0], pack(op, bent), args)
+        refused += status != 0
+        extents = [v for name in lengths if name not in steps for v in np.ravel(bent[name]).tolist()]
+        if status == 0 and prod(max(1, abs(int(v))) for v in extents) <= WORK:
+            accepted += 1
+            program.run([guarded[name].array for name in regions], 1 + trial % 2)
+    assert all(g.intact() for g in guarded.values())
+    assert accepted and refused, f"{accepted} accepted, {refused} refused: the test tests nothing"
+
+
+def hash_of(*words: str) -> int:
+    return sum(31**i * ord(c) for i, c in enumerate(" ".join(words))) % 2**32
