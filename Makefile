@@ -51,10 +51,10 @@ $(VENV)/.demo: engine/demo/requirements.txt engine/demo/requirements-nodeps.txt 
 	touch $@
 
 # torch first: what depends on it would choose another build of it.
-$(VENV)/.test: pyproject.toml bench/requirements.txt bench/requirements-nodeps.txt $(VENV)/.demo | $(VENV)/.infold
+$(VENV)/.test: pyproject.toml bench/requirements.txt bench/requirements-nodeps.txt tests/requirements-nodeps.txt $(VENV)/.demo | $(VENV)/.infold
 	$(PIP) $$(grep '^torch==' bench/requirements.txt)
 	$(PIP) -r bench/requirements.txt
-	$(PIP) --no-deps -r bench/requirements-nodeps.txt
+	$(PIP) --no-deps -r bench/requirements-nodeps.txt -r tests/requirements-nodeps.txt
 	$(PIP) --no-build-isolation -e '.[test]'
 	touch $@
 
