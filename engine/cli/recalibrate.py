@@ -28,7 +28,8 @@ def recalibrate(
     npz: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="An .npz with every input, or an .npy with the only one; samples first.",
+            metavar="FILE",
+            help="An .npz with every input, or an .npy with the only one; samples first.",
             show_default=False,
         ),
     ] = None,
@@ -37,7 +38,9 @@ def recalibrate(
     ] = None,
     mean: Annotated[str, typer.Option(help="Subtracted from pixels in 0..1: one number or R,G,B.")] = "0",
     std: Annotated[str, typer.Option(help="Pixels are then divided by this: one number or R,G,B.")] = "1",
-    batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")] = 16,
+    batch: Annotated[
+        int, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
+    ] = 16,
     threads: common.Threads = 0,
     as_json: common.Json = False,
 ) -> None:

@@ -1,4 +1,5 @@
 """BatchNormalizations exported in training mode: refused, turned to their running statistics, or left as they are."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -45,10 +46,11 @@ def resolve(model: ir.Model, mode: str) -> ir.Model:
     if mode == "error":
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise UnsupportedError(
-            f"BatchNormalization {node_name(found[0][0])!r}{more} is in training mode: it normalises with the mean and variance of "
-            "whatever batch it is given, so a result depends on its neighbours and a batch of one loses its meaning. Export the model after "
-            "model.eval(), or choose training mode 'running' (the running statistics in the file) or 'batch' (compute what the "
-            "file says)")
+            f"BatchNormalization {node_name(found[0][0])!r}{more} is in training mode: it normalises with the mean and"
+            " variance of whatever batch it is given, so a result depends on its neighbours and a batch of one loses"
+            " its meaning. Export the model after model.eval(), or choose training mode 'running' (the running"
+            " statistics in the file) or 'batch' (compute what the file says)"
+        )
     copy = model.clone()
     for node, opset in _in_training(copy):
         _use_running_statistics(node, opset)

@@ -1,7 +1,7 @@
-"""What is wrong with a model's BatchNormalizations: findings with reasons and remedies, and the statistics of every layer."""
+"""What is wrong with a model's BatchNormalizations, why, and what to do; and the statistics of every layer."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Mean and standard deviation, over the channels, of the running mean and variance; None where they are not constant."""
+    """Mean and standard deviation over the channels of the running mean and variance; None where not constant."""
 
     name: str
     channels: int | None
@@ -102,13 +102,21 @@ class Norm:
     @property
     def untouched(self) -> bool:
         """Whether the statistics are those a layer starts with: mean 0 and variance 1, or in Caffe both 0."""
-        return (self.mean is not None and self.variance is not None and not self.mean.any()
-                and bool((self.variance == self.variance.flat[0]).all()) and self.variance.flat[0] in (0, 1))
+        return (
+            self.mean is not None
+            and self.variance is not None
+            and not self.mean.any()
+            and bool((self.variance == self.variance.flat[0]).all())
+            and self.variance.flat[0] in (0, 1)
+        )
 
     def not_constant(self) -> dict[str, str]:
         """Of each parameter that is not constant, what it is instead."""
-        return {what: not_constant(value) for (what, array), value in zip(self.parameters.items(), self.node.inputs[1:5])
-                if array is None}
+        return {
+            what: not_constant(value)
+            for (what, array), value in zip(self.parameters.items(), self.node.inputs[1:5])
+            if array is None
+        }
 
 
 @dataclass(frozen=True)
@@ -143,23 +151,16 @@ def doctor(model: object) -> DoctorReport:
     return DoctorReport(findings, [_statistics(norm) for norm in patient.norms])
 
 
-def upstream(value: ir.Value) -> Iterator[ir.Value]:
-    """Every value that this one is computed from, itself included, outer scopes of subgraphs excluded."""
-    seen, waiting = {value}, [value]
-    while waiting:
-        yield (current := waiting.pop())
-        producer = current.producer()
-        new = {v for v in (producer.inputs if producer is not None else ()) if v is not None} - seen
-        seen |= new
-        waiting.extend(new)
-
-
 def _norm(context: GraphContext, node: ir.Node) -> Norm:
     opset = context.opset(node)
     arrays = [context.array(value) for value in node.inputs[1:5]]
-    return Norm(node, attribute(node, "epsilon", 1e-5), is_training(node, opset),
-                opset >= 9 or bool(attribute(node, "spatial", 1)),
-                *(None if array is None else array.astype(np.float64) for array in arrays))
+    return Norm(
+        node,
+        attribute(node, "epsilon", 1e-5),
+        is_training(node, opset),
+        opset >= 9 or bool(attribute(node, "spatial", 1)),
+        *(None if array is None else array.astype(np.float64) for array in arrays),
+    )
 
 
 def _statistics(norm: Norm) -> LayerStatistics:

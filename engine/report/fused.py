@@ -1,4 +1,5 @@
 """Which BatchNormalizations left in a folded model cost a session no pass of their own."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

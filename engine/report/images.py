@@ -1,4 +1,5 @@
 """Pictures as network inputs."""
+
 from __future__ import annotations
 
 import os
@@ -31,18 +32,32 @@ class ImageBatches:
         MissingDependencyError: Pillow is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike, model: ir.Model, *, size: tuple[int, int] | None = None,
-                 mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,), batch: int = 16) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        model: ir.Model,
+        *,
+        size: tuple[int, int] | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        batch: int = 16,
+    ) -> None:
         inputs = required_inputs(model)
         shape = inputs[0].shape if len(inputs) == 1 else None
         dims = [d if isinstance(d, int) else None for d in shape] if shape is not None else []
         if len(dims) != 4 or dims[1] not in (1, 3, None) or inputs[0].dtype != ir.DataType.FLOAT:
-            raise InvalidInputError("pictures need a model with one float32 input [N, 1 or 3, H, W]; this one has "
-                                    + ", ".join(f"{v.name!r} {v.type} {v.shape}" for v in inputs))
-        self._size = tuple(_agree(axis, fixed, None if size is None else size[place])
-                           for place, (axis, fixed) in enumerate(zip(("height", "width"), dims[2:])))
+            raise InvalidInputError(
+                "pictures need a model with one float32 input [N, 1 or 3, H, W]; this one has "
+                + ", ".join(f"{v.name!r} {v.type} {v.shape}" for v in inputs)
+            )
+        self._size = tuple(
+            _agree(axis, fixed, None if size is None else size[place])
+            for place, (axis, fixed) in enumerate(zip(("height", "width"), dims[2:]))
+        )
         self._channels = dims[1] or 3
-        self._mean, self._std = (_per_channel(name, value, self._channels) for name, value in (("mean", mean), ("std", std)))
+        self._mean, self._std = (
+            _per_channel(name, value, self._channels) for name, value in (("mean", mean), ("std", std))
+        )
         if not (self._std > 0).all():
             raise InvalidInputError(f"std must be positive, not {list(std)}")
         self._paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())

@@ -1,4 +1,5 @@
 """Mean and variance per channel of data that comes in pieces, exact however it is cut."""
+
 from __future__ import annotations
 
 import numpy as np

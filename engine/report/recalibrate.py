@@ -1,4 +1,5 @@
 """Running statistics estimated anew from data, one BatchNormalization after the other."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -39,7 +40,7 @@ class RecalibrationItem:
 
 @dataclass
 class RecalibrationReport:
-    """What became of every BatchNormalization, in graph order; `samples`: how much data there was along the first axis."""
+    """What became of every BatchNormalization, in graph order; `samples`: the length of the data."""
 
     items: list[RecalibrationItem] = field(default_factory=list)
     samples: int = 0
@@ -189,14 +190,18 @@ def _drain(values: list[Values]) -> Iterator[Values]:
 
 def _replace(context: GraphContext, norm: Norm, moments: Moments, unbiased: bool) -> RecalibrationItem:
     if moments.count < 2:
-        raise InvalidInputError(f"BatchNormalization {norm.name!r} gets one value per channel: too little data for a variance")
+        raise InvalidInputError(
+            f"BatchNormalization {norm.name!r} gets one value per channel: too little data for a variance"
+        )
     mean, variance = moments.mean, moments.variance(unbiased)
     for index, (what, new) in enumerate((("mean", mean), ("variance", variance)), 3):
         dtype = context.array(norm.node.inputs[index]).dtype
         with np.errstate(over="ignore"):
             stored = new.astype(dtype)
         if not np.isfinite(stored).all():
-            raise InvalidInputError(f"BatchNormalization {norm.name!r}: with this data the {what} of its input is not finite")
+            raise InvalidInputError(
+                f"BatchNormalization {norm.name!r}: with this data the {what} of its input is not finite"
+            )
         context.set_constant(norm.node, index, stored, f"{norm.name}.{what}")
     with np.errstate(all="ignore"):
         shift = np.abs(mean - norm.mean) / np.sqrt(norm.variance + norm.epsilon)

@@ -30,12 +30,19 @@ def test_a_healthy_model(cli: Callable, lenet: Path) -> None:
 
 def test_an_ill_model(cli: Callable, ill: Path) -> None:
     result = cli("doctor", ill)
-    assert result.code == 1 and "training-mode" in result.out and "not-finite" in result.out and "model.eval()" in result.out
+    assert (
+        result.code == 1
+        and "training-mode" in result.out
+        and "not-finite" in result.out
+        and "model.eval()" in result.out
+    )
     result = cli("doctor", ill, "--json")
     assert result.code == 1
     document = result.json
     assert [(f["severity"], f["node"], f["kind"]) for f in document["findings"][:2]] == [
-        ("error", "bn1", "training-mode"), ("error", "bn2", "not-finite")]
+        ("error", "bn1", "training-mode"),
+        ("error", "bn2", "not-finite"),
+    ]
     assert document["layers"][1]["mean_of_var"] is None and document["layers"][0]["channels"] == 6
 
 
@@ -61,7 +68,10 @@ def test_training_mode_is_refused_unless_told_what_to_do(cli: Callable, ill: Pat
     outputs = {}
     for mode in ("running", "batch"):
         for name, path in (("ill", ill), ("well", lenet)):
-            assert cli("run", path, "--shape", "image=4x1x28x28", "--training-mode", mode, "-o", tmp_path / "y.npz").code == 0
+            assert (
+                cli("run", path, "--shape", "image=4x1x28x28", "--training-mode", mode, "-o", tmp_path / "y.npz").code
+                == 0
+            )
             outputs[name, mode] = np.load(tmp_path / "y.npz")["logits"]
     assert np.array_equal(outputs["well", "running"], outputs["well", "batch"])
     assert cli("fold", ill, "--json").json["remaining"] == 2
@@ -73,11 +83,14 @@ def test_training_mode_is_refused_unless_told_what_to_do(cli: Callable, ill: Pat
 def test_verify_and_bench_with_running_statistics(cli: Callable, lenet: Path, tmp_path: Path) -> None:
     model = onnx.load(lenet)
     next(node for node in model.graph.node if node.op_type == "BatchNormalization").attribute.append(
-        onnx.helper.make_attribute("training_mode", 1))
+        onnx.helper.make_attribute("training_mode", 1)
+    )
     path = tmp_path / "training.onnx"
     onnx.save(model, path)
     common = ("--shape", "image=4x1x28x28", "--training-mode")
     assert cli("verify", path, *common, "running").code == 0
     assert cli("verify", path, *common, "batch").code == 0
-    report = cli("bench", path, *common, "running", "--rounds", "1", "--seconds", "0", "-e", "onnxruntime", "--json").json
+    report = cli(
+        "bench", path, *common, "running", "--rounds", "1", "--seconds", "0", "-e", "onnxruntime", "--json"
+    ).json
     assert report["engines"]["onnxruntime"]["error"] < 1e-5 and report["engines"]["infold"]["error"] < 1e-5

@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import infold
 import numpy as np
 import onnx
 import pytest
+
+import infold
 
 
 @pytest.fixture
@@ -33,17 +34,37 @@ def test_pictures(cli: Callable, lenet: Path, pictures: Path, tmp_path: Path) ->
     from PIL import Image
 
     before, out = lenet.read_bytes(), tmp_path / "new.onnx"
-    result = cli("recalibrate", lenet, "--images", pictures, "-o", out, "--size", "28x28", "--mean", "0.5", "--std", "0.25",
-                 "--batch", "4", "--json")
+    result = cli(
+        "recalibrate",
+        lenet,
+        "--images",
+        pictures,
+        "-o",
+        out,
+        "--size",
+        "28x28",
+        "--mean",
+        "0.5",
+        "--std",
+        "0.25",
+        "--batch",
+        "4",
+        "--json",
+    )
     assert result.code == 0 and lenet.read_bytes() == before
     document = result.json
     assert {key: document[key] for key in ("batchnorms", "recalibrated", "samples")} == {
-        "batchnorms": 4, "recalibrated": 4, "samples": 10}
+        "batchnorms": 4,
+        "recalibrated": 4,
+        "samples": 10,
+    }
     paths = sorted(path for path in pictures.rglob("*") if path.suffix in (".png", ".bmp"))
     arrays = [np.asarray(Image.open(path).resize((28, 28), Image.Resampling.BILINEAR), np.float32) for path in paths]
     x = (np.stack(arrays)[:, None] / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
     expected, _ = infold.recalibrate(lenet, [x])
-    infold_means = [node.inputs[3].const_value.numpy() for node in expected.graph if node.op_type == "BatchNormalization"]
+    infold_means = [
+        node.inputs[3].const_value.numpy() for node in expected.graph if node.op_type == "BatchNormalization"
+    ]
     for found, mean in zip(batchnorm_means(out), infold_means, strict=True):
         np.testing.assert_allclose(found, mean, rtol=1e-4, atol=1e-4)
     assert all(not np.allclose(a, b, atol=1e-2) for a, b in zip(batchnorm_means(out), batchnorm_means(lenet)))

@@ -27,9 +27,13 @@ FORMS = [  # opset, attributes, outputs besides the first
 def net(opset: int, attributes: str, outputs: list[str], returned: str = "y") -> ir.Model:
     names = ", ".join(["y", *outputs])
     subject = model(
-        f"g (float[N,3,4,4] x) => ({returned}) {{ {names} = BatchNormalization {attributes} (x, scale, bias, mean, var) }}"
-        .replace("(y)", "(float[N,3,4,4] y)").replace("(y, m, v)", "(float[N,3,4,4] y, float[3] m, float[3] v)"),
-        statistics(np.random.default_rng(0), 3), opset=opset)
+        f"g (float[N,3,4,4] x) => ({returned}) {{ {names} = BatchNormalization {attributes} (x, scale, bias, mean,"
+        " var) }".replace("(y)", "(float[N,3,4,4] y)").replace(
+            "(y, m, v)", "(float[N,3,4,4] y, float[3] m, float[3] v)"
+        ),
+        statistics(np.random.default_rng(0), 3),
+        opset=opset,
+    )
     subject.graph.node(0).name = "norm"
     return subject
 
@@ -51,14 +55,21 @@ def test_running_statistics(opset: int, attributes: str, outputs: list[str]) -> 
     onnx.checker.check_model(ir.to_proto(resolved))
     expected = batchnorm(x, statistics(np.random.default_rng(0), 3))
     assert_close(run_float64(resolved, {"x": x})["y"], expected)
-    assert_close(infold.InferenceSession(subject, infold.SessionOptions(training_mode="running")).run(None, {"x": x})[0], expected)
+    assert_close(
+        infold.InferenceSession(subject, infold.SessionOptions(training_mode="running")).run(None, {"x": x})[0],
+        expected,
+    )
     assert training.resolve(resolved, "error") is resolved
 
 
 @pytest.mark.parametrize("opset, attributes, outputs", FORMS)
 def test_statistics_of_the_batch(opset: int, attributes: str, outputs: list[str]) -> None:
     subject, x = net(opset, attributes, outputs), normal(np.random.default_rng(1), 2, 3, 4, 4)
-    own = {**statistics(np.random.default_rng(0), 3), "mean": x.mean((0, 2, 3), np.float64), "var": x.var((0, 2, 3), np.float64)}
+    own = {
+        **statistics(np.random.default_rng(0), 3),
+        "mean": x.mean((0, 2, 3), np.float64),
+        "var": x.var((0, 2, 3), np.float64),
+    }
     session = infold.InferenceSession(subject, infold.SessionOptions(training_mode="batch"))
     assert_close(session.run(None, {"x": x})[0], batchnorm(x, own))
 
@@ -77,7 +88,7 @@ def test_an_inference_model_is_left_alone_and_a_mode_that_is_none_refused() -> N
     subject = net(15, "", [])
     for mode in training.MODES:
         assert training.resolve(subject, mode) is subject
-    with pytest.raises(UnsupportedError, match="'eval'.*error, running, batch"):
+    with pytest.raises(UnsupportedError, match=r"'eval'.*error, running, batch"):
         training.resolve(subject, "eval")
 
 
@@ -86,6 +97,7 @@ def test_several_are_counted() -> None:
         """g (float[N,3,4,4] x) => (float[N,3,4,4] z) {
         y, m, v = BatchNormalization <training_mode = 1> (x, scale, bias, mean, var)
         z, n, w = BatchNormalization <training_mode = 1> (y, scale, bias, mean, var) }""",
-        statistics(np.random.default_rng(0), 3))
+        statistics(np.random.default_rng(0), 3),
+    )
     with pytest.raises(UnsupportedError, match=r"'y' \(and 1 more\)"):
         training.resolve(subject, "error")

@@ -6,11 +6,12 @@ import io
 import json
 from pathlib import Path
 
-import infold
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+
+import infold
 from infold.report.doctor import DoctorReport, Finding
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -19,8 +20,12 @@ BN = "BatchNormalization"
 
 def healthy(seed: int = 0, channels: int = 6) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    values = {"s": rng.uniform(0.5, 1.5, channels), "b": rng.normal(size=channels),
-              "m": rng.normal(size=channels), "v": rng.uniform(0.3, 3, channels)}
+    values = {
+        "s": rng.uniform(0.5, 1.5, channels),
+        "b": rng.normal(size=channels),
+        "m": rng.normal(size=channels),
+        "v": rng.uniform(0.3, 3, channels),
+    }
     return {name: array.astype(np.float32) for name, array in values.items()}
 
 
@@ -34,9 +39,14 @@ def build(text: str, constants: dict[str, np.ndarray], opset: int = 17, producer
     return ir.from_proto(proto)
 
 
-def single(changes: dict[str, np.ndarray] | None = None, attributes: str = "", opset: int = 17, outputs: str = "") -> ir.Model:
-    return build(f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ y{outputs} = {BN} {attributes} (x, s, b, m, v) }}",
-                 healthy() | (changes or {}), opset)
+def single(
+    changes: dict[str, np.ndarray] | None = None, attributes: str = "", opset: int = 17, outputs: str = ""
+) -> ir.Model:
+    return build(
+        f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ y{outputs} = {BN} {attributes} (x, s, b, m, v) }}",
+        healthy() | (changes or {}),
+        opset,
+    )
 
 
 def kinds(report: DoctorReport) -> list[tuple[str, str]]:
@@ -58,9 +68,17 @@ def with_value(name: str, value: float, *channels: int) -> dict[str, np.ndarray]
     return {name: array}
 
 
-@pytest.mark.parametrize("opset, attributes, outputs", [
-    (15, "<training_mode = 1>", ", p, q"), (14, "<training_mode = 1>", ""), (9, "", ", p, q, r, t"), (7, "", ", p, q, r, t"),
-    (6, "<is_test = 0>", ""), (1, "<consumed_inputs = [0, 0, 0, 1, 1]>", "")])
+@pytest.mark.parametrize(
+    "opset, attributes, outputs",
+    [
+        (15, "<training_mode = 1>", ", p, q"),
+        (14, "<training_mode = 1>", ""),
+        (9, "", ", p, q, r, t"),
+        (7, "", ", p, q, r, t"),
+        (6, "<is_test = 0>", ""),
+        (1, "<consumed_inputs = [0, 0, 0, 1, 1]>", ""),
+    ],
+)
 def test_training_mode_in_every_form(opset: int, attributes: str, outputs: str) -> None:
     finding = only(single(None, attributes, opset, outputs), "training-mode", "error")
     assert "neighbours" in finding.message and "model.eval()" in finding.remedy
@@ -86,7 +104,9 @@ def test_the_torch_exporter_in_training_mode() -> None:
 @pytest.mark.parametrize("dynamo", [False, True])
 def test_the_torch_exporter_without_tracked_statistics(dynamo: bool) -> None:
     torch = pytest.importorskip("torch")
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, bias=False), torch.nn.BatchNorm2d(5, track_running_stats=False)).eval()
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 5, 3, bias=False), torch.nn.BatchNorm2d(5, track_running_stats=False)
+    ).eval()
     x = (torch.randn(2, 3, 8, 8),)
     if dynamo:
         model = torch.onnx.export(net, x, dynamo=True, optimize=False, verbose=False).model_proto
@@ -116,7 +136,9 @@ def test_statistics_that_may_be_overridden_or_are_inputs() -> None:
 
 
 def test_constants_that_only_look_computed_are_no_finding() -> None:
-    text = f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ n = Identity (m)  w = Mul (v, two)  y = {BN} (x, s, b, n, w) }}"
+    text = (
+        f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ n = Identity (m)  w = Mul (v, two)  y = {BN} (x, s, b, n, w) }}"
+    )
     report = infold.doctor(build(text, healthy() | {"two": np.float32([2])}))
     assert report.findings == []
     assert report.layers[0].mean_of_var == pytest.approx(2 * healthy()["v"].mean(), rel=1e-6)
@@ -134,7 +156,9 @@ def test_not_finite(name: str, value: float) -> None:
     assert f"1 channels of its {what}" in only(single(with_value(name, value, 2)), "not-finite", "error").message
 
 
-@pytest.mark.parametrize("value, words", [(-1.0, "not positive in 1 of 6"), (-1e-5, "not positive"), (-1e-6, "negative in 1 of 6")])
+@pytest.mark.parametrize(
+    "value, words", [(-1.0, "not positive in 1 of 6"), (-1e-5, "not positive"), (-1e-6, "negative in 1 of 6")]
+)
 def test_negative_variance(value: float, words: str) -> None:
     assert words in only(single(with_value("v", value, 3), "<epsilon = 0.00001>"), "negative-variance", "error").message
 
@@ -162,7 +186,9 @@ def test_odd_epsilon() -> None:
 def row(epsilons: list[str], producer: str = "") -> ir.Model:
     """BatchNormalizations with a Tanh between them."""
     body = "".join(f"t{i} = Tanh (y{i})  y{i + 1} = {BN} {e} (t{i}, s, b, m, v)  " for i, e in enumerate(epsilons))
-    return build(f"g (float[N,6,4,4] y0) => (float[N,6,4,4] y{len(epsilons)}) {{ {body} }}", healthy(), producer=producer)
+    return build(
+        f"g (float[N,6,4,4] y0) => (float[N,6,4,4] y{len(epsilons)}) {{ {body} }}", healthy(), producer=producer
+    )
 
 
 def test_an_epsilon_unlike_its_siblings() -> None:
@@ -178,7 +204,9 @@ def test_an_epsilon_that_a_conversion_left_out() -> None:
 
 def test_statistics_per_position() -> None:
     constants = {name: np.resize(array, (6, 4, 4)) for name, array in healthy().items()}
-    model = build(f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ y = {BN} <spatial = 0> (x, s, b, m, v) }}", constants, opset=8)
+    model = build(
+        f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ y = {BN} <spatial = 0> (x, s, b, m, v) }}", constants, opset=8
+    )
     only(model, "not-spatial", "warning")
 
 
@@ -221,7 +249,9 @@ def test_biased_beside_unbiased_variance() -> None:
 def test_two_in_a_row_and_a_redundant_bias() -> None:
     text = f"""g (float[N,3,8,8] x) => (float[N,6,8,8] y) {{
         c = Conv (x, w, b)  p = {BN} (c, s, b, m, v)  y = {BN} (p, s2, b2, m2, v2) }}"""
-    report = infold.doctor(build(text, healthy() | {f"{k}2": v for k, v in healthy(2).items()} | {"w": np.ones((6, 3, 1, 1), np.float32)}))
+    report = infold.doctor(
+        build(text, healthy() | {f"{k}2": v for k, v in healthy(2).items()} | {"w": np.ones((6, 3, 1, 1), np.float32)})
+    )
     assert kinds(report) == [("redundant-bias", "p"), ("two-in-a-row", "y")] and report.ok
 
 
@@ -234,7 +264,14 @@ def test_layers_and_the_json_form() -> None:
     assert layer.std_of_mean == pytest.approx(given["m"].std(), rel=1e-6) and np.isnan(layer.mean_of_var)
     document = json.loads(json.dumps(report.to_dict()))
     assert document["findings"][0].keys() == {"severity", "node", "kind", "message", "remedy"}
-    assert list(document["layers"][0]) == ["name", "channels", "mean_of_mean", "std_of_mean", "mean_of_var", "std_of_var"]
+    assert list(document["layers"][0]) == [
+        "name",
+        "channels",
+        "mean_of_mean",
+        "std_of_mean",
+        "mean_of_var",
+        "std_of_var",
+    ]
 
 
 def test_the_gravest_first() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import infold
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+
+import infold
 from infold.report.fused import planned
 
 
 def preactivation(shape: str = "1,16,8,8", training: int = 0) -> ir.Model:
     """A picture read raw, and normalised by two convolutions: the second's BatchNorm folds, the first's cannot."""
     outputs = "n, nm, nv" if training else "n"
-    proto = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]> g (float[{shape}] x) => (float[{shape}] y) {{
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[{shape}] x) => (float[{shape}] y) {{
         p = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)
         {outputs} = BatchNormalization <training_mode = {training}> (p, s, b, m, v)  r = Relu (n)
-        c = Conv (r, w)  d = BatchNormalization (c, s, b, m, v)  y = Add (d, p) }}""")
+        c = Conv (r, w)  d = BatchNormalization (c, s, b, m, v)  y = Add (d, p) }}"""
+    )
     rng = np.random.default_rng(0)
     values = {name: rng.uniform(0.5, 1.5, 16) for name in "sbmv"} | {"w": rng.normal(size=(16, 16, 1, 1))}
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(v.astype(np.float32), n) for n, v in values.items())
