@@ -12,6 +12,7 @@ from . import (
     chains,
     cleanup,
     constants,
+    dead,
     forward,
     identity,
     pad,
@@ -57,7 +58,7 @@ def simplified(model: ir.Model) -> GraphContext:
 
 _SIMPLIFY: tuple[Pass, ...] = (constants.apply, identity.apply, sequences.apply)
 _FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, through.apply, branches.apply, chains.apply, forward.apply,
-                           cleanup.apply)
+                           dead.apply, cleanup.apply)
 
 
 def _normalised(model: ir.Model) -> ir.Model:

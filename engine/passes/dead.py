@@ -1,0 +1,128 @@
+"""Dead channels: where γ = 0 (or a filter is zero) a channel is a constant, which goes into the bias of the next layer.
+
+    Conv (channel 3 is b) ─ ReLU ─ Conv W, c        Conv (without 3) ─ ReLU ─ Conv W without 3, c + W[:, 3]·relu(b)
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from . import linear
+from .context import GraphContext, attribute, is_op
+from .rounding import rounded
+
+
+def apply(context: GraphContext) -> bool:
+    """Remove the constant channels between two convolutions, through ReLU, pooling and depthwise convolutions."""
+    modified = False
+    for node in context.nodes():
+        if is_op(node, "Conv") and attribute(node, "group", 1) == 1 and linear.refusal(context, node) is None:
+            modified |= _remove(context, node)
+    return modified
+
+
+@dataclass
+class _Section:
+    """What lies between the layer that makes the channels and the one that sums over them."""
+
+    constants: np.ndarray  # what the dead channels are at this point
+    values: list[ir.Value] = field(default_factory=list)
+    depthwise: list[ir.Node] = field(default_factory=list)
+
+
+def _remove(context: GraphContext, first: ir.Node) -> bool:
+    weight = context.array(first.inputs[1])
+    dead = ~weight.reshape(len(weight), -1).any(axis=1)
+    if not dead.any() or dead.all():
+        return False
+    section = _Section(_bias(context, first)[dead])
+    last = _follow(context, first.outputs[0], dead, section)
+    if last is None:
+        return False
+    weight = context.array(last.inputs[1])
+    extra = weight[:, dead].reshape(len(weight), dead.sum(), -1).sum(axis=2, dtype=np.float64) @ section.constants
+    bias = rounded(_bias(context, last) + extra, weight.dtype)
+    if bias is None:
+        return False
+    context.set_constant(last, 1, np.ascontiguousarray(weight[:, ~dead]), f"{last.inputs[1].name}_live")
+    context.set_constant(last, 2, bias, f"{last.inputs[1].name}_bias")
+    for node in (first, *section.depthwise):
+        for index, value in enumerate(node.inputs):
+            if index > 0 and value is not None:
+                context.set_constant(node, index, context.array(value)[~dead], f"{value.name}_live")
+        if node is not first:
+            node.attributes["group"] = ir.AttrInt64("group", int((~dead).sum()))
+    for value in section.values:
+        context.rename(value)
+        if value.shape is not None:
+            value.shape = ir.Shape([value.shape[0], int((~dead).sum()), *value.shape[2:]])
+    return True
+
+
+def _bias(context: GraphContext, node: ir.Node) -> np.ndarray:
+    """The bias in float64; zeros where there is none."""
+    bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
+    return np.zeros(context.tensor(node.inputs[1]).shape[0]) if bias is None else bias.astype(np.float64)
+
+
+def _follow(context: GraphContext, value: ir.Value, dead: np.ndarray, section: _Section) -> ir.Node | None:
+    """The convolution that sums over the channels, if only operators that keep them apart lie before it."""
+    while np.isfinite(section.constants).all():
+        section.values.append(value)
+        node = context.sole_user(value)
+        if node is None or node.inputs[0] is not value:
+            return None
+        if is_op(node, "Conv"):
+            if linear.refusal(context, node) is not None or (_pads(node) and section.constants.any()):
+                return None
+            group = attribute(node, "group", 1)
+            if group == 1:
+                return node
+            weight = context.array(node.inputs[1])
+            if group != len(dead) or weight.shape[:2] != (group, 1):
+                return None
+            taps = weight[dead].reshape(dead.sum(), -1).sum(axis=1, dtype=np.float64)
+            section.constants = section.constants * taps + _bias(context, node)[dead]
+            section.depthwise.append(node)
+        elif node.domain == "" and node.op_type in _KEEPERS and len(node.outputs) == 1:
+            change = _KEEPERS[node.op_type](context, node)
+            if change is None:
+                return None
+            section.constants = change(section.constants)
+        else:
+            return None
+        value = node.outputs[0]
+    return None
+
+
+def _pads(node: ir.Node) -> bool:
+    return any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+
+
+def _clip(context: GraphContext, node: ir.Node) -> Callable[[np.ndarray], np.ndarray] | None:
+    if context.opset(node) < 11:
+        low, high = attribute(node, "min", -np.inf), attribute(node, "max", np.inf)
+    else:
+        given = [*node.inputs[1:3], None, None][:2]
+        if any(value is not None and context.array(value) is None for value in given):
+            return None
+        low, high = (bound if value is None else float(context.array(value).item())
+                     for value, bound in zip(given, (-np.inf, np.inf)))
+    return lambda array: np.clip(array, low, high)
+
+
+def _same(context: GraphContext, node: ir.Node) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: array
+
+
+_KEEPERS: dict[str, Callable[[GraphContext, ir.Node], Callable[[np.ndarray], np.ndarray] | None]] = {
+    "Relu": lambda context, node: lambda array: np.maximum(array, 0),
+    "LeakyRelu": lambda context, node: lambda array: np.where(array < 0, attribute(node, "alpha", 0.01) * array, array),
+    "Clip": _clip,
+    "MaxPool": _same,
+    "GlobalAveragePool": _same,
+    "GlobalMaxPool": _same,
+}
