@@ -96,7 +96,8 @@ class Norm:
         if self.scale is None or self.variance is None:
             return None
         spread = self.variance + self.epsilon
-        gain = np.abs(self.scale) / np.sqrt(np.where(spread > 0, spread, np.nan))
+        with np.errstate(all="ignore"):
+            gain = np.abs(self.scale) / np.sqrt(np.where(spread > 0, spread, np.nan))
         return np.where(np.isfinite(gain), gain, 0.0)
 
     @property
@@ -105,6 +106,7 @@ class Norm:
         return (
             self.mean is not None
             and self.variance is not None
+            and self.variance.size > 0
             and not self.mean.any()
             and bool((self.variance == self.variance.flat[0]).all())
             and self.variance.flat[0] in (0, 1)
@@ -168,5 +170,5 @@ def _statistics(norm: Norm) -> LayerStatistics:
     numbers: list[float | None] = []
     for array in (norm.mean, norm.variance):
         with np.errstate(all="ignore"):
-            numbers += [None, None] if array is None else [float(array.mean()), float(array.std())]
+            numbers += [None, None] if array is None or not array.size else [float(array.mean()), float(array.std())]
     return LayerStatistics(norm.name, None if known is None else known.shape[0], *numbers)

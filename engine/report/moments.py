@@ -24,9 +24,13 @@ class Moments:
         self._squares = np.zeros(channels)  # sum of (x - mean)²
 
     def update(self, x: np.ndarray) -> None:
-        """Add data of shape [N, C, ...]."""
+        """Add data of shape [N, C, ...]; what is not finite makes the moments of its channel NaN."""
         if not x.size:
             return
+        with np.errstate(invalid="ignore"):
+            self._update(x)
+
+    def _update(self, x: np.ndarray) -> None:
         step = max(1, _AT_A_TIME * len(x) // x.size)
         axes = (0, *range(2, x.ndim))
         for start in range(0, len(x), step):

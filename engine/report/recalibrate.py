@@ -163,6 +163,8 @@ def _reads(node: ir.Node) -> set[str]:
 def _reason_to_keep(norm: Norm, context: GraphContext) -> str | None:
     if norm.node.graph is not context.graph:
         return "it is in a subgraph, which may not run for all data"
+    if norm.source.is_initializer():
+        return "it normalises a weight, not data"
     if not norm.spatial:
         return "it normalises every position for itself (spatial=0)"
     wrong = norm.not_constant()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import infold
 from infold.report.doctor import DoctorReport, Finding
@@ -287,6 +290,24 @@ def test_no_alarm_on_trained_networks() -> None:
     for name in ("resnet50", "inception_v2"):
         report = infold.doctor(LIGHT / f"light_{name}.onnx")
         assert report.findings == [] and len(report.layers) > 50
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from([0, 1, -1, np.nan, np.inf, -np.inf, 1e-45, 3e38, -1e-5, 1e-30]), min_size=24, max_size=24)
+)
+def test_any_numbers_are_examined_without_a_warning(numbers: list[float]) -> None:
+    arrays = np.array(numbers, np.float32).reshape(4, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = infold.doctor(single(dict(zip("sbmv", arrays))))
+    assert report.ok == (np.isfinite(arrays).all() and bool((arrays[3] >= 0).all()))
+
+
+def test_no_channels_at_all() -> None:
+    constants = {name: array[:0] for name, array in healthy().items()}
+    report = infold.doctor(build(f"g (float[N,0,4] x) => (float[N,0,4] y) {{ y = {BN} (x, s, b, m, v) }}", constants))
+    assert report.ok and report.layers[0].channels == 0 and report.layers[0].mean_of_var is None
 
 
 def test_a_model_without_batchnorms() -> None:
