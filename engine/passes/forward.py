@@ -38,8 +38,8 @@ def _may_belong_to_an_activation(node: ir.Node, found: arithmetic.Arithmetic) ->
 
 
 def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> bool:
-    ways = _Ways(context, node)
-    refusal = ways.out_of(node.outputs[0], step)
+    ways = _Ways(context, node, step)
+    refusal = ways.plan()
     if refusal is not None:
         if is_op(node, "BatchNormalization") and not node.outputs[0].is_graph_output():
             context.not_forward(node, refusal)
@@ -54,12 +54,22 @@ def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> boo
 
 
 class _Ways:
-    """The ways of one map forward to the weights: the changes to make, if there is no refusal, and the layers."""
+    """The ways of one map forward to the weights: the changes to make on them, and the layers with what they take."""
 
-    def __init__(self, context: GraphContext, start: ir.Node) -> None:
-        self.context, self.start = context, start
+    def __init__(self, context: GraphContext, start: ir.Node, step: Affine) -> None:
+        self.context, self.start, self.step = context, start, step
         self.changes: list[Callable[[], object]] = []
-        self.layers: list[ir.Node] = []
+        self.layers: dict[ir.Node, Affine] = {}
+
+    def plan(self) -> str | None:
+        """Prepare the changes of the weights, which costs most, last; returns the reason for a refusal."""
+        refusal = self.out_of(self.start.outputs[0], self.step)
+        for node, total in self.layers.items() if refusal is None else ():
+            change = self._absorbed(node, total)
+            if isinstance(change, str):
+                return change
+            self.changes.append(change)
+        return refusal
 
     def out_of(self, value: ir.Value, total: Affine) -> str | None:
         """Plan for the readers of `value` to read instead what it is the given map of; else the reason why not."""
@@ -73,13 +83,8 @@ class _Ways:
         if node.graph is not self.start.graph or index != 0:
             return f"{what} reads it"
         if is_op(node, "Conv", "Gemm", "MatMul"):
-            refusal = linear.refusal(self.context, node)
-            change = refusal or self._absorbed(node, total)
-            if isinstance(change, str):
-                return change
-            self.changes.append(change)
-            self.layers.append(node)
-            return None
+            self.layers[node] = total
+            return linear.refusal(self.context, node)
         if is_op(node, "Relu", "LeakyRelu") and not total.shift.any() and (total.scale > 0).all():
             moved = total
         elif node.domain == "" and node.op_type in MOVEMENTS and len(node.outputs) == 1:

@@ -37,7 +37,7 @@ def apply(context: GraphContext) -> bool:
 
 def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> bool:
     path = _Path(context, node.graph)
-    refusal = path.into(node, index, step)
+    refusal = path.plan(node, index, step)
     if refusal is not None:
         if is_op(node, "BatchNormalization"):
             context.kept(node, f"through {', '.join(path.between)}: {refusal}" if path.between else refusal)
@@ -57,8 +57,35 @@ class _Path:
     def __init__(self, context: GraphContext, graph: ir.Graph) -> None:
         self.context, self.graph = context, graph
         self.changes: list[Callable[[], None]] = []
-        self.layers: list[ir.Node] = []
+        self.takers: list[tuple[ir.Node, int, linear.Linear, Affine]] = []
         self.between: list[str] = []  # the operators on the way, for the reason
+
+    @property
+    def layers(self) -> list[ir.Node]:
+        return [layer.node for _, _, layer, _ in self.takers]
+
+    def plan(self, reader: ir.Node, index: int, step: Affine) -> str | None:
+        """Prepare all changes, those of the weights, which cost most, last; returns the reason for a refusal."""
+        refusal = self.into(reader, index, step)
+        weights = []
+        for user, place, layer, vector in self.takers if refusal is None else ():
+            change = layer.absorb(self.context, vector)
+            if isinstance(change, str):
+                return change
+            weights.append(self._placed(user, place, layer, change))
+        self.changes = weights + self.changes  # before arithmetic on the way is bypassed
+        return refusal
+
+    def _placed(self, reader: ir.Node, index: int, layer: linear.Linear, change: linear.Change) -> Callable[[], None]:
+        """Puts the weights in place and lets the reader read their result."""
+        def commit() -> None:
+            value = layer.node.outputs[0]
+            result = change()
+            result.type, result.shape = value.type, value.shape
+            reader.replace_input_with(index, result)
+            self.context.rename(result)
+
+        return commit
 
     def into(self, reader: ir.Node, index: int, total: Affine) -> str | None:
         """Plan for input `index` of `reader` to become the given map of what it is; else the reason why not."""
@@ -121,19 +148,8 @@ class _Path:
         shape = tuple(channels.count if each == axis else 1 for each in range(rank))
         if channels.rank != rank or any(size not in (1, there) for size, there in zip(total.scale.shape, shape)):
             return "its channel axis is not the one that the weights produce"
-        change = layer.absorb(self.context, total.each(lambda array: np.broadcast_to(array, shape).ravel()))
-        if isinstance(change, str):
-            return change
-
-        def commit() -> None:
-            value = layer.node.outputs[0]
-            result = change()
-            result.type, result.shape = value.type, value.shape
-            reader.replace_input_with(index, result)
-            self.context.rename(result)
-
-        self.changes.append(commit)
-        self.layers.append(layer.node)
+        vector = total.each(lambda array: np.broadcast_to(array, shape).ravel())
+        self.takers.append((reader, index, layer, vector))
         return None
 
     def _into_terms(self, node: ir.Node, total: Affine) -> str | None:
