@@ -17,7 +17,7 @@ def fold(
     model: common.Model,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the folded model to this .onnx.")] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="For every BN, the rule and condition that decided.")
+        bool, typer.Option("--explain", help="For every BN, the rule that took it, or the condition that stopped it.")
     ] = False,
     training_mode: common.TrainingMode = "batch",
     as_json: common.Json = False,
@@ -26,17 +26,23 @@ def fold(
     import infold
     from infold.cli import files
     from infold.passes import training
+    from infold.report.explain import explanations
     from infold.report.fused import planned
 
     with common.working(f"Folding {model}"):
-        folded, report = infold.fold(training.resolve(infold.load(model), training_mode))
+        loaded = training.resolve(infold.load(model), training_mode)
+        folded, report = infold.fold(loaded)
         report = planned(folded, report)
+        stories = explanations(loaded, report) if explain else None
         if output is not None:
             files.write_model(folded, output, source=model)
     if as_json:
-        common.print_json({"model": str(model), "written": output, **report.to_dict()})
+        document = {"model": str(model), "written": output, **report.to_dict()}
+        for item in document["items"] if stories else ():
+            item["explanation"] = stories[item["name"]]
+        common.print_json(document)
     else:
-        show(report, explain)
+        show(report, stories)
         if report.fused:
             common.out().print("fused: a node of the ONNX model still, but no pass of its own in infold's session")
         common.out().print(
@@ -44,17 +50,17 @@ def fold(
         )
 
 
-def show(report: FoldReport, explain: bool) -> None:
-    """Print the table of every BN with its verdict, and the count."""
+def show(report: FoldReport, stories: dict[str, str] | None) -> None:
+    """Print the table of every BN with its verdict (and how it came to it, where `stories` tells), and the count."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("BatchNorm", "verdict", "into", *(["why"] if explain else []))
+    table = Table("BatchNorm", "verdict", "into", *(["why"] if stories else []))
     colours = {"folded": "green", "fused": "cyan", "kept": "yellow"}
     for item in report.items:
-        why = [item.reason or ""] if explain else []
+        why = [stories[item.name]] if stories else []
         verdict = Text(item.verdict, style=colours[item.verdict])
-        table.add_row(item.name, verdict, item.into or ("" if explain else item.reason) or "", *why)
+        table.add_row(item.name, verdict, item.into or ("" if stories else item.reason) or "", *why)
     if report.items:
         common.out().print(table)
     common.out().print(

@@ -44,6 +44,9 @@ def test_fold_shows_every_batchnorm_and_where_it_went(cli: Callable, lenet: Path
     result = cli("fold", lenet, "--explain")
     assert result.code == 0 and all(name in result.out for name in names)
     assert "4 BatchNorms: 4 folded, 0 fused, 0 remaining" in result.out and "nothing written" in result.out
+    assert result.out.count("backward: scales the output channels of the") == 4
+    items = cli("fold", lenet, "--explain", "--json").json["items"]
+    assert all(item["explanation"].startswith("backward") for item in items)
 
 
 @pytest.mark.parametrize("command", ["fold", "convert"])

@@ -19,6 +19,7 @@ from infold.report.doctor import DoctorReport, Finding
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 BN = "BatchNormalization"
+ODD_NUMBERS = [0, 1, -1, np.nan, np.inf, -np.inf, 1e-45, 3e38, -1e-5, 1e-30]
 
 
 def healthy(seed: int = 0, channels: int = 6) -> dict[str, np.ndarray]:
@@ -293,9 +294,7 @@ def test_no_alarm_on_trained_networks() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.sampled_from([0, 1, -1, np.nan, np.inf, -np.inf, 1e-45, 3e38, -1e-5, 1e-30]), min_size=24, max_size=24)
-)
+@given(st.lists(st.sampled_from(ODD_NUMBERS), min_size=24, max_size=24))
 def test_any_numbers_are_examined_without_a_warning(numbers: list[float]) -> None:
     arrays = np.array(numbers, np.float32).reshape(4, 6)
     with warnings.catch_warnings():
