@@ -20,3 +20,5 @@ def demo(
     result = tour.run(console, short=short)
     if as_json:
         common.print_json(result)
+    if not result["ok"]:
+        raise typer.Exit(1)
