@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from . import _native
-from .errors import ShapeError
+from .errors import MemoryLimitError, ShapeError
 from .plan.build import FallbackStep, Plan, PlanOptions, make_plan
 from .plan.facts import Fact
 from .plan.lowering import Store
@@ -71,11 +71,15 @@ class Runner:
             return plan
 
     def _execute(self, plan: Plan, values: dict[str, object], threads: int, seconds: dict | None) -> dict[str, object]:
-        outputs = {n: np.empty(f.shape, f.dtype) for n, f in plan.outputs.items()}
         try:
             arena = plan.arenas.pop()
         except IndexError:
-            arena = _native.Arena(plan.arena_bytes)
+            arena = None
+        try:
+            outputs = {n: np.empty(f.shape, f.dtype) for n, f in plan.outputs.items()}
+            arena = _native.Arena(plan.arena_bytes) if arena is None else arena
+        except MemoryError as error:
+            raise MemoryLimitError(f"no memory for a run: {error}") from error
         regions = [arena, *(np.ascontiguousarray(values[n]) for n in plan.inputs), *outputs.values()]
         objects: dict[str, object] = {**self._objects, **values}
         clock = np.zeros(len(plan.program)) if seconds is not None else None
@@ -109,7 +113,10 @@ def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object])
             return None if source is None else objects[source]
         return np.array(_array(source, regions), order="C", copy=True if leaves else None)
 
-    results = step.call.run([fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()})
+    try:
+        results = step.call.run([fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()})
+    except MemoryError as error:
+        raise MemoryLimitError(f"node {step.node!r} ({step.op_type}): {error}") from error
     for target, value in zip(step.outputs, results):
         if isinstance(target, Tensor):
             if np.shape(value) != target.shape:

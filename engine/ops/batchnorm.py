@@ -31,6 +31,8 @@ def batch_norm(ctx, node) -> None:
     arrays = [ctx.constant_value(v) for v in node.inputs[1:5]]
     if any(a is None for a in arrays):
         raise NotNative("statistics that are computed at run time")
+    if any(a.size != ctx.shape(node.inputs[0].name)[1] for a in arrays):
+        raise ValueError(f"statistics of {[a.size for a in arrays]} channels")
     gamma, beta, mean, var = (a.astype(np.float64) for a in arrays)
     with np.errstate(all="ignore"):
         scale = gamma / np.sqrt(var + attr(node, "epsilon", 1e-5))

@@ -13,12 +13,17 @@ from .product import pack_constant, product, slope_of, vector
 from .window import window
 
 
+MAX_PHASES = 4096
+
+
 def _geometry(ctx, node):
     """(window, pads before, output spatial size)."""
     shape, w_shape = ctx.shape(node.inputs[0].name), ctx.shape(node.inputs[1].name)
     if len(shape) != len(w_shape) or not 3 <= len(shape) <= 5:
         raise NotNative(f"rank {len(shape)}")
     win = window(node, shape[2:], w_shape[2:])
+    if prod(win.stride) > MAX_PHASES:
+        raise NotNative(f"strides of {win.stride}")
     out = ctx.shape(node.outputs[0].name)[2:]
     before = [p for p, _ in win.pads]
     auto = attr(node, "auto_pad", "NOTSET")

@@ -7,6 +7,8 @@ from .base import NotNative, attr, op
 
 def _opset_1_shape(node, inputs):
     pads = attr(node, "paddings")
+    if pads is not None and len(pads) != 2 * len(inputs[0].shape):
+        raise ValueError(f"{len(pads)} paddings")
     return None if pads is None else [[n + a + b for n, a, b in zip(inputs[0].shape, pads, pads[len(pads) // 2:])]]
 
 

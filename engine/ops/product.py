@@ -51,6 +51,8 @@ def pack_step(ctx, source: Tensor, k, k_stride, columns: int, column_stride: int
 def vector(ctx, array: np.ndarray | None, size: int, groups: int = 1) -> Tensor:
     """A per-channel constant (bias, slope) with room for whole vectors behind its end; zeros if None."""
     count = size * groups
+    if array is not None and array.size != count:
+        raise ValueError(f"{count} numbers expected, one for each channel, got {array.size}")
     room = count - size + _round(size, ctx.lanes)
 
     def make():

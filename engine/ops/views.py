@@ -31,6 +31,8 @@ def _attribute_shape(node, inputs):
 def reshape(ctx, node) -> None:
     output = node.outputs[0].name
     source, shape = ctx.tensor(node.inputs[0].name), ctx.shape(node.outputs[0].name)
+    if prod(shape) != source.size:
+        raise ValueError(f"{list(source.shape)} and {list(shape)} have different sizes")
     seen = source.reshape(shape)
     if seen is None:
         seen = _copy_reshaped(ctx, source, output)
@@ -56,6 +58,8 @@ def _copy_reshaped(ctx, source, output: str):
 def transpose(ctx, node) -> None:
     source = ctx.tensor(node.inputs[0].name)
     order = attr(node, "perm", list(range(len(source.shape)))[::-1])
+    if sorted(order) != list(range(len(source.shape))):
+        raise ValueError(f"perm {order} is no order of {len(source.shape)} dimensions")
     ctx.bind(node.outputs[0].name, source.view([source.shape[i] for i in order], [source.strides[i] for i in order]))
 
 
@@ -91,6 +95,8 @@ def slice_(ctx, node) -> None:
         steps = [1] * len(starts) if steps is None else steps
     strides, first, channels_only = list(source.strides), 0, True
     for start, end, axis, step in zip(starts, ends, axes, steps):
+        if not -rank <= axis < rank:
+            raise ValueError(f"axis {axis} of {rank} dimensions")
         axis %= rank
         begin, _, stride = slice(start, end, step).indices(source.shape[axis])
         first += begin * source.strides[axis] if ctx.shape(node.outputs[0].name)[axis] else 0
@@ -114,6 +120,9 @@ def concat(ctx, node) -> None:
     output = node.outputs[0].name
     shape = ctx.shape(output)
     axis = attr(node, "axis", 1) % len(shape)
+    for value in node.inputs:
+        if len(ctx.shape(value.name)) != len(shape) or any(n != m for d, (n, m) in enumerate(zip(ctx.shape(value.name), shape)) if d != axis):
+            raise ValueError(f"a part of shape {list(ctx.shape(value.name))} in {list(shape)}")
     parts = [ctx.tensor(v.name) for v in node.inputs if ctx.shape(v.name)[axis]]
     if parts and _adjacent(parts, axis):
         ctx.bind(output, parts[0].view(shape, parts[0].strides, 0, parts[0].border))

@@ -1,14 +1,16 @@
 """From nodes and concrete input shapes to a plan that can run: infer, lower, place in memory, assemble."""
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
+from math import prod
 from itertools import groupby
 
 import numpy as np
 import onnx_ir as ir
 
 from .. import _native
-from ..errors import MemoryLimitError, UnsupportedError
+from ..errors import InvalidModelError, MemoryLimitError, ShapeError, UnsupportedError
 from ..ops import base
 from ..ops.base import NeedsValue, NotNative
 from ..reference import NodeRunner
@@ -18,6 +20,9 @@ from .lowering import Lowering, Store
 from .memory import plan_arena
 from .program import Step, assemble
 from .tensor import Buffer, Tensor, row_strides
+
+
+ADDRESSABLE = 1 << 46  # bytes of one value
 
 
 @dataclass(eq=False)
@@ -92,6 +97,7 @@ def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str
         found = infer_node(nodes[end], facts, model)
         if found is None:
             break
+        _require_sizes(nodes[end], found)
         facts.update({v.name: f for v, f in zip(nodes[end].outputs, found) if v.name})
         end += 1
     cut: tuple[str, ...] = ()
@@ -103,6 +109,15 @@ def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str
         except NeedsValue as need:  # end just before the node that needs it
             at = next(i for i in range(start, end) if need.name in reads(nodes[i]) and nodes[i] is view.failed)
             end, cut = at, tuple({*cut, need.name})
+
+
+def _require_sizes(node: ir.Node, facts: list[Fact]) -> None:
+    """Refuse what no memory can hold, and less than nothing."""
+    for fact in facts:
+        if fact.shape and min(fact.shape) < 0:
+            raise ShapeError(f"node {node.name!r} ({node.op_type}): its output would have the shape {list(fact.shape)}")
+        if known(fact) and prod(fact.shape) * fact.dtype.itemsize > ADDRESSABLE:
+            raise MemoryLimitError(f"node {node.name!r} ({node.op_type}): its output of shape {list(fact.shape)} fits no memory")
 
 
 def _segment(model, nodes, start: int, end: int, outputs: list[str], feeds) -> tuple[GraphView, list[str]]:
@@ -179,6 +194,8 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
                 _require_float32(ctx, node)
             op.lower(ctx, node)
             return
+        except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:  # numbers that contradict one another
+            raise InvalidModelError(f"node {node.name!r} ({node.op_type}) cannot be planned: {error}") from error
         except NotNative as why:
             reason = str(why)
             if len(ctx.steps) != mark:

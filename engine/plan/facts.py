@@ -49,7 +49,10 @@ def infer_node(node: ir.Node, facts: dict[str, Fact], model: ir.Model) -> list[F
         return None
     op = base.find(node)
     if op is not None and op.infer is not None and all(map(known, present)):
-        shapes = op.infer(node, inputs)
+        try:
+            shapes = op.infer(node, inputs)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise ShapeError(f"node {node.name!r} ({node.op_type}): no output shape for inputs {[f.shape for f in present]}: {error}") from error
         if shapes is not None:
             return [Fact(tuple(s), present[0].dtype) for s in shapes]
     return _onnx_inference(node, inputs, model)

@@ -63,6 +63,8 @@ class Tensor:
     def broadcast(self, shape) -> Tensor:
         """The same data seen with a larger shape (NumPy rules): repeated dimensions get stride 0."""
         lead = len(shape) - len(self.shape)
+        if lead < 0 or any(n not in (1, m) for n, m in zip(self.shape, shape[lead:])):
+            raise ValueError(f"a value of shape {list(self.shape)} does not broadcast to {list(shape)}")
         strides = [0] * lead + [s if n == m else 0 for s, n, m in zip(self.strides, self.shape, shape[lead:])]
         return self.view(shape, strides)
 
