@@ -63,7 +63,8 @@ static inline bool span_fits(infold_span s, const infold_extent *e, int64_t item
     if (s.empty) return true;
     if (e->after < 0) return false;
     int64_t low, high;
-    if (__builtin_mul_overflow(s.low, item_bytes, &low) || __builtin_mul_overflow(s.high + 1, item_bytes, &high)) return false;
+    if (__builtin_add_overflow(s.high, 1, &high) || __builtin_mul_overflow(high, item_bytes, &high)) return false;
+    if (__builtin_mul_overflow(s.low, item_bytes, &low)) return false;
     return low >= -e->before && high <= e->after;
 }
 

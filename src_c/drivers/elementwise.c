@@ -37,12 +37,13 @@ static void rows_range(const void *arg, int64_t begin, int64_t end, int64_t thre
     for (int64_t at = begin; at < end;) {
         int64_t outer = at / rows;
         const int64_t first = at % rows, count = rows - first < end - at ? rows - first : end - at;
-        int64_t ao = first * p->a_stride[D - 2], bo = first * p->b_stride[D - 2], oo = first * p->out_stride[D - 2];
+        int64_t ao = first * p->a_stride[D - 2], oo = first * p->out_stride[D - 2];
+        int64_t bo = j->b ? first * p->b_stride[D - 2] : 0; /* not checked where there is no b */
         for (int i = OUTER - 1; i >= 0; i--) {
             const int64_t index = outer % p->shape[i];
             outer /= p->shape[i];
             ao += index * p->a_stride[i];
-            bo += index * p->b_stride[i];
+            bo += j->b ? index * p->b_stride[i] : 0;
             oo += index * p->out_stride[i];
         }
         j->plane(p, j->kernels, j->a + ao, j->b ? j->b + bo : NULL, j->c ? j->c + bo : NULL, j->out + oo, count);
