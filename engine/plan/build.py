@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from math import prod
 from itertools import groupby
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +20,6 @@ from .lowering import Lowering, Store
 from .memory import plan_arena
 from .program import Step, assemble
 from .tensor import Buffer, Tensor, row_strides
-
 
 ADDRESSABLE = 1 << 46  # bytes of one value
 
