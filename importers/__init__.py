@@ -9,6 +9,9 @@ from importlib import import_module
 import onnx
 import onnx_ir as ir
 
+if __name__ != "infold.importers":
+    raise ImportError(f"this package is imported as `infold.importers`, not as {__name__!r}")
+
 _MODULES = {
     ".prototxt": "caffe",
     ".caffemodel": "caffe",
