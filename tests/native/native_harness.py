@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import struct
 
 import numpy as np
 
 from infold import _native
+from infold.plan.program import operations
 
 OPERATIONS = _native.operations()
 PAGE = mmap.PAGESIZE
@@ -43,20 +43,12 @@ class Guarded:
 
 def pack(op: str, params: dict) -> bytes:
     """Bytes of the operation's parameter struct; fields left out are zero, unknown ones are an error."""
-    params, out = dict(params), []
-    for field in OPERATIONS[op][1].split():
-        name, _, kind = field.partition(":")
-        name, _, count = name.partition("[")
-        values = np.ravel(params.pop(name, 0 if not count else [0] * int(count[:-1]))).tolist()
-        assert len(values) == (int(count[:-1]) if count else 1), f"{op}.{name}: {values}"
-        out.append(struct.pack(f"={len(values)}{'d' if kind == 'f' else 'q'}", *values))
-    assert not params, f"{op} has no {sorted(params)}"
-    return b"".join(out)
+    return operations()[op].pack(params)
 
 
 def arguments(op: str) -> list[tuple[str, bool]]:
     """(name, optional) of the operation's arguments in order."""
-    return [(a.rstrip("?"), a.endswith("?")) for a in OPERATIONS[op][2].split()]
+    return list(operations()[op].args.items())
 
 
 def prepare(op: str, isa: str, params: dict, arrays: dict, side: str = "end", constants=(), offsets=None):

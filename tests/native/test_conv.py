@@ -78,11 +78,13 @@ def test_every_tile(isa):
             close(*matmul(isa, m, 5, columns, residual=columns % 2 == 0, side="end" if m % 2 else "start", seed=m))
 
 
-@pytest.mark.parametrize("act", [*FUNCTIONS, "PRELU"])
+# a rounding difference before a step or a pole is not an error of the epilogue
+SMOOTH = set(FUNCTIONS) - {"LOG", "SQRT", "RECIPROCAL", "FLOOR", "CEIL", "ROUND", "SIGN", "THRESHOLDED_RELU"}
+
+
+@pytest.mark.parametrize("act", [*sorted(SMOOTH), "PRELU"])
 @pytest.mark.parametrize("residual", [False, True])
 def test_epilogue(act, residual, isa, side):
-    if act in ("LOG", "SQRT", "RECIPROCAL", "FLOOR", "CEIL", "ROUND", "SIGN", "THRESHOLDED_RELU"):
-        pytest.skip("a rounding difference before a step or a pole is not an error")
     close(*matmul(isa, 17, 3, 37, act, residual, side=side))
 
 
