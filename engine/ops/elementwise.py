@@ -85,5 +85,5 @@ def variadic(ctx, node) -> None:
     for name in names[2:]:
         emit_binary(ctx, kind, out, ctx.tensor(name).broadcast(shape), out)
     if node.op_type == "Mean":
-        scale = ctx.constant(("scalar", 1.0 / len(names)), lambda: np.full(1, 1.0 / len(names), np.float32))
+        scale = ctx.constant(("scalar", 1.0 / len(names)), lambda: np.full((), 1.0 / len(names), np.float32))
         emit_binary(ctx, "MUL", out, scale.broadcast(shape), out)
