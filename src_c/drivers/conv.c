@@ -93,8 +93,9 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
                         .hi = p->act == INFOLD_CLIP ? (float)p->b : INFINITY};
     const int64_t at_row = 0;
     infold_pixel x = pixel_at(p->n, p0);
-    for (int64_t at = p0; at < p1; at += mr) {
-        const int64_t m = p1 - at < mr ? p1 - at : mr;
+    for (int64_t at = p0, m; at < p1; at += m) {
+        const int64_t tiles = (p1 - at + mr - 1) / mr; /* of even height: a low one would wait for its weights */
+        m = (p1 - at + tiles - 1) / tiles;
         for (int64_t i = 0; i < m; i++, pixel_next(&x, p->n)) {
             a[i] = in + pixel_offset(&x, p->in_stride);
             c[i] = out + pixel_offset(&x, p->out_stride);

@@ -11,7 +11,7 @@
 #endif
 
 enum { CHUNK = 64 };    /* products added up in one float32 chain; longer sums are sums of chunks, whose error grows far slower */
-enum { PREFETCH = 512 }; /* floats of B ahead: packed weights may come from memory, and the loop gives them 16 rows' time */
+enum { PREFETCH = 2048 }; /* floats of B ahead: packed weights may come from memory, and 64 rows of the loop give them the time */
 
 static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t, const int m, const int nv) {
     vf acc[VEC_MR][2];
