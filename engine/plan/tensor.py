@@ -72,13 +72,37 @@ class Tensor:
         """The same elements in row-major order under another shape, or None where that needs a copy."""
         if self.size == 0 or self.is_rows():
             return self.view(shape, row_strides(shape))
-        probe = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), self.shape, self.strides)  # never read: 1-byte items, so
-        try:                                                                                     # byte strides are element strides
-            view = probe.view()
-            view.shape = tuple(shape)
-        except AttributeError:
+        strides = _reshaped_strides(self.shape, self.strides, tuple(shape))
+        return None if strides is None else self.view(shape, strides)
+
+
+def _reshaped_strides(shape, strides, new) -> list[int] | None:
+    """Strides under which `new` walks the same elements in the same order, or None if none do. Nothing may be empty.
+
+    NumPy's algorithm, on numbers alone: NumPy's own reshape copies the data before it says that it had to.
+    """
+    if prod(shape) != prod(new):
+        raise ValueError(f"shape {list(shape)} has not as many elements as {list(new)}")
+    old = [(n, s) for n, s in zip(shape, strides) if n != 1]
+    out = [1] * len(new)
+    i = j = 0
+    while i < len(old) and j < len(new):
+        i_end, j_end, covered, wanted = i + 1, j + 1, old[i][0], new[j]
+        while covered != wanted:  # the shortest runs of dimensions with equally many elements
+            if wanted < covered:
+                wanted *= new[j_end]
+                j_end += 1
+            else:
+                covered *= old[i_end][0]
+                i_end += 1
+        if any(old[k][1] != old[k + 1][0] * old[k + 1][1] for k in range(i, i_end - 1)):
             return None
-        return self.view(shape, view.strides)
+        step = old[i_end - 1][1]
+        for k in reversed(range(j, j_end)):
+            out[k] = step
+            step *= new[k]
+        i, j = i_end, j_end
+    return out
 
 
 def row_strides(shape) -> tuple[int, ...]:

@@ -109,3 +109,10 @@ def test_image_layout(batch, channels, spatial, slack):
 def test_pixel_stride_keeps_away_from_cache_conflicts(channels):
     stride = pixel_stride(channels)
     assert channels <= stride <= channels + 16 and stride * 4 % 1024 != 0
+
+
+def test_reshape_never_reads_memory():
+    """A gigabyte of addresses behind no memory at all: deciding that a copy is needed must not make one."""
+    wide = Tensor(Buffer("arena"), (1000, 1000, 256), (1, 1000, 1000 * 1000), np.dtype(np.float32))
+    assert wide.reshape((1000 * 256, 1000)) is None
+    assert wide.reshape((10, 100, 1000, 256)).strides == (100, 1, 1000, 1000 * 1000)
