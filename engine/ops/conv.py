@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from .. import _native
+from ..plan.memory import round_up
 from .base import NotNative, attr, op
 from .epilogue import Epilogue, epilogue, take
 from .product import Packed, pack_constant, pack_step, pad4, product, slope_of, vector
@@ -115,7 +116,7 @@ def _pack(ctx, node, weight: np.ndarray | None, groups: int, columns: int) -> Pa
 
 def _depthwise(ctx, x, weight, bias, out, taps, key, found, pixels, x_stride, out_stride) -> None:
     channels = weight.shape[0]
-    width = -(-channels // ctx.lanes) * ctx.lanes
+    width = round_up(channels, ctx.lanes)
     taps = tuple(taps)
 
     def make():

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _native
 from ..plan.lowering import Deferred
+from ..plan.memory import round_up
 from ..plan.tensor import Tensor
 from .epilogue import Epilogue
 
@@ -30,7 +31,7 @@ def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column
                   in_group: int = 0) -> Packed:
     """Pack a constant now. k, k_stride: up to three nested dimensions of the reduction, in elements of `array`."""
     k, k_stride = [1] * (3 - len(k)) + list(k), [0] * (3 - len(k)) + list(k_stride)
-    stride = prod(k) * _round(columns, ctx.lanes)
+    stride = prod(k) * round_up(columns, ctx.lanes)
     array = np.ascontiguousarray(array, np.float32)
     tensor = ctx.precompute(("pack", *key, *k, *k_stride, columns, groups), "pack", array, stride * groups, k=k,
                             k_stride=k_stride, columns=columns, column_stride=column_stride, groups=groups,
@@ -41,7 +42,7 @@ def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column
 def pack_step(ctx, source: Tensor, k, k_stride, columns: int, column_stride: int, groups: int = 1, in_group: int = 0) -> Packed:
     """Pack a computed matrix as a step of the plan; k, k_stride as in `pack_constant`."""
     k, k_stride = [1] * (3 - len(k)) + list(k), [0] * (3 - len(k_stride)) + list(k_stride)
-    stride = prod(k) * _round(columns, ctx.lanes)
+    stride = prod(k) * round_up(columns, ctx.lanes)
     target = ctx.temporary((max(stride * groups, 1),))
     ctx.emit("pack", {"in": source, "out": target}, k=k, k_stride=k_stride, columns=columns,
              column_stride=column_stride, groups=groups, in_group=in_group, out_group=stride)
@@ -53,7 +54,7 @@ def vector(ctx, array: np.ndarray | None, size: int, groups: int = 1) -> Tensor:
     count = size * groups
     if array is not None and array.size != count:
         raise ValueError(f"{count} numbers expected, one for each channel, got {array.size}")
-    room = count - size + _round(size, ctx.lanes)
+    room = count - size + round_up(size, ctx.lanes)
 
     def make():
         out = np.zeros(room, np.float32)
@@ -94,7 +95,3 @@ def slope_of(ctx, found: Epilogue, groups: int = 1) -> Tensor | None:
     if slope is None:
         return None
     return vector(ctx, slope, slope.size // groups, groups)
-
-
-def _round(n: int, to: int) -> int:
-    return -(-n // to) * to

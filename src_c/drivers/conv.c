@@ -1,8 +1,7 @@
 /* Implicit matrix product: Conv 1/2/3-D, grouped, each phase of a ConvTranspose, Gemm and MatMul are all
  *     out[p][:] = act(sum over taps t of in[p + tap[t]][0..k) * w[t] + bias + residual[p])
  * over a 4-D space of output pixels p. Images bring their own zero border, so no tap needs a test. */
-#include <math.h>
-
+#include "drivers/activation.h"
 #include "drivers/check.h"
 #include "drivers/parallel.h"
 #include "drivers/rows.h"
@@ -87,10 +86,9 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
     const float *a[INFOLD_MAX_MR], *r[INFOLD_MAX_MR];
     float *c[INFOLD_MAX_MR];
     float stage[INFOLD_MAX_MR * STAGE_ROW];
-    const bool clamp = p->act == INFOLD_CLIP || p->act == INFOLD_RELU, late = !clamp && p->act != INFOLD_IDENTITY;
+    const infold_activation act = activation_of(p->act, p->a, p->b);
     infold_tile tile = {.a = a, .c = c, .r = res ? r : NULL, .tap = j->args[TAP], .taps = p->taps, .k = p->k,
-                        .lo = clamp ? p->act == INFOLD_RELU ? 0.0f : (float)p->a : -INFINITY,
-                        .hi = p->act == INFOLD_CLIP ? (float)p->b : INFINITY};
+                        .lo = act.lo, .hi = act.hi};
     const int64_t at_row = 0;
     infold_pixel x = pixel_at(p->n, p0);
     for (int64_t at = p0, m; at < p1; at += m) {
@@ -112,7 +110,7 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
             tile.bias = bias + tile.column;
             kn->gemm[tile.n > kn->lanes][m - 1](&tile);
         }
-        if (late) {
+        if (act.late) {
             const int64_t begin = j0 * nr, end = j1 * nr < p->columns ? j1 * nr : p->columns, n = end - begin;
             const bool one_run = !slope && n == p->columns && c[m - 1] - c[0] == (m - 1) * n; /* few channels: fill the vectors */
             for (int64_t i = 0; i < (one_run ? 1 : m); i++)

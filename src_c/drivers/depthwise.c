@@ -1,6 +1,5 @@
 /* Depthwise convolution: tiles of a few pixels, all channels of each. The image brings its own zero border. */
-#include <math.h>
-
+#include "drivers/activation.h"
 #include "drivers/check.h"
 #include "drivers/parallel.h"
 #include "drivers/rows.h"
@@ -42,12 +41,11 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
     const depthwise_params *p = j->p;
     const float *a[INFOLD_DW_MR];
     float *c[INFOLD_DW_MR];
-    const bool clamp = p->act == INFOLD_CLIP || p->act == INFOLD_RELU, late = !clamp && p->act != INFOLD_IDENTITY;
+    const infold_activation act = activation_of(p->act, p->a, p->b);
     const bool dense = p->out_stride[3] == p->channels && p->act != INFOLD_PRELU; /* one run of several pixels */
     infold_dw_tile tile = {.a = a, .c = c, .tap = j->args[TAP], .taps = p->taps, .channels = p->channels, .w = j->args[W],
                            .w_stride = p->w_stride, .bias = j->args[BIAS],
-                           .lo = clamp ? p->act == INFOLD_RELU ? 0.0f : (float)p->a : -INFINITY,
-                           .hi = p->act == INFOLD_CLIP ? (float)p->b : INFINITY};
+                           .lo = act.lo, .hi = act.hi};
     infold_pixel x = pixel_at(p->n, begin);
     for (int64_t at = begin; at < end; at += tile.m) {
         tile.m = end - at < INFOLD_DW_MR ? end - at : INFOLD_DW_MR;
@@ -67,9 +65,9 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
             }
         }
         j->kernels->depthwise(&tile);
-        if (late && dense && row)
+        if (act.late && dense && row)
             j->kernels->act((infold_act)p->act, tile.m * p->channels, c[0], c[0], NULL, (float)p->a, (float)p->b);
-        else if (late)
+        else if (act.late)
             for (int64_t i = 0; i < tile.m; i++)
                 j->kernels->act((infold_act)p->act, p->channels, c[i], c[i], j->args[SLOPE], (float)p->a, (float)p->b);
     }

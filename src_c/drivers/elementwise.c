@@ -1,8 +1,8 @@
 /* Unary, binary and affine maps over strided operands, and the strided copy. The planner has merged the dimensions that can be merged
  * and put the one that is contiguous in the output last. */
-#include <math.h>
 #include <string.h>
 
+#include "drivers/activation.h"
 #include "drivers/check.h"
 #include "drivers/parallel.h"
 
@@ -93,11 +93,9 @@ static void binary_plane(const map_params *p, const infold_kernels *k, const flo
 static void affine_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,
                          int64_t rows) {
     const int64_t n = p->shape[D - 1], or = p->out_stride[D - 2];
-    const bool clamp = p->op == INFOLD_RELU || p->op == INFOLD_CLIP;
-    const float lo = !clamp ? -INFINITY : p->op == INFOLD_RELU ? 0.0f : (float)p->a;
-    k->affine(rows, n, a, p->a_stride[D - 2], b, c, p->b_stride[D - 2], p->b_stride[D - 1], lo,
-              p->op == INFOLD_CLIP ? (float)p->b : INFINITY, out, or);
-    if (p->op != INFOLD_IDENTITY && !clamp)
+    const infold_activation act = activation_of(p->op, p->a, p->b);
+    k->affine(rows, n, a, p->a_stride[D - 2], b, c, p->b_stride[D - 2], p->b_stride[D - 1], act.lo, act.hi, out, or);
+    if (act.late)
         for (int64_t r = 0; r < rows; r++)
             k->act((infold_act)p->op, n, out + r * or, out + r * or, NULL, (float)p->a, (float)p->b);
 }
