@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -12,7 +12,8 @@ from . import host
 from .errors import InvalidInputError, UnsupportedError
 from .importers import load
 from .passes import prepare, training
-from .plan.build import FallbackStep, PlanOptions
+from .plan.build import FallbackStep
+from .plan.options import PlanOptions
 from .report.session import Fallback, SessionReport, StepRecord
 from .runtime import Runner
 
@@ -29,6 +30,8 @@ class SessionOptions:
     max_memory: bytes that arena and packed weights of a plan may take together; None: no limit.
     training_mode: what to do with BatchNormalizations exported in training mode: "error" refuses the model, "running"
         normalises with their running statistics, "batch" with those of the batch, as the file says.
+    algorithms: node name, or "*" for every node, -> the algorithm to use there ("direct", ...) instead of the planner's choice; what
+        a node cannot do is ignored.
     """
 
     intra_op_num_threads: int = 0
@@ -36,6 +39,7 @@ class SessionOptions:
     native_only: bool = False
     max_memory: int | None = None
     training_mode: str = "error"
+    algorithms: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,9 @@ class InferenceSession:
         self._inputs = {v.name: v for v in graph.inputs if v.name not in graph.initializers}
         self._optional = {v.name: v for v in graph.inputs if v.name in graph.initializers}
         self._outputs = [v.name for v in graph.outputs]
-        self._plan_options = PlanOptions(self.isa, bool(getattr(self.options, "native_only", False)),
-                                         getattr(self.options, "max_memory", None))
+        self._plan_options = PlanOptions(
+            self.isa, precision, self.threads, bool(getattr(self.options, "native_only", False)),
+            getattr(self.options, "max_memory", None), dict(getattr(self.options, "algorithms", {})))
         self._runner = Runner(self.model, self._outputs, self._plan_options)
         self._folds = folds
         static = self._static_feeds()

@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from . import _native
 from .errors import MemoryLimitError, ShapeError
-from .plan.build import FallbackStep, Plan, PlanOptions, make_plan
+from .plan.build import FallbackStep, Plan, make_plan
 from .plan.facts import Fact
 from .plan.lowering import Store
+from .plan.options import PlanOptions
 from .plan.tensor import Tensor
 
 PLAN_LIMIT = 64  # plans kept per session; the least recently used one goes first

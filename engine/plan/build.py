@@ -18,6 +18,7 @@ from .facts import Fact, infer_node, known
 from .graph import GraphView, reads
 from .lowering import Lowering, Store
 from .memory import plan_arena
+from .options import PlanOptions
 from .program import Step, assemble
 from .tensor import Buffer, Tensor, row_strides
 
@@ -74,13 +75,6 @@ class Plan:
                 at += len(steps)
 
 
-@dataclass
-class PlanOptions:
-    isa: str
-    native_only: bool = False
-    max_memory: int | None = None
-
-
 def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str, Fact], outputs: list[str], store: Store,
               options: PlanOptions) -> Plan:
     """Plan nodes[start:] for inputs of the given facts (a fact with a value is used as a constant).
@@ -128,7 +122,7 @@ def _segment(model, nodes, start: int, end: int, outputs: list[str], feeds) -> t
 
 
 def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, options) -> Plan:
-    ctx = Lowering(view, facts, options.isa, store)
+    ctx = Lowering(view, facts, options, store)
     regions = [0]
     for name, fact in feeds.items():
         if known(fact) and fact.value is None:

@@ -12,6 +12,7 @@ from .. import _native
 from ..ops.base import NeedsValue, NotNative
 from .facts import Fact
 from .graph import GraphView
+from .options import PlanOptions
 from .placement import Placement
 from .program import assemble, make_step
 from .tensor import Buffer, Tensor, image_layout, pixel_stride, row_strides
@@ -69,9 +70,9 @@ class Deferred:
 class Lowering:
     """One plan in the making. Values are `Tensor` views by name; steps are emitted in execution order."""
 
-    def __init__(self, graph: GraphView, facts: dict[str, Fact], isa: str, store: Store) -> None:
-        self.graph, self.facts, self.store, self.isa = graph, facts, store, isa
-        self.lanes, self.nr = (_native.isa_info(isa)[k] for k in ("lanes", "nr"))
+    def __init__(self, graph: GraphView, facts: dict[str, Fact], options: PlanOptions, store: Store) -> None:
+        self.graph, self.facts, self.store, self.options, self.isa = graph, facts, store, options, options.isa
+        self.lanes, self.nr = (_native.isa_info(self.isa)[k] for k in ("lanes", "nr"))
         self.values: dict[str, Tensor] = {}
         self.steps: list = []          # Step, or the runtime's fallback calls
         self.buffers: list[Buffer] = []

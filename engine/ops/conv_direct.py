@@ -1,0 +1,44 @@
+"""Convolution as an implicit matrix product: output pixels x (taps, channels) x filters."""
+from __future__ import annotations
+
+from math import prod
+
+from ..plan.choice import Way
+from .convolution import Convolution
+from .epilogue import epilogue, take
+from .product import Packed, pack_constant, pack_step, product, slope_of, vector
+
+MAX_STAGED_K = 2304  # channels that the driver's stage holds (conv.c)
+
+
+def direct(ctx, c: Convolution) -> Way:
+    return Way("direct", c.multiply_adds / (2 * ctx.lanes), lambda: _emit(ctx, c))
+
+
+def _emit(ctx, c: Convolution) -> None:
+    found = epilogue(ctx, c.node)
+    take(ctx, found)
+    before = ctx.deferred.get(c.x)
+    x = before.source if before is not None else ctx.image(c.x, c.border)
+    out = ctx.output(found.output, image=True)
+    kernel, columns, k = c.window.kernel, c.columns // c.groups, c.channels // c.groups
+    taps, bias = c.taps(x), vector(ctx, c.bias, columns, c.groups)
+    if c.groups == 1 and c.window.dilation[-1] == 1 and x.strides[-1] == c.channels and kernel[-1] > 1:
+        # neighbouring pixels are neighbours in memory: a row of taps is one longer tap
+        taps, k = taps[::kernel[-1]], k * kernel[-1]
+    packed = _pack(ctx, c)
+    residual = ctx.image(found.residual) if found.residual is not None else None
+    product(ctx, x, packed, bias, out, taps, pixels=c.pixels(), x_stride=c.steps(x), out_stride=(out.strides[0], *out.strides[2:]),
+            k=k, groups=c.groups, in_group=c.channels // c.groups, out_group=columns, bias_group=columns, epilogue=found,
+            residual=residual, res_stride=(residual.strides[0], *residual.strides[2:]) if residual is not None else None,
+            slope=slope_of(ctx, found, c.groups), before=before)
+
+
+def _pack(ctx, c: Convolution) -> Packed:
+    """(M, C/g, spatial...) -> [group][tap][channel] x [column]."""
+    per_group, columns, area = c.channels // c.groups, c.columns // c.groups, prod(c.window.kernel)
+    k, k_stride = (area, per_group), (1, area)
+    shape = (columns, per_group * area, c.groups, columns * per_group * area)
+    if c.weight is not None:
+        return pack_constant(ctx, ctx.key(c.w), c.weight, k, k_stride, *shape)
+    return pack_step(ctx, ctx.rows(c.w), k, k_stride, *shape)
