@@ -12,7 +12,9 @@ MAX_STAGED_K = 2304  # channels that the driver's stage holds (conv.c)
 
 
 def direct(ctx, c: Convolution) -> Way:
-    return Way("direct", c.multiply_adds / (2 * ctx.lanes), lambda: _emit(ctx, c))
+    vectors = -(-(c.columns // c.groups) // ctx.lanes) * c.groups  # of columns, in each product of a pixel with a filter's element
+    depth = prod(c.window.kernel) * (c.channels // c.groups)
+    return Way("direct", prod(c.pixels()) * depth * vectors / 2, lambda: _emit(ctx, c))
 
 
 def _emit(ctx, c: Convolution) -> None:

@@ -154,3 +154,13 @@ def test_a_graph_output_inside_the_epilogue_stays_apart():
     first, second = subject.run(None, net.feeds)
     np.testing.assert_array_equal(np.maximum(first, 0), second)
     assert (first < 0).any()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_depthwise_has_its_own_kernel(case: str):
+    shape, w_shape, attributes = CASES[case]
+    net = Net(1)
+    x = net.input(*shape)
+    model = net.model(net("Conv", x, net.weight(*w_shape), **attributes))
+    kernels = {step.kernel for step in session(model).profile(net.feeds, runs=1)}
+    assert ("depthwise" in kernels) == (case.startswith("depthwise") and case != "depthwise-multiplied")
