@@ -38,8 +38,8 @@ from .errors import (Error, ExternalDataError, InvalidInputError, InvalidModelEr
 
 __version__ = "0.1.0"
 
-_LAZY = {  # name -> module; `import infold` itself stays light
-    "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "api", "load": "importers", "fold": "passes",
+_LAZY = {  # name -> module (its own: the module itself); `import infold` itself stays light
+    "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "api", "load": "importers", "fold": "passes",
     "verify": "report.verify", "doctor": "report.doctor", "recalibrate": "report.recalibrate",
 }
 
@@ -50,7 +50,8 @@ __all__ = ["Error", "ExternalDataError", "InvalidInputError", "InvalidModelError
 def __getattr__(name: str):
     if name not in _LAZY:
         raise AttributeError(f"module 'infold' has no attribute {name!r}")
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    module = import_module(f".{_LAZY[name]}", __name__)
+    return module if _LAZY[name] == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:

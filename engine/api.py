@@ -151,9 +151,9 @@ class InferenceSession:
         """Stand-ins for the inputs if all their dimensions are fixed: such a model is planned before its first run."""
         feeds = {}
         for name, value in self._inputs.items():
-            if value.dtype is None or value.shape is None or not all(isinstance(d, int) for d in value.shape.dims):
+            if not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING:
                 return None
-            if value.dtype == ir.DataType.STRING:
+            if value.shape is None or not all(isinstance(d, int) for d in value.shape.dims):
                 return None
             feeds[name] = np.broadcast_to(np.zeros((), value.dtype.numpy()), tuple(value.shape.dims))
         return feeds

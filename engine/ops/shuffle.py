@@ -17,7 +17,7 @@ def depth_to_space(ctx, node) -> None:
 def space_to_depth(ctx, node) -> None:
     x, out = _operands(ctx, node)
     block = attr(node, "blocksize")
-    ctx.copy(_pixels_split(x, block), _channels_split(out, block, False))
+    ctx.copy(_pixels_split(x, block), _channels_split(out, block, attr(node, "mode", "DCR") == "CRD"))
 
 
 def _operands(ctx, node) -> tuple[Tensor, Tensor]:

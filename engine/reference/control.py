@@ -1,11 +1,30 @@
-"""Loop and Scan as specified. onnx.reference concatenates scan outputs where it must stack them, takes an absent loop
-condition for false, and knows neither scan axes nor directions nor the batched Scan of opset 8."""
+"""If, Loop and Scan as specified, and Optional. onnx.reference concatenates scan outputs where it must stack them, takes an
+absent loop condition for false, knows neither scan axes nor directions nor the batched Scan of opset 8, and wraps the value of
+an Optional (which everywhere else is the value itself, or None) in a list."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
 from onnx.reference.op_run import OpRun
+
+
+class Optional(OpRun):
+    """The value itself, or None for an empty optional."""
+
+    def _run(self, x=None, type=None):
+        return (x,)
+
+
+class If(OpRun):
+    """The outputs of one of two subgraphs; they may be empty optionals."""
+
+    def need_context(self) -> bool:
+        return True
+
+    def _run(self, condition, context=None, then_branch=None, else_branch=None, attributes=None, bindings=None):
+        branch = self._run_then_branch if condition.item() else self._run_else_branch
+        return tuple(branch(context, attributes=attributes, bindings=bindings))
 
 
 class Loop(OpRun):

@@ -25,6 +25,8 @@ def test_space_to_depth(block, like_onnxruntime):
     y = net("SpaceToDepth", net.input(2, 5, 3 * block, 2 * block), blocksize=block)
     check(net, y)
     like_onnxruntime(net, y)
+    net = Net(opset=28)
+    check(net, net("SpaceToDepth", net.input(2, 5, 3 * block, 2 * block), blocksize=block, mode="CRD"))
     net = Net(opset=13)
     y = net("SpaceToDepth", net("Conv", net.input(1, 3, 2 * block, 3 * block), net.weight(7, 3, 1, 1)), blocksize=block)
     check(net, net("Conv", y, net.weight(4, 7 * block * block, 1, 1)))
