@@ -38,6 +38,7 @@ cdef extern from "abi.h" nogil:
         infold_status (*check)(const void *params, const infold_extent *args, const infold_kernels *kernels) noexcept
         void (*run)(const void *params, void *const *args, const infold_ctx *ctx) noexcept nogil
     const infold_kernels *infold_find_kernels(const char *name)
+    ctypedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil
     int infold_isa_names(const char **names, int room)
     const infold_op *const *infold_ops()
     int64_t infold_cache_bytes(int level)
@@ -45,6 +46,9 @@ cdef extern from "abi.h" nogil:
     const char *infold_act_name(int act) noexcept
     const char *infold_binary_name(int op) noexcept
     const char *infold_reduction_name(int op) noexcept
+
+cdef extern from "drivers/parallel.h" nogil:
+    void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold_body body, const void *arg)
 
 infold_survive_fork()
 
@@ -159,6 +163,43 @@ cdef struct Step:
     int64_t region[10]  # >= 0: index into the run's buffers; -1: offset is an address; -2: absent
     int64_t offset[10]
     int args
+    int64_t section, track  # section 0: a step by itself; otherwise the tracks of a section run side by side
+
+
+cdef struct Section:
+    const Step *steps
+    int64_t begin, end
+    void **bases
+    const infold_kernels *kernels
+    double *clock
+
+
+cdef void _run_step(const Step *s, void **bases, const infold_ctx *ctx) noexcept nogil:
+    cdef void *args[10]
+    cdef int i
+    for i in range(INFOLD_MAX_ARGS):
+        if i >= s.args or s.region[i] < -1:
+            args[i] = NULL
+        elif s.region[i] >= 0:
+            args[i] = <char *>bases[s.region[i]] + s.offset[i]
+        else:
+            args[i] = <void *><intptr_t>s.offset[i]
+    s.op.run(s.params, args, ctx)
+
+
+cdef void _run_tracks(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil:
+    cdef const Section *section = <const Section *>arg
+    cdef infold_ctx alone
+    cdef int64_t at
+    cdef double began = 0
+    alone.kernels, alone.threads = section.kernels, 1
+    for at in range(section.begin, section.end):
+        if begin <= section.steps[at].track < end:
+            if section.clock != NULL:
+                began = _now()
+            _run_step(&section.steps[at], section.bases, &alone)
+            if section.clock != NULL:
+                section.clock[at] = _now() - began
 
 
 cdef class Program:
@@ -188,8 +229,11 @@ cdef class Program:
     def __len__(self):
         return self.count
 
-    def append(self, int op_index, bytes params, list args):
+    def append(self, int op_index, bytes params, list args, int64_t section=0, int64_t track=0):
         """Add a step. args: None, or (region, byte offset), or (array, byte offset) for a constant.
+
+        Neighbouring steps of the same `section` > 0 run by `track`: each track in order on one thread, tracks side by side. Whoever
+        plans them sees to it that no track writes what another touches.
 
         Returns 0, or the infold_status (1 parameter, 2 bounds, 3 missing buffer) with which the operation refused.
         """
@@ -204,6 +248,7 @@ cdef class Program:
         memset(&step, 0, sizeof(step))
         step.op = op
         step.args = <int>len(args)
+        step.section, step.track = section, track
         for i in range(INFOLD_MAX_ARGS):
             step.region[i] = -2
             extents[i].ptr, extents[i].before, extents[i].after = NULL, 0, -1
@@ -244,11 +289,11 @@ cdef class Program:
     def run(self, list buffers, int threads, int64_t first=0, int64_t last=-1, double[::1] seconds=None):
         """Run steps [first, last) on buffers (one per region, writable, contiguous); seconds receives each step's time."""
         cdef int regions = <int>len(self.region_bytes), held = 0, i
-        cdef int64_t at
+        cdef int64_t at, tracks
         cdef Py_buffer *views
         cdef void **bases
-        cdef void *args[10]
         cdef infold_ctx ctx
+        cdef Section section
         cdef const Step *s
         cdef double before, after, checked
         cdef double *clock = NULL
@@ -275,21 +320,24 @@ cdef class Program:
                 bases[i] = views[i].buf
             with nogil:
                 checked = before = _now()
-                for at in range(first, last):
+                at = first
+                while at < last:
                     s = &self.steps[at]
-                    for i in range(s.args):
-                        if s.region[i] >= 0:
-                            args[i] = <char *>bases[s.region[i]] + s.offset[i]
-                        elif s.region[i] == -1:
-                            args[i] = <void *><intptr_t>s.offset[i]
-                        else:
-                            args[i] = NULL
-                    for i in range(s.args, INFOLD_MAX_ARGS):
-                        args[i] = NULL
-                    s.op.run(s.params, args, &ctx)
-                    after = _now()
-                    if clock != NULL:
-                        clock[at] = after - before
+                    if s.section == 0:
+                        _run_step(s, bases, &ctx)
+                        after = _now()
+                        if clock != NULL:
+                            clock[at] = after - before
+                        at += 1
+                    else:
+                        section = Section(self.steps, at, at, bases, self.kernels, clock)
+                        tracks = 0
+                        while section.end < last and self.steps[section.end].section == s.section:
+                            tracks = max(tracks, self.steps[section.end].track + 1)
+                            section.end += 1
+                        infold_parallel(&ctx, tracks, 1, _run_tracks, &section)
+                        after = _now()
+                        at = section.end
                     before = after
                     if after - checked > 0.05:  # a Ctrl-C waits for the end of a step at most
                         checked = after

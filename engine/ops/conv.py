@@ -3,11 +3,12 @@ from __future__ import annotations
 
 from ..plan.choice import choose
 from .base import NotNative, attr, op
+from .conv_chain import chain
 from .conv_depthwise import depthwise
 from .conv_direct import MAX_STAGED_K, direct
 from .convolution import conv_border, convolution, window_of
 
-ALGORITHMS = (depthwise, direct)  # each: (ctx, Convolution) -> Way | None
+ALGORITHMS = (depthwise, direct, chain)  # each: (ctx, Convolution) -> Way | None
 
 
 @op("Conv", border=conv_border)

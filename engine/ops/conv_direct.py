@@ -4,8 +4,10 @@ from __future__ import annotations
 from math import prod
 
 from ..plan.choice import Way
+from ..plan.lowering import Deferred
+from ..plan.tensor import Tensor
 from .convolution import Convolution
-from .epilogue import epilogue, take
+from .epilogue import Epilogue, epilogue, take
 from .product import Packed, pack_constant, pack_step, product, slope_of, vector
 
 MAX_STAGED_K = 2304  # channels that the driver's stage holds (conv.c)
@@ -22,15 +24,20 @@ def _emit(ctx, c: Convolution) -> None:
     take(ctx, found)
     before = ctx.deferred.get(c.x)
     x = before.source if before is not None else ctx.image(c.x, c.border)
-    out = ctx.output(found.output, image=True)
+    residual = ctx.image(found.residual) if found.residual is not None else None
+    emit_direct(ctx, c, found, x, ctx.output(found.output, image=True), residual, before)
+
+
+def emit_direct(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor, residual: Tensor | None = None,
+                before: Deferred | None = None) -> None:
+    """The step, for as many pixels as `out` has; the window of its first pixel lies, before padding, at the start of x."""
     kernel, columns, k = c.window.kernel, c.columns // c.groups, c.channels // c.groups
     taps, bias = c.taps(x), vector(ctx, c.bias, columns, c.groups)
     if c.groups == 1 and c.window.dilation[-1] == 1 and x.strides[-1] == c.channels and kernel[-1] > 1:
         # neighbouring pixels are neighbours in memory: a row of taps is one longer tap
         taps, k = taps[::kernel[-1]], k * kernel[-1]
     packed = _pack(ctx, c)
-    residual = ctx.image(found.residual) if found.residual is not None else None
-    product(ctx, x, packed, bias, out, taps, pixels=c.pixels(), x_stride=c.steps(x), out_stride=(out.strides[0], *out.strides[2:]),
+    product(ctx, x, packed, bias, out, taps, pixels=(out.shape[0], *out.shape[2:]), x_stride=c.steps(x), out_stride=(out.strides[0], *out.strides[2:]),
             k=k, groups=c.groups, in_group=c.channels // c.groups, out_group=columns, bias_group=columns, epilogue=found,
             residual=residual, res_stride=(residual.strides[0], *residual.strides[2:]) if residual is not None else None,
             slope=slope_of(ctx, found, c.groups), before=before)

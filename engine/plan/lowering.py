@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
@@ -81,6 +82,7 @@ class Lowering:
         self.placement = Placement(self)
         self.deferred: dict[str, Deferred] = {}
         self.fused: dict[str, str] = {}  # BatchNorm node that costs no memory pass of its own -> the node that does its work
+        self._sections = 0
         self._tables = Store()         # constants of this plan alone
         self._staged: dict[str, list[Tensor]] = {}
 
@@ -230,6 +232,27 @@ class Lowering:
     def add(self, step) -> None:
         step.touch(len(self.steps))
         self.steps.append(step)
+
+    @contextmanager
+    def side_by_side(self):
+        """Steps emitted inside run on several threads: those of one `with track():` in order on one thread, tracks in any order. The
+        memory they touch stays theirs from the first step to the last."""
+        begin, self._sections = len(self.steps), self._sections + 1
+        tracks = 0
+
+        @contextmanager
+        def track():
+            nonlocal tracks
+            mark = len(self.steps)
+            yield
+            for step in self.steps[mark:]:
+                step.section, step.track = self._sections, tracks
+            tracks += 1
+
+        yield track
+        for step in self.steps[begin:]:
+            step.touch(begin)
+            step.touch(len(self.steps) - 1)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         self.unary("IDENTITY", source, target)

@@ -59,13 +59,15 @@ def operations() -> dict[str, Operation]:
 
 @dataclass(eq=False)
 class Step:
-    """A prepared call of a C operation; `node` names the ONNX node it came from."""
+    """A prepared call of a C operation; `node` names the ONNX node it came from. `section` and `track`: see `Program.append`."""
 
     op: Operation
     params: bytes
     args: list[Tensor | None]
     node: str
     flops: int = 0
+    section: int = 0
+    track: int = 0
 
     def touch(self, index: int) -> None:
         for tensor in self.args:
@@ -93,7 +95,7 @@ def assemble(isa: str, steps: list[Step], region_bytes: list[int]) -> _native.Pr
     program = _native.Program(isa, region_bytes)
     for step in steps:
         args = [None if t is None else place(t.buffer, t.offset) for t in step.args]
-        status = program.append(step.op.index, step.params, args)
+        status = program.append(step.op.index, step.params, args, step.section, step.track)
         if status:
             raise NativeError(f"{step.op.name} at node {step.node!r}: {STATUS[status]}")
     return program
