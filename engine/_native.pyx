@@ -160,8 +160,8 @@ cdef class Arena:
 cdef struct Step:
     const infold_op *op
     void *params
-    int64_t region[10]  # >= 0: index into the run's buffers; -1: offset is an address; -2: absent
-    int64_t offset[10]
+    int64_t region[INFOLD_MAX_ARGS]  # >= 0: index into the run's buffers; -1: offset is an address; -2: absent
+    int64_t offset[INFOLD_MAX_ARGS]
     int args
     int64_t section, track  # section 0: a step by itself; otherwise the tracks of a section run side by side
 
@@ -175,7 +175,7 @@ cdef struct Section:
 
 
 cdef void _run_step(const Step *s, void **bases, const infold_ctx *ctx) noexcept nogil:
-    cdef void *args[10]
+    cdef void *args[INFOLD_MAX_ARGS]
     cdef int i
     for i in range(INFOLD_MAX_ARGS):
         if i >= s.args or s.region[i] < -1:
@@ -238,7 +238,7 @@ cdef class Program:
         Returns 0, or the infold_status (1 parameter, 2 bounds, 3 missing buffer) with which the operation refused.
         """
         cdef const infold_op *op = infold_ops()[op_index]
-        cdef infold_extent extents[10]
+        cdef infold_extent extents[INFOLD_MAX_ARGS]
         cdef Step step
         cdef Py_buffer view
         cdef int i

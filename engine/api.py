@@ -12,6 +12,7 @@ from . import host
 from .errors import InvalidInputError, UnsupportedError
 from .importers import load
 from .passes import prepare, training
+from .passes.context import node_name
 from .plan.build import FallbackStep
 from .plan.options import PlanOptions
 from .report.session import Fallback, SessionReport, StepRecord
@@ -125,9 +126,9 @@ class InferenceSession:
         """BatchNorms and what became of them; fallbacks and memory of the plans made so far."""
         plans = self._runner.plans
         fallbacks = {(s.node, s.op_type, s.reason): None for p in plans for s in p.steps if isinstance(s, FallbackStep)}
-        fused = {name: into for p in plans for name, into in p.fused.items()}
-        return SessionReport(fold=self._folds.with_fused(fused), fallbacks=[Fallback(*f) for f in fallbacks], isa=self.isa, threads=self.threads,
-                             weight_bytes=self._runner.store.nbytes, arena_bytes=max([p.arena_bytes for p in plans], default=0),
+        fused = {node_name(node): ", ".join(map(node_name, into)) for p in plans for node, into in p.fused.items()}
+        return SessionReport(fold=self._folds.with_fused(fused), fallbacks=[Fallback(*f) for f in fallbacks], isa=self.isa,
+                             threads=self.threads, weight_bytes=self._runner.store.nbytes, arena_bytes=max([p.arena_bytes for p in plans], default=0),
                              plans=len(plans))
 
     def profile(self, input_feed: Mapping[str, object], runs: int = 10) -> list[StepRecord]:

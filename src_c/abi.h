@@ -17,7 +17,7 @@ typedef enum {
     INFOLD_EMISSING = 3,  /* a required buffer was not given */
 } infold_status;
 
-#define INFOLD_MAX_ARGS 10
+#define INFOLD_MAX_ARGS 12
 #define INFOLD_MAX_DIMS 6
 #define INFOLD_MAX_LANES 16
 #define INFOLD_ALIGN 64 /* bytes: one cache line, one AVX-512 vector; every arena buffer starts on it */

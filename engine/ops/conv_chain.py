@@ -14,7 +14,7 @@ from .. import _native
 from ..plan.choice import Way
 from ..plan.tensor import Tensor
 from .base import NotNative
-from .conv_depthwise import depthwise, depthwise_epilogue, emit_depthwise, is_depthwise
+from .conv_depthwise import depthwise, emit_depthwise, is_depthwise
 from .conv_direct import direct, emit_direct
 from .convolution import Convolution, convolution
 from .epilogue import Epilogue, epilogue, take
@@ -71,7 +71,7 @@ def _links(ctx, c: Convolution) -> list[Link]:
             break
         if wide if links and is_depthwise(links[-1].c) else links and not wide:
             break  # two depthwise layers or two others: a new chain
-        found = depthwise_epilogue(ctx, c) if wide else epilogue(ctx, c.node)
+        found = epilogue(ctx, c.node, residual=not wide, per_channel=True)
         links.append(Link(c, found))
         if not wide and len(links) > 1:
             break
@@ -106,6 +106,7 @@ def _band_rows(links: list[Link], room: int) -> int | None:
 def _emit(ctx, links: list[Link], band: int) -> None:
     first, last = links[0], links[-1]
     for link in links:
+        ctx.node = link.c.node
         take(ctx, link.found)
         ctx.done.add(link.c.node)
     before = ctx.deferred.get(first.c.x) if not is_depthwise(first.c) else None

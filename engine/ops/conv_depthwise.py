@@ -5,13 +5,12 @@ from math import prod
 
 import numpy as np
 
-from .. import _native
 from ..plan.choice import Way
 from ..plan.memory import round_up
 from ..plan.tensor import Tensor
 from .convolution import Convolution
 from .epilogue import Epilogue, epilogue, take
-from .product import pad4, slope_of, vector
+from .product import ending, pad4, vector
 
 
 def is_depthwise(c: Convolution) -> bool:
@@ -25,32 +24,27 @@ def depthwise(ctx, c: Convolution) -> Way | None:
 
 
 def _emit(ctx, c: Convolution) -> None:
-    found = depthwise_epilogue(ctx, c)
+    found = epilogue(ctx, c.node, per_channel=True)
     take(ctx, found)
     x = ctx.image(c.x, c.border)
     emit_depthwise(ctx, c, found, x, ctx.output(found.output, image=True))
 
 
-def depthwise_epilogue(ctx, c: Convolution) -> Epilogue:
-    """The kernel adds no residual."""
-    found = epilogue(ctx, c.node)
-    return found if found.residual is None else Epilogue(c.node.outputs[0].name)
-
-
 def emit_depthwise(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor) -> None:
     """The step, for as many pixels as `out` has; the window of its first pixel lies, before padding, at the start of x."""
     pixels = (out.shape[0], *out.shape[2:])
-    width, taps, weight, act = round_up(c.channels, ctx.lanes), tuple(c.taps(x)), c.weight, found.activation
+    width, taps, weight = round_up(c.channels, ctx.lanes), tuple(c.taps(x)), c.weight
 
     def make():
         table = np.zeros((len(taps), width), np.float32)
         table[:, :c.channels] = weight.reshape(c.channels, -1).T
         return table
 
+    args, parameters = ending(ctx, found)
     ctx.emit("depthwise",
              {"in": x, "w": ctx.constant((ctx.isa, "depthwise", *ctx.key(c.w)), make, shared=True),
               "bias": vector(ctx, c.bias, c.channels), "out": out,
-              "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64)), "slope": slope_of(ctx, found)},
+              "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64)), **args},
              flops=2 * prod(pixels) * len(taps) * c.channels, n=pad4(pixels, 1), in_stride=pad4(c.steps(x), 0),
              out_stride=pad4((out.strides[0], *out.strides[2:]), 0), taps=len(taps), channels=c.channels, w_stride=width,
-             act=_native.ACTS[act.act], a=act.a, b=act.b)
+             **parameters)

@@ -8,7 +8,7 @@ from ..plan.lowering import Deferred
 from ..plan.tensor import Tensor
 from .convolution import Convolution
 from .epilogue import Epilogue, epilogue, take
-from .product import Packed, pack_constant, pack_step, product, slope_of, vector
+from .product import Packed, pack_constant, pack_step, product, vector
 
 MAX_STAGED_K = 2304  # channels that the driver's stage holds (conv.c)
 
@@ -20,7 +20,7 @@ def direct(ctx, c: Convolution) -> Way:
 
 
 def _emit(ctx, c: Convolution) -> None:
-    found = epilogue(ctx, c.node)
+    found = epilogue(ctx, c.node, residual=True, per_channel=True)
     take(ctx, found)
     before = ctx.deferred.get(c.x)
     x = before.source if before is not None else ctx.image(c.x, c.border)
@@ -37,10 +37,10 @@ def emit_direct(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor, re
         # neighbouring pixels are neighbours in memory: a row of taps is one longer tap
         taps, k = taps[::kernel[-1]], k * kernel[-1]
     packed = _pack(ctx, c)
-    product(ctx, x, packed, bias, out, taps, pixels=(out.shape[0], *out.shape[2:]), x_stride=c.steps(x), out_stride=(out.strides[0], *out.strides[2:]),
-            k=k, groups=c.groups, in_group=c.channels // c.groups, out_group=columns, bias_group=columns, epilogue=found,
+    product(ctx, x, packed, bias, out, taps, pixels=(out.shape[0], *out.shape[2:]), x_stride=c.steps(x),
+            out_stride=(out.strides[0], *out.strides[2:]), k=k, groups=c.groups, in_group=c.channels // c.groups, out_group=columns, bias_group=columns, epilogue=found,
             residual=residual, res_stride=(residual.strides[0], *residual.strides[2:]) if residual is not None else None,
-            slope=slope_of(ctx, found, c.groups), before=before)
+            before=before)
 
 
 def _pack(ctx, c: Convolution) -> Packed:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .base import NotNative, attr, op
 from .epilogue import epilogue, take
-from .product import pack_constant, product, slope_of, vector
+from .product import pack_constant, product, vector
 from .window import window
 
 
@@ -76,9 +76,8 @@ def conv_transpose(ctx, node) -> None:
     x_shape = ctx.shape(node.inputs[0].name)
     if channels % groups or x_shape[1] != channels or 0 in x_shape or 0 in size:
         raise NotNative(f"{x_shape[1]} channels, filters {weight.shape} and {groups} groups do not fit")
-    found = epilogue(ctx, node)
-    if columns < ctx.lanes and prod(win.stride) > 1 and not found.in_registers():
-        found = found.without_activation()  # a phase's pixels lie apart: the sweep would take a few floats at a time
+    # a phase's pixels lie apart: with few channels a sweep would take a few floats at a time
+    found = epilogue(ctx, node, residual=True, per_channel=True, sweep=columns >= ctx.lanes or prod(win.stride) == 1)
     take(ctx, found)
     x = ctx.image(node.inputs[0].name, transpose_border(ctx, node, 0))
     out = ctx.output(found.output, image=True)
@@ -102,7 +101,7 @@ def conv_transpose(ctx, node) -> None:
 
         product(ctx, x, packed, bias, out.view(shape, out.strides, first), offsets, pixels=(shape[0], *shape[2:]),
                 x_stride=(x.strides[0], *x.strides[2:]), out_stride=strides, k=k if taps else 0, groups=groups, in_group=k,
-                out_group=columns, bias_group=columns, epilogue=found, slope=slope_of(ctx, found, groups),
+                out_group=columns, bias_group=columns, epilogue=found,
                 residual=every(residual) if residual is not None else None,
                 res_stride=(residual.strides[0], *(s * t for s, t in zip(win.stride, residual.strides[2:])))
                 if residual is not None else None)

@@ -8,7 +8,7 @@ import numpy as np
 from ..plan.tensor import Tensor
 from .base import NotNative, attr, op
 from .epilogue import Epilogue, epilogue, take
-from .product import pack_constant, pack_step, product, slope_of, vector
+from .product import pack_constant, pack_step, product, vector
 
 
 def _matrix(ctx, name: str) -> Tensor:
@@ -57,15 +57,12 @@ def times_constant(ctx, node, a: Tensor, weight: np.ndarray, transposed: bool, b
     extents, strides = space
     out_strides = _rows_strides(out.shape, extents)
     product(ctx, a, packed, vector(ctx, bias, columns), out, [0], pixels=extents, x_stride=strides,
-            out_stride=out_strides, k=k, epilogue=found, residual=residual, res_stride=out_strides, slope=slope_of(ctx, found))
+            out_stride=out_strides, k=k, epilogue=found, residual=residual, res_stride=out_strides)
 
 
 def _epilogue(ctx, node) -> Epilogue:
-    found = epilogue(ctx, node)
-    rank = len(ctx.shape(found.output))
-    if found.activation.slope is not None and rank != 2:  # PReLU's channels are not the columns
-        return Epilogue(node.outputs[0].name)
-    return found
+    """Channels are the columns of a matrix only: elsewhere they are dimension 1."""
+    return epilogue(ctx, node, residual=True, per_channel=len(ctx.shape(node.outputs[0].name)) == 2)
 
 
 @op("MatMul")
@@ -136,7 +133,7 @@ def _batched(ctx, node, a_name: str, b_name: str, shape) -> None:
     out = ctx.output(node.outputs[0].name, image=False)
     packed = pack_step(ctx, b, (k,), (b.strides[-2],), n, b.strides[-1], groups, b_step)
     product(ctx, a, packed, vector(ctx, None, n), out, [0], pixels=[1, m], x_stride=[0, a.strides[-2]],
-            out_stride=[0, n], k=k, groups=groups, in_group=a_step, out_group=m * n)
+            out_stride=[0, n], k=k, epilogue=Epilogue(node.outputs[0].name), groups=groups, in_group=a_step, out_group=m * n)
 
 
 @op("Gemm")
@@ -162,7 +159,7 @@ def gemm(ctx, node) -> None:
         target = ctx.temporary(a.shape)
         ctx.copy(a, target)
         a = target
-    found = epilogue(ctx, node)
+    found = _epilogue(ctx, node)
     take(ctx, found)
     if weight is not None:
         times_constant(ctx, node, a, weight, bool(trans_b), bias, found, alpha)
@@ -174,7 +171,7 @@ def gemm(ctx, node) -> None:
     residual = ctx.rows(found.residual) if found.residual is not None else None
     product(ctx, a, packed, vector(ctx, bias, shape[1]), out, [0], pixels=[1, shape[0]],
             x_stride=[0, a.strides[0]], out_stride=[0, shape[1]], k=a.shape[1], epilogue=found, residual=residual,
-            res_stride=[0, shape[1]], slope=slope_of(ctx, found))
+            res_stride=[0, shape[1]])
 
 
 def _row(c: np.ndarray | None, columns: int, beta: float) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from .. import _native
 from ..plan.lowering import Deferred
 from ..plan.memory import round_up
 from ..plan.tensor import Tensor
+from .channel_map import ChannelMap
 from .epilogue import Epilogue
 
 
@@ -27,25 +28,27 @@ class Packed:
     stride: int
 
 
+def _panels(ctx, k, k_stride, columns: int, column_stride: int, groups: int, in_group: int) -> tuple[int, dict]:
+    """Floats of one packed matrix, and the parameters of the operation that packs it."""
+    k, k_stride = [1] * (3 - len(k)) + list(k), [0] * (3 - len(k_stride)) + list(k_stride)
+    stride = prod(k) * round_up(columns, ctx.lanes)
+    return stride, dict(k=k, k_stride=k_stride, columns=columns, column_stride=column_stride, groups=groups, in_group=in_group,
+                        out_group=stride)
+
+
 def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column_stride: int, groups: int = 1,
                   in_group: int = 0) -> Packed:
     """Pack a constant now. k, k_stride: up to three nested dimensions of the reduction, in elements of `array`."""
-    k, k_stride = [1] * (3 - len(k)) + list(k), [0] * (3 - len(k)) + list(k_stride)
-    stride = prod(k) * round_up(columns, ctx.lanes)
-    array = np.ascontiguousarray(array, np.float32)
-    tensor = ctx.precompute(("pack", *key, *k, *k_stride, columns, groups), "pack", array, stride * groups, k=k,
-                            k_stride=k_stride, columns=columns, column_stride=column_stride, groups=groups,
-                            in_group=in_group, out_group=stride)
-    return Packed(tensor, columns, stride)
+    stride, params = _panels(ctx, k, k_stride, columns, column_stride, groups, in_group)
+    key = ("pack", *key, *params["k"], *params["k_stride"], columns, groups)
+    return Packed(ctx.precompute(key, "pack", np.ascontiguousarray(array, np.float32), stride * groups, **params), columns, stride)
 
 
 def pack_step(ctx, source: Tensor, k, k_stride, columns: int, column_stride: int, groups: int = 1, in_group: int = 0) -> Packed:
     """Pack a computed matrix as a step of the plan; k, k_stride as in `pack_constant`."""
-    k, k_stride = [1] * (3 - len(k)) + list(k), [0] * (3 - len(k_stride)) + list(k_stride)
-    stride = prod(k) * round_up(columns, ctx.lanes)
+    stride, params = _panels(ctx, k, k_stride, columns, column_stride, groups, in_group)
     target = ctx.temporary((max(stride * groups, 1),))
-    ctx.emit("pack", {"in": source, "out": target}, k=k, k_stride=k_stride, columns=columns,
-             column_stride=column_stride, groups=groups, in_group=in_group, out_group=stride)
+    ctx.emit("pack", {"in": source, "out": target}, **params)
     return Packed(target, columns, stride)
 
 
@@ -66,19 +69,18 @@ def vector(ctx, array: np.ndarray | None, size: int, groups: int = 1) -> Tensor:
 
 
 def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *, pixels, x_stride, out_stride, k: int,
-            groups: int = 1, in_group: int = 0, out_group: int = 0, bias_group: int = 0, epilogue: Epilogue | None = None,
-            residual: Tensor | None = None, res_stride=None, res_group: int | None = None, slope: Tensor | None = None,
-            before: Deferred | None = None) -> None:
+            epilogue: Epilogue, groups: int = 1, in_group: int = 0, out_group: int = 0, bias_group: int = 0,
+            residual: Tensor | None = None, res_stride=None, res_group: int | None = None, before: Deferred | None = None) -> None:
     """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index; before: a map of the
     input on its way in (one tap only)."""
     panel = prod((len(taps), k, ctx.nr, 4))
     budget = (_native.cache_bytes(2) or 1 << 19) // 2
     taps = tuple(int(t) for t in taps)
-    act = epilogue.activation if epilogue is not None else None
+    args, parameters = ending(ctx, epilogue, groups)
     ctx.emit(
         "conv",
-        {"in": x, "w": weights.tensor, "bias": bias, "out": out, "res": residual, "slope": slope,
-         "scale": before.scale if before else None, "shift": before.shift if before else None,
+        {"in": x, "w": weights.tensor, "bias": bias, "out": out, "res": residual, **args,
+         "in_scale": before.scale if before else None, "in_shift": before.shift if before else None,
          "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64))},
         flops=2 * prod(pixels) * len(taps) * k * weights.columns * groups,
         n=pad4(pixels, 1), in_stride=pad4(x_stride, 0), out_stride=pad4(out_stride, 0),
@@ -86,12 +88,12 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         columns=weights.columns, in_group=in_group, out_group=out_group,
         res_group=out_group if res_group is None else res_group, w_group=weights.stride, bias_group=bias_group,
         panels_per_block=max(1, budget // max(panel, 1)),
-        act=_native.ACTS[act.act] if act else 0, a=act.a if act else 0.0, b=act.b if act else 0.0,
-        in_lo=before.low if before else 0.0, in_hi=before.high if before else 0.0)
+        **parameters, in_lo=before.low if before else 0.0, in_hi=before.high if before else 0.0)
 
 
-def slope_of(ctx, found: Epilogue, groups: int = 1) -> Tensor | None:
-    slope = found.activation.slope
-    if slope is None:
-        return None
-    return vector(ctx, slope, slope.size // groups, groups)
+def ending(ctx, found: Epilogue, groups: int = 1) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """What the C operation takes for an epilogue, residual aside (src_c/drivers/epilogue.h): vectors by channel, and parameters."""
+    act, after = found.activation, found.map or ChannelMap()
+    vectors = {"slope": act.slope} | ({"scale": after.scale, "shift": after.shift} if found.map is not None else {})
+    args = {name: vector(ctx, array, array.size // groups, groups) for name, array in vectors.items() if array is not None}
+    return args, {"act": _native.ACTS[act.act], "a": act.a, "b": act.b, "post_lo": after.low, "post_hi": after.high}

@@ -58,7 +58,7 @@ class Plan:
     objects: list[str]           # handed out as Python objects
     constants: dict[str, np.ndarray]
     arena_bytes: int
-    fused: dict[str, str]        # BatchNorm node -> the node whose kernel does its work
+    fused: dict[ir.Node, list[ir.Node]]  # BatchNorm -> the nodes whose kernels do its work
     start: int | None = None
     cut_values: tuple[str, ...] = ()
     stretches: list[tuple[int, int] | FallbackStep] = field(init=False)  # native steps [first, last) of the program between fallbacks

@@ -81,7 +81,7 @@ class Lowering:
         self.node: ir.Node | None = None
         self.placement = Placement(self)
         self.deferred: dict[str, Deferred] = {}
-        self.fused: dict[str, str] = {}  # BatchNorm node that costs no memory pass of its own -> the node that does its work
+        self.fused: dict[ir.Node, list[ir.Node]] = {}  # BatchNorm that costs no memory pass of its own -> nodes that do its work
         self._sections = 0
         self._tables = Store()         # constants of this plan alone
         self._staged: dict[str, list[Tensor]] = {}

@@ -1,8 +1,8 @@
 /* Implicit matrix product: Conv 1/2/3-D, grouped, each phase of a ConvTranspose, Gemm and MatMul are all
- *     out[p][:] = act(sum over taps t of in[p + tap[t]][0..k) * w[t] + bias + residual[p])
+ *     out[p][:] = epilogue(sum over taps t of in[p + tap[t]][0..k) * w[t] + bias + residual[p])
  * over a 4-D space of output pixels p. Images bring their own zero border, so no tap needs a test. */
-#include "drivers/activation.h"
 #include "drivers/check.h"
+#include "drivers/epilogue.h"
 #include "drivers/parallel.h"
 #include "drivers/rows.h"
 
@@ -14,22 +14,20 @@ typedef struct {
     int64_t in_group, out_group, res_group;          /* elements between the groups' channels (or between a batch's matrices) */
     int64_t w_group, bias_group;                     /* elements between the groups' packed panels and biases */
     int64_t panels_per_block;                        /* panels kept in L2 while all pixels pass by */
-    int64_t act;
-    double a, b; /* activation parameters; for CLIP the bounds */
+    epilogue_params epilogue;
     double in_lo, in_hi; /* the prologue's clamp */
 } conv_params;
 
 enum { GRAIN = 1000000 }; /* multiply-adds that are worth waking a thread for: some 10 microseconds */
 
-/* SCALE and SHIFT make a prologue, in = clamp(in * scale + shift) per channel: a BatchNorm in front of the convolution, applied to
+/* IN_SCALE and IN_SHIFT make a prologue, in = clamp(in * in_scale + in_shift) per channel: a BatchNorm in front, applied to
  * a tile's rows on their way in. Only for one tap: under several, every row would be computed once per tap. */
-enum { IN, W, BIAS, TAP, OUT, RES, SLOPE, SCALE, SHIFT };
+enum { IN, W, BIAS, TAP, OUT, RES, IN_SCALE, IN_SHIFT, EPILOGUE };
 enum { MAX_STAGED_K = 2304, STAGE_ROW = MAX_STAGED_K + 16 }; /* the stage is on the stack: 127 KiB */
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const conv_params *p = params;
     CHECK(p->taps >= 1 && p->k >= 0 && p->groups >= 1 && p->columns >= 1 && p->panels_per_block >= 1, INFOLD_EPARAM);
-    CHECK(p->act >= 0 && p->act < INFOLD_ACT_COUNT, INFOLD_EPARAM);
     CHECK(e[TAP].ptr && e[TAP].after / 8 >= p->taps, INFOLD_EMISSING);
     int64_t padded, size, rows;
     CHECK(p->columns <= INT64_MAX / 2 && p->panels_per_block <= INT64_MAX / 2, INFOLD_EPARAM);
@@ -45,12 +43,11 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->out_stride), 1, groups, &p->out_group), &e[OUT], 4), INFOLD_EBOUNDS);
     if (arg_given(&e[RES]))
         CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->res_stride), 1, groups, &p->res_group), &e[RES], 4), INFOLD_EBOUNDS);
-    if (arg_given(&e[SCALE]) || arg_given(&e[SHIFT])) {
+    if (arg_given(&e[IN_SCALE]) || arg_given(&e[IN_SHIFT])) {
         CHECK(p->taps == 1 && p->groups == 1 && p->k <= MAX_STAGED_K, INFOLD_EPARAM);
-        CHECK(span_fits(span_of_run(p->k), &e[SCALE], 4) && span_fits(span_of_run(p->k), &e[SHIFT], 4), INFOLD_EBOUNDS);
+        CHECK(span_fits(span_of_run(p->k), &e[IN_SCALE], 4) && span_fits(span_of_run(p->k), &e[IN_SHIFT], 4), INFOLD_EBOUNDS);
     }
-    if (p->act == INFOLD_PRELU) CHECK(span_fits(span_repeat(run, 1, groups, &p->bias_group), &e[SLOPE], 4), INFOLD_EBOUNDS);
-    return INFOLD_OK;
+    return epilogue_check(&p->epilogue, &e[EPILOGUE], p->columns, p->groups, p->bias_group);
 }
 
 typedef struct {
@@ -66,7 +63,8 @@ static void prologue(const job *j, int64_t m, const float **a, float *stage) {
     const int64_t offset = *(const int64_t *)j->args[TAP];
     for (int64_t i = 0; i < m; i++) {
         float *row = stage + i * STAGE_ROW;
-        j->kernels->affine(1, p->k, a[i] + offset, 0, j->args[SCALE], j->args[SHIFT], 0, 1, (float)p->in_lo, (float)p->in_hi, row, 0);
+        j->kernels->affine(1, p->k, a[i] + offset, 0, j->args[IN_SCALE], j->args[IN_SHIFT], 0, 1, (float)p->in_lo, (float)p->in_hi, row,
+                           0);
         a[i] = row;
     }
 }
@@ -79,16 +77,16 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
     const float *w = (const float *)j->args[W] + group * p->w_group;
     const float *bias = (const float *)j->args[BIAS] + group * p->bias_group;
     float *out = (float *)j->args[OUT] + group * p->out_group;
-    const float *res = j->args[RES], *slope = j->args[SLOPE];
+    const float *res = j->args[RES];
     if (res) res += group * p->res_group;
-    if (slope) slope += group * p->bias_group;
     const int64_t mr = kn->mr, nr = kn->nr, rows = p->taps * p->k;
     const float *a[INFOLD_MAX_MR], *r[INFOLD_MAX_MR];
     float *c[INFOLD_MAX_MR];
     float stage[INFOLD_MAX_MR * STAGE_ROW];
-    const infold_activation act = activation_of(p->act, p->a, p->b);
+    const infold_epilogue epilogue = epilogue_of(&p->epilogue, kn, j->args + EPILOGUE, group * p->bias_group);
+    const int64_t first = j0 * nr, live = (j1 * nr < p->columns ? j1 * nr : p->columns) - first;
     infold_tile tile = {.a = a, .c = c, .r = res ? r : NULL, .tap = j->args[TAP], .taps = p->taps, .k = p->k,
-                        .lo = act.lo, .hi = act.hi};
+                        .lo = epilogue.act.lo, .hi = epilogue.act.hi};
     const int64_t at_row = 0;
     infold_pixel x = pixel_at(p->n, p0);
     for (int64_t at = p0, m; at < p1; at += m) {
@@ -99,7 +97,7 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
             c[i] = out + pixel_offset(&x, p->out_stride);
             if (res) r[i] = res + pixel_offset(&x, p->res_stride);
         }
-        if (j->args[SCALE]) {
+        if (j->args[IN_SCALE]) {
             prologue(j, m, a, stage);
             tile.tap = &at_row;
         }
@@ -110,13 +108,7 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
             tile.bias = bias + tile.column;
             kn->gemm[tile.n > kn->lanes][m - 1](&tile);
         }
-        if (act.late) {
-            const int64_t begin = j0 * nr, end = j1 * nr < p->columns ? j1 * nr : p->columns, n = end - begin;
-            const bool one_run = !slope && n == p->columns && c[m - 1] - c[0] == (m - 1) * n; /* few channels: fill the vectors */
-            for (int64_t i = 0; i < (one_run ? 1 : m); i++)
-                kn->act((infold_act)p->act, one_run ? m * n : n, c[i] + begin, c[i] + begin, slope ? slope + begin : NULL,
-                        (float)p->a, (float)p->b);
-        }
+        epilogue_sweep(&epilogue, m, c, first, live);
     }
 }
 
@@ -160,8 +152,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 const infold_op infold_op_conv = {
     .name = "conv",
     .params = "n[4] in_stride[4] out_stride[4] res_stride[4] taps k groups columns in_group out_group "
-              "res_group w_group bias_group panels_per_block act a:f b:f in_lo:f in_hi:f",
-    .args = "in w bias tap out res? slope? scale? shift?",
+              "res_group w_group bias_group panels_per_block " EPILOGUE_PARAMS " in_lo:f in_hi:f",
+    .args = "in w bias tap out res? in_scale? in_shift? " EPILOGUE_ARGS,
     .params_size = sizeof(conv_params),
     .check = check,
     .run = run,

@@ -1,22 +1,20 @@
 /* Depthwise convolution: tiles of a few pixels, all channels of each. The image brings its own zero border. */
-#include "drivers/activation.h"
 #include "drivers/check.h"
+#include "drivers/epilogue.h"
 #include "drivers/parallel.h"
 #include "drivers/rows.h"
 
 typedef struct {
     int64_t n[4], in_stride[4], out_stride[4];
     int64_t taps, channels, w_stride;
-    int64_t act;
-    double a, b;
+    epilogue_params epilogue;
 } depthwise_params;
 
-enum { IN, W, BIAS, TAP, OUT, SLOPE };
+enum { IN, W, BIAS, TAP, OUT, EPILOGUE };
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const depthwise_params *p = params;
     CHECK(p->taps >= 1 && p->channels >= 1 && p->w_stride / kernels->lanes * kernels->lanes >= p->channels, INFOLD_EPARAM);
-    CHECK(p->act >= 0 && p->act < INFOLD_ACT_COUNT, INFOLD_EPARAM);
     CHECK(e[TAP].ptr && e[TAP].after / 8 >= p->taps, INFOLD_EMISSING);
     const int64_t taps[1] = {p->taps}, w_steps[1] = {p->w_stride};
     const infold_span run = span_of_run(p->channels);
@@ -25,8 +23,7 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(span_fits(span_of_run(p->w_stride), &e[BIAS], 4), INFOLD_EBOUNDS);
     CHECK(span_fits(span_at(span_repeat(run, 4, p->n, p->in_stride), p->taps, e[TAP].ptr), &e[IN], 4), INFOLD_EBOUNDS);
     CHECK(span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
-    if (p->act == INFOLD_PRELU) CHECK(span_fits(run, &e[SLOPE], 4), INFOLD_EBOUNDS);
-    return INFOLD_OK;
+    return epilogue_check(&p->epilogue, &e[EPILOGUE], p->channels, 1, 0);
 }
 
 typedef struct {
@@ -41,11 +38,10 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
     const depthwise_params *p = j->p;
     const float *a[INFOLD_DW_MR];
     float *c[INFOLD_DW_MR];
-    const infold_activation act = activation_of(p->act, p->a, p->b);
-    const bool dense = p->out_stride[3] == p->channels && p->act != INFOLD_PRELU; /* one run of several pixels */
+    const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->kernels, j->args + EPILOGUE, 0);
     infold_dw_tile tile = {.a = a, .c = c, .tap = j->args[TAP], .taps = p->taps, .channels = p->channels, .w = j->args[W],
                            .w_stride = p->w_stride, .bias = j->args[BIAS],
-                           .lo = act.lo, .hi = act.hi};
+                           .lo = epilogue.act.lo, .hi = epilogue.act.hi};
     infold_pixel x = pixel_at(p->n, begin);
     for (int64_t at = begin; at < end; at += tile.m) {
         tile.m = end - at < INFOLD_DW_MR ? end - at : INFOLD_DW_MR;
@@ -65,11 +61,7 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
             }
         }
         j->kernels->depthwise(&tile);
-        if (act.late && dense && row)
-            j->kernels->act((infold_act)p->act, tile.m * p->channels, c[0], c[0], NULL, (float)p->a, (float)p->b);
-        else if (act.late)
-            for (int64_t i = 0; i < tile.m; i++)
-                j->kernels->act((infold_act)p->act, p->channels, c[i], c[i], j->args[SLOPE], (float)p->a, (float)p->b);
+        epilogue_sweep(&epilogue, tile.m, c, 0, p->channels);
     }
 }
 
@@ -81,8 +73,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_depthwise = {
     .name = "depthwise",
-    .params = "n[4] in_stride[4] out_stride[4] taps channels w_stride act a:f b:f",
-    .args = "in w bias tap out slope?",
+    .params = "n[4] in_stride[4] out_stride[4] taps channels w_stride " EPILOGUE_PARAMS,
+    .args = "in w bias tap out " EPILOGUE_ARGS,
     .params_size = sizeof(depthwise_params),
     .check = check,
     .run = run,

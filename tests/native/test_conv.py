@@ -10,7 +10,8 @@ from test_unary import FUNCTIONS
 from infold import _native
 
 F32 = np.float32
-CONSTANTS = ("w", "bias", "tap", "slope")
+CONSTANTS = ("w", "bias", "tap", "slope", "scale", "shift")
+AFTER = {"post_lo": -1.0, "post_hi": 1.5}  # the clamp behind a map per channel
 
 
 def packed(w: np.ndarray, isa: str) -> np.ndarray:
@@ -28,12 +29,13 @@ def whole_vectors(v: np.ndarray, isa: str) -> np.ndarray:
     return np.pad(v, (0, -len(v) % _native.isa_info(isa)["lanes"]))
 
 
-def epilogue(y: np.ndarray, act: str, a: float, b: float, slope) -> np.ndarray:
+def epilogue(y: np.ndarray, act: str, a: float, b: float, slope, scale=None, shift=None) -> np.ndarray:
     with np.errstate(all="ignore"):
-        return np.where(y < 0, y * slope, y) if act == "PRELU" else FUNCTIONS[act][2](y, a, b)
+        y = np.where(y < 0, y * slope, y) if act == "PRELU" else FUNCTIONS[act][2](y, a, b)
+    return y if scale is None else np.clip(y * scale + shift, AFTER["post_lo"], AFTER["post_hi"])
 
 
-def matmul(isa, m, k, columns, act="IDENTITY", residual=False, taps=1, seed=0, **how):
+def matmul(isa, m, k, columns, act="IDENTITY", residual=False, taps=1, seed=0, mapped=False, **how):
     """A product [m, taps * k] x [taps * k, columns] with its taps a fixed distance apart; returns (got, float64)."""
     rng = np.random.default_rng(seed)
     x = normal(rng, m, taps, k)
@@ -59,9 +61,11 @@ def matmul(isa, m, k, columns, act="IDENTITY", residual=False, taps=1, seed=0, *
         arrays["res"] = res
     if act == "PRELU":
         arrays["slope"] = slope
-    got = run("conv", isa, params, **arrays, out=np.zeros((m, columns), F32), constants=CONSTANTS, **how)["out"]
+    after = {"scale": normal(rng, columns), "shift": normal(rng, columns)} if mapped else {}
+    params |= AFTER if mapped else {}
+    got = run("conv", isa, params, **arrays, **after, out=np.zeros((m, columns), F32), constants=CONSTANTS, **how)["out"]
     y = x.reshape(m, -1).astype(np.float64) @ w + bias + (res if residual else 0)
-    return got, epilogue(y, act, a, b, slope)
+    return got, epilogue(y, act, a, b, slope, **after)
 
 
 def close(got: np.ndarray, expected: np.ndarray, rtol: float = 2e-5) -> None:
@@ -86,6 +90,16 @@ SMOOTH = set(FUNCTIONS) - {"LOG", "SQRT", "RECIPROCAL", "FLOOR", "CEIL", "ROUND"
 @pytest.mark.parametrize("residual", [False, True])
 def test_epilogue(act, residual, isa, side):
     close(*matmul(isa, 17, 3, 37, act, residual, side=side))
+
+
+@pytest.mark.parametrize("act", ["IDENTITY", "RELU", "SILU", "PRELU"])
+@pytest.mark.parametrize("columns", [1, 5, 37, 70])
+def test_map_behind_the_activation(columns, act, isa, side):
+    """A BatchNorm behind the activation: few columns and many, blocks of panels, threads."""
+    for m in (1, 17, 60):
+        close(*matmul(isa, m, 3, columns, act, mapped=True, side=side))
+    one, two = (matmul(isa, 200, 9, columns, act, True, mapped=True, side=side, threads=t)[0] for t in (1, 2))
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("taps,k", [(1, 1), (9, 4), (3, 17), (25, 1), (1, 500)])
@@ -191,8 +205,9 @@ def test_pack(k_shape, order, isa, side):
 
 
 @pytest.mark.parametrize("act", ["IDENTITY", "RELU", "CLIP", "SILU", "PRELU", "HARD_SWISH"])
+@pytest.mark.parametrize("mapped", [False, True], ids=["plain", "mapped"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_depthwise(act, threads, isa, side):
+def test_depthwise(act, mapped, threads, isa, side):
     rng = np.random.default_rng(11)
     lanes = _native.isa_info(isa)["lanes"]
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
@@ -227,13 +242,17 @@ def test_depthwise(act, threads, isa, side):
             }
             if act == "PRELU":
                 arrays["slope"] = slope
+            after = {"scale": normal(rng, channels), "shift": normal(rng, channels)} if mapped else {}
+            arrays, params = arrays | after, params | (AFTER if mapped else {})
             got = run("depthwise", isa, params, **arrays, out=out, threads=threads, side=side, constants=CONSTANTS)[
                 "out"
             ]
             expected = np.zeros(out.shape)
             for t, (y, z) in enumerate(np.ndindex(3, 3)):
                 expected += x[:, y : y + height, z : z + (width - 1) * stride + 1 : stride].astype(np.float64) * w[t]
-            np.testing.assert_allclose(got, epilogue(expected + bias, act, a, b, slope), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(
+                got, epilogue(expected + bias, act, a, b, slope, **after), rtol=1e-5, atol=1e-5
+            )
 
 
 GEMM = {
@@ -292,6 +311,17 @@ def test_check_conv(change, status, isa):
         "res": out,
     }
     assert refusal("conv", isa, GEMM | change, **arrays, constants=CONSTANTS) == status
+
+
+@pytest.mark.parametrize("given", [{"scale": 5}, {"shift": 5}, {"scale": 5, "shift": 4}, {"scale": 4, "shift": 5}])
+def test_check_map(given, isa):
+    """Scale and shift come together, one number for every column."""
+    x, w, out = np.zeros(15, F32), np.zeros((6, 5), F32), np.zeros((4, 5), F32)
+    arrays = {"in": x, "w": packed(w, isa), "bias": whole_vectors(np.zeros(5, F32), isa), "out": out, "tap": np.array([0, 3])}
+    vectors = {name: np.zeros(count, F32) for name, count in given.items()}
+    assert refusal("conv", isa, GEMM, **arrays, **vectors, constants=CONSTANTS) == 2
+    both = {name: np.zeros(5, F32) for name in ("scale", "shift")}
+    assert refusal("conv", isa, GEMM, **arrays, **both, constants=CONSTANTS) == 0
 
 
 def test_check_taps(isa):

@@ -100,11 +100,13 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
     }
     return {
         "conv": (gemm, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
-                        "tap": np.array([0, 3]), "out": zeros(4, 5)}, ("w", "bias", "tap")),
+                        "tap": np.array([0, 3]), "out": zeros(4, 5), "slope": zeros(5), "scale": zeros(5),
+                        "shift": zeros(5)}, ("w", "bias", "tap", "slope", "scale", "shift")),
         "pack": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1},
                  {"in": zeros(6, 5), "out": packed(zeros(6, 5), isa)}, ()),
         "depthwise": (depthwise, {"in": zeros(5, 20), "w": zeros(2, 32), "bias": zeros(32), "tap": np.array([0, 20]),
-                                  "out": zeros(4, 20)}, ("w", "bias", "tap")),
+                                  "out": zeros(4, 20), "scale": zeros(20), "shift": zeros(20)},
+                      ("w", "bias", "tap", "scale", "shift")),
         "unary": (rows, {"in": x, "out": x}, ()),
         "binary": (by_channel, {"a": x, "b": channel, "out": x}, ()),
         "affine": (by_channel, {"x": x, "scale": channel, "shift": channel, "out": x}, ()),

@@ -1,0 +1,60 @@
+/* How convolutions and products end: an activation, then a map per channel (a BatchNorm behind the activation) with a clamp,
+ *     out = min(post_hi, max(post_lo, act(x) * scale + shift)).
+ * A clamp is applied in registers; the rest in sweeps over the tile while it is in the first-level cache. */
+#ifndef INFOLD_EPILOGUE_H
+#define INFOLD_EPILOGUE_H
+
+#include "drivers/activation.h"
+#include "drivers/check.h"
+
+#define EPILOGUE_PARAMS "act a:f b:f post_lo:f post_hi:f"
+#define EPILOGUE_ARGS "slope? scale? shift?"
+
+typedef struct {
+    int64_t act;
+    double a, b; /* activation parameters; for CLIP the bounds */
+    double post_lo, post_hi;
+} epilogue_params;
+
+/* args: slope, scale, shift; each, where it is given, `channels` floats in each of `groups`, `step` apart. */
+static inline infold_status epilogue_check(const epilogue_params *p, const infold_extent *args, int64_t channels, int64_t groups,
+                                           int64_t step) {
+    CHECK(p->act >= 0 && p->act < INFOLD_ACT_COUNT, INFOLD_EPARAM);
+    const infold_span vectors = span_repeat(span_of_run(channels), 1, &groups, &step);
+    if (p->act == INFOLD_PRELU) CHECK(span_fits(vectors, &args[0], 4), INFOLD_EBOUNDS);
+    if (arg_given(&args[1]) || arg_given(&args[2]))
+        CHECK(span_fits(vectors, &args[1], 4) && span_fits(vectors, &args[2], 4), INFOLD_EBOUNDS);
+    return INFOLD_OK;
+}
+
+typedef struct {
+    const epilogue_params *p;
+    const infold_kernels *kernels;
+    infold_activation act;
+    const float *slope, *scale, *shift;
+} infold_epilogue;
+
+/* args as in epilogue_check; first: the channel in them that the driver counts as its first. */
+static inline infold_epilogue epilogue_of(const epilogue_params *p, const infold_kernels *kernels, void *const *args, int64_t first) {
+    const float *v[3];
+    for (int i = 0; i < 3; i++) v[i] = args[i] ? (const float *)args[i] + first : NULL;
+    return (infold_epilogue){p, kernels, activation_of(p->act, p->a, p->b), v[0], v[1], v[2]};
+}
+
+/* The sweeps over channels [first, first + n) of m stored pixels. */
+static inline void epilogue_sweep(const infold_epilogue *e, int64_t m, float *const *pixels, int64_t first, int64_t n) {
+    const epilogue_params *p = e->p;
+    const bool one_run = pixels[m - 1] - pixels[0] == (m - 1) * n; /* few channels: fill the vectors */
+    if (e->act.late) {
+        const bool whole = one_run && !e->slope;
+        for (int64_t i = 0; i < (whole ? 1 : m); i++)
+            e->kernels->act((infold_act)p->act, whole ? m * n : n, pixels[i] + first, pixels[i] + first,
+                            e->slope ? e->slope + first : NULL, (float)p->a, (float)p->b);
+    }
+    if (e->scale)
+        for (int64_t i = 0; i < (one_run ? 1 : m); i++)
+            e->kernels->affine(one_run ? m : 1, n, pixels[i] + first, n, e->scale + first, e->shift + first, 0, 1, (float)p->post_lo,
+                               (float)p->post_hi, pixels[i] + first, n);
+}
+
+#endif
