@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from session_harness import Net, check, session
+from session_harness import Net, check, compare, session
 
 ACTIVATIONS = {"Relu": {}, "LeakyRelu": {"alpha": 0.2}, "Sigmoid": {}, "Gelu": {}, "PRelu": {}}
 
@@ -118,3 +118,17 @@ def test_broken_statistics_stay_what_they_are():
             net.constant(variance))
     found = session(net.model(y)).run(None, net.feeds)[0]
     assert np.isnan(found[:, 3]).all() and np.isfinite(np.delete(found, 3, axis=1)).all()
+
+
+def test_between_convolutions_that_run_band_by_band():
+    """Depthwise and 1x1 convolutions, each with a BatchNorm behind its activation that the padding keeps where it is."""
+    net = Net(10)
+    y = net("Conv", net.input(1, 8, 20, 12), net.weight(24, 8, 1, 1), net.normal(24))
+    y = batchnorm(net, net("Relu", y), 24)
+    y = net("Conv", y, net.weight(24, 1, 3, 3), net.normal(24), pads=[1] * 4, group=24)
+    y = net("LeakyRelu", batchnorm(net, net("Gelu", y), 24))
+    y = net("Conv", y, net.weight(5, 24, 1, 1))
+    check(net, y)
+    chained, single = (session(net.model(y), threads=2, algorithms={"*": way}) for way in ("chain", "depthwise"))
+    assert chained.report.fold.fused == single.report.fold.fused == 2
+    compare(chained.run(None, net.feeds)[0], single.run(None, net.feeds)[0].astype(np.float64), 1e-6)
