@@ -6,7 +6,6 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from ..report.fold import FoldReport
 from . import (
-    activations,
     backward,
     branches,
     chains,
@@ -16,6 +15,7 @@ from . import (
     forward,
     identity,
     pad,
+    recognise,
     sequences,
     shapes,
     through,
@@ -43,9 +43,9 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
 
 
 def prepare(model: ir.Model) -> tuple[ir.Model, FoldReport]:
-    """`fold` for infold's own session: activations spelled out in several nodes also become one function call each."""
+    """`fold` for infold's own session: activations and normalisations spelled out in several nodes also become one each."""
     context = GraphContext(_normalised(model), _PREPARE_SIZE_LIMIT, quantized=False)
-    _rewrite(context, (*_SIMPLIFY, activations.apply, *_FOLD))
+    _rewrite(context, (*_SIMPLIFY, recognise.apply, *_FOLD))
     return context.model, context.report()
 
 

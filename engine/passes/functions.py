@@ -3,37 +3,57 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from .bodies import body
 from .context import GraphContext, is_op
 from .shapes import dtype
 
 DOMAIN = "infold"
 _LEAST_IR_VERSION = 8  # the first with model-local functions
+_OVERLOAD_IR_VERSION = 10
 
 
-def outline(context: GraphContext, name: str, x: ir.Value, nodes: list[ir.Node], attributes: dict[str, float]) -> bool:
+def outline(context: GraphContext, name: str, x: ir.Value, nodes: list[ir.Node],
+            attributes: dict[str, float]) -> ir.Value | None:
     """Replace `nodes`, which compute one value from `x` and constants, by a call of the function `infold::name`.
 
     The first use of a name defines the function: by its nodes, or, where the call has attributes, by the ONNX operator
-    of that name with these attributes. Returns False, and changes nothing, where the function is defined for another
-    data type.
+    of that name with these attributes. Returns the call's result; None, and changes nothing, where the function is
+    defined for another data type.
 
     Args:
         nodes: in graph order; the last one computes the result, and only it is read from outside.
     """
     function = context.model.functions.get((DOMAIN, name, ""))
     if function is None:
-        function = _wrapper(context, name, attributes) if attributes else _body(context, name, x, nodes)
-        context.model.functions[function.identifier()] = function
-        context.model.opset_imports[DOMAIN] = 1
-        context.model.ir_version = max(context.model.ir_version, _LEAST_IR_VERSION)
+        _define(context, _wrapper(context, name, attributes) if attributes else _body(context, name, x, nodes))
     elif _constants_type(function) not in (None, dtype(x)):
-        return False
-    last = nodes[-1]
-    call = ir.node(name, [x], attributes or None, domain=DOMAIN, name=last.name)
-    last.append(call)
-    context.supersede(last.outputs[0], call.outputs[0])
-    context.remove(*reversed(nodes))
-    return True
+        return None
+    node = ir.node(name, [x], attributes or None, domain=DOMAIN, name=nodes[-1].name)
+    return substitute(context, nodes, [node])
+
+
+def call(context: GraphContext, name: str, inputs: list[ir.Value | None], attributes: dict[str, int | float],
+         overload: str = "") -> ir.Node:
+    """A call of one of `bodies.BODIES`, which becomes a function of the model."""
+    if (DOMAIN, name, overload) not in context.model.functions:
+        _define(context, body(name, overload, context.model.opset_imports[""]))
+    return ir.node(name, inputs, attributes, domain=DOMAIN, overload=overload)
+
+
+def substitute(context: GraphContext, old: list[ir.Node], new: list[ir.Node]) -> ir.Value:
+    """Let `new` compute what `old` did; both in graph order, the last one with the result. Returns the result."""
+    new[-1].name = old[-1].name
+    old[-1].append(new)
+    context.supersede(old[-1].outputs[0], new[-1].outputs[0])
+    context.remove(*reversed(old))
+    return new[-1].outputs[0]
+
+
+def _define(context: GraphContext, function: ir.Function) -> None:
+    model = context.model
+    model.functions[function.identifier()] = function
+    model.opset_imports[DOMAIN] = 1
+    model.ir_version = max(model.ir_version, _OVERLOAD_IR_VERSION if function.overload else _LEAST_IR_VERSION)
 
 
 def _body(context: GraphContext, name: str, x: ir.Value, nodes: list[ir.Node]) -> ir.Function:

@@ -1,0 +1,60 @@
+"""The functions of the domain infold that ONNX has no operator for: what they compute, for any runtime.
+
+Images are [N, C, ...] of any rank, weights [C]. Only operators are used that are the same in all operator sets from 13
+on (ReduceMean is not: GlobalAveragePool takes the means).
+"""
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+_GROUPS = """
+    zero = Constant <value_ints = [0]> () rest = Constant <value_ints = [-1]> () one = Constant <value_ints = [1]> ()
+    count = Constant <value_int: int = @groups> () many = Reshape(count, one)
+    split = Concat <axis = 0> (zero, many, rest) grouped = Reshape(x, split)
+"""
+_DEVIATION = """
+    epsilon = Constant <value_float: float = @epsilon> ()
+    mean = GlobalAveragePool({0}) centred = Sub({0}, mean) square = Mul(centred, centred)
+    variance = GlobalAveragePool(square) spread = Add(variance, epsilon) deviation = Sqrt(spread)
+"""
+_PIXELS = """
+    pixels = Constant <value_ints = [0, 0, -1]> () channel = Constant <value_ints = [-1, 1]> ()
+    image = Reshape(x, pixels) shape = Shape(x) {}
+"""
+_AFFINE = """
+    g = Reshape(gamma, channel) b = Reshape(beta, channel) scaled = Mul({}, g) moved = Add(scaled, b)
+    y = Reshape(moved, shape)
+"""
+
+BODIES = {
+    # y = x sigmoid(v x) / sqrt(var(x in each group of channels) + epsilon) * gamma + beta (arXiv 2004.02967)
+    ("EvoNormS0", ""): ("groups, epsilon", "x, v, gamma, beta", _GROUPS + _DEVIATION.format("grouped") + _PIXELS.format(
+        "w = Reshape(v, channel)") + """
+        argument = Mul(image, w) gate = Sigmoid(argument) gated = Mul(image, gate) parted = Reshape(gated, split)
+        divided = Div(parted, deviation) whole = Shape(image) normal = Reshape(divided, whole)
+        """ + _AFFINE.format("normal")),
+    # y = x / max(sqrt(running_var + epsilon), v x + sqrt(var(x in each channel) + epsilon)) * gamma + beta (the same)
+    ("EvoNormB0", ""): ("epsilon", "x, v, gamma, beta, running_var", _PIXELS.format("w = Reshape(v, channel)")
+        + _DEVIATION.format("image") + """
+        r = Reshape(running_var, channel) whole = Add(r, epsilon) left = Sqrt(whole)
+        weighted = Mul(image, w) right = Add(weighted, deviation) bound = Max(left, right) normal = Div(image, bound)
+        """ + _AFFINE.format("normal")),
+    # the same in training: the variance of each channel over the batch in the place of running_var
+    ("EvoNormB0", "batch"): ("epsilon", "x, v, gamma, beta", _PIXELS.format("w = Reshape(v, channel)")
+        + _DEVIATION.format("image") + """
+        swapped = Transpose <perm = [1, 0, 2]> (image) row = Constant <value_ints = [1, 0, -1]> ()
+        flat = Reshape(swapped, row) every = GlobalAveragePool(flat) away = Sub(flat, every) power = Mul(away, away)
+        batch = GlobalAveragePool(power) whole = Add(batch, epsilon) left = Sqrt(whole)
+        weighted = Mul(image, w) right = Add(weighted, deviation) bound = Max(left, right) normal = Div(image, bound)
+        """ + _AFFINE.format("normal")),
+}
+
+
+def body(name: str, overload: str, opset: int) -> ir.Function:
+    """The function `infold::name` for models of this operator set."""
+    attributes, inputs, nodes = BODIES[name, overload]
+    proto = onnx.parser.parse_function(f'<opset_import: ["": {opset}], domain: "infold">'
+                                       f" {name} <{attributes}> ({inputs}) => (y) {{ {nodes} }}")
+    proto.overload = overload
+    return ir.from_proto(proto)

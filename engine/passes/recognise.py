@@ -1,0 +1,52 @@
+"""Activations and normalisations that exporters spell out in many operators, recognised and named.
+
+For every tensor of the graph, what is computed of it alone is read as formulas (`symbolic.py`). The outermost value that
+one of the patterns describes, and whose inner values nothing else reads, becomes one node.
+"""
+from __future__ import annotations
+
+from collections import deque
+
+import onnx_ir as ir
+
+from . import activations, norms
+from .context import GraphContext
+from .expression import match
+from .found import Found
+from .shapes import dtype
+from .symbolic import read
+
+_PATTERNS = (*norms.PATTERNS, *activations.PATTERNS)
+
+
+def apply(context: GraphContext) -> bool:
+    """Replace everything that a pattern describes, outermost first."""
+    modified = False
+    nodes = context.nodes()
+    values = deque([*context.graph.inputs, *(value for node in nodes for value in node.outputs)])
+    place = {node: index for index, node in enumerate(nodes)}
+    while values:
+        x = values.popleft()
+        result = _outermost(context, x, place)
+        if result is None:
+            continue
+        modified = True
+        nodes = context.nodes()
+        place = {node: index for index, node in enumerate(nodes)}
+        values.extendleft([result, x])
+    return modified
+
+
+def _outermost(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> ir.Value | None:
+    """Replace the last value computed of `x` that can be; its replacement."""
+    terms = read(context, x, place)
+    for value in reversed(list(terms)[1:]):
+        if terms[value].dims != terms[x].dims or dtype(value) != dtype(x):
+            continue
+        for pattern, build in _PATTERNS:
+            for blanks in match(pattern, terms[value].expr):
+                found = Found(context, x, value, terms, place, blanks)
+                replaced = build(found) if found.is_private() else None
+                if replaced is not None:
+                    return replaced
+    return None

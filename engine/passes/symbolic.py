@@ -1,0 +1,391 @@
+"""What a stretch of the graph computes of one tensor, as a formula (`expression.Expr`) for every value in it.
+
+Formulas say nothing of shapes. Instead every dimension of a value names the part of the tensor's axes that it runs over
+(`Atom`), none where its size is 1: reductions remove parts, Reshape cuts and joins them, Transpose moves them. So a
+value aligns with another one if the names agree, wherever an exporter put its Unsqueeze, Reshape or Expand.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from .context import GraphContext, attribute, is_op
+from .expression import Array, Atom, Call, Expr, Mean, X, lift, number_of
+from .shapes import dtype
+
+_LIMIT = 100  # nodes that are read from one tensor
+_LARGEST = 1 << 20  # elements of a constant that is looked at
+_CALLS = ("Sigmoid", "Tanh", "Erf", "Softplus")
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+Dim = tuple[Atom, ...]
+Size = int | str | None  # a number, the name of an open dimension, unknown
+
+
+@dataclass(frozen=True)
+class Term:
+    """A value: its formula, and what each of its dimensions runs over."""
+
+    expr: Expr
+    dims: tuple[Dim, ...]
+
+
+def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[ir.Value, Term]:
+    """The values that are computed from `x` and constants alone, by operators with a formula, in graph order.
+
+    Args:
+        place: every node's position in the graph.
+    """
+    shape = x.shape
+    dims = tuple(() if size == 1 else ((axis, 1, f"?{axis}" if size is None else size),)
+                 for axis, size in enumerate(_sizes(x)))
+    reader = _Reader(context, {x: Term(X, dims)}, dims)
+    waiting: list[tuple[int, int]] = []
+    nodes: dict[int, ir.Node] = {}
+
+    def follow(value: ir.Value) -> None:
+        for user in value.consumers():
+            if user.domain == "" and user.op_type in _OPERATORS and place.get(user, -1) not in nodes and user in place:
+                nodes[place[user]] = user
+                heappush(waiting, place[user])
+
+    if shape is not None:
+        follow(x)
+    while waiting and len(reader.terms) < _LIMIT:
+        node = nodes[heappop(waiting)]
+        term = _OPERATORS[node.op_type](reader, node)
+        if term is not None and node.graph is next(iter(nodes.values())).graph:
+            reader.terms[node.outputs[0]] = term
+            follow(node.outputs[0])
+    return reader.terms
+
+
+class _Reader:
+    def __init__(self, context: GraphContext, terms: dict[ir.Value, Term], dims: tuple[Dim, ...]) -> None:
+        self.context, self.terms, self.dims = context, terms, dims
+        self.atoms = [atom for dim in dims for atom in dim]
+
+    def input(self, node: ir.Node, index: int = 0) -> Term | None:
+        return self.terms.get(node.inputs[index])
+
+    def integers(self, node: ir.Node, index: int, name: str) -> list[int] | None:
+        """A list of integers that is an input in new operator sets and an attribute in old ones."""
+        if name in node.attributes:
+            return list(attribute(node, name))
+        array = self.context.array(node.inputs[index]) if len(node.inputs) > index else None
+        return None if array is None else array.reshape(-1).tolist()
+
+    def number(self, value: ir.Value | None) -> float | None:
+        array = self.context.array(value)
+        return float(array.item()) if array is not None and array.size == 1 else None
+
+    def aligned(self, value: ir.Value, other: tuple[Dim, ...]) -> Term | None:
+        """A constant operand, its dimensions named after what they meet."""
+        array = self.context.array(value)
+        if array is None or array.dtype.kind != "f":
+            return None
+        array, dims = _first_where_repeated(array), []
+        rank = max(array.ndim, len(other))
+        for axis, size in enumerate(value.const_value.shape, start=rank - array.ndim):
+            met = other[axis - rank + len(other)] if axis >= rank - len(other) else ()
+            if size != 1 and not met and rank == len(self.dims):
+                met = self.dims[axis]
+            if size != 1 and _size(met) != size:
+                return None
+            dims.append(met if size != 1 else ())
+        if array.size > _LARGEST:
+            return None
+        return Term(_constant(array, dims), tuple(dims))
+
+    def operands(self, node: ir.Node) -> tuple[Term, Term] | None:
+        if len(node.inputs) != 2 or self.context.opset(node) < 7:
+            return None
+        first, second = map(self.terms.get, node.inputs)
+        if first is None and second is not None:
+            first = self.aligned(node.inputs[0], second.dims)
+        elif second is None and first is not None:
+            second = self.aligned(node.inputs[1], first.dims)
+        return None if first is None or second is None else (first, second)
+
+    def regroup(self, atoms: list[Atom], sizes: list[Size]) -> tuple[Dim, ...] | None:
+        """The atoms, in order, dealt out to dimensions of these sizes; at most one size may be unknown."""
+        atoms, front, back = list(atoms), [], []
+        while sizes and (dim := _take(atoms, sizes[0])) is not None:
+            front.append(dim)
+            sizes = sizes[1:]
+        while len(sizes) > 1 and (dim := _take(atoms, sizes[-1], last=True)) is not None:
+            back.insert(0, dim)
+            sizes = sizes[:-1]
+        match sizes:
+            case []:
+                return None if atoms else (*front, *back)
+            case [rest] if not isinstance(rest, int):
+                return (*front, _merged(atoms), *back)
+            case _:
+                return None
+
+
+def _take(atoms: list[Atom], size: Size, last: bool = False) -> Dim | None:
+    """Remove atoms that make a dimension of this size from the list; None, and nothing removed, if there are none."""
+    if size == 1:
+        return ()
+    end = -1 if last else 0
+    if not isinstance(size, int):
+        if size is None or not atoms or atoms[end][2] != size:
+            return None
+        return (atoms.pop(end),)
+    left, taken = list(atoms), []
+    while size != 1:
+        if not left or not isinstance(left[end][2], int):
+            return None
+        axis, divisor, extent = left.pop(end)
+        if size % extent == 0:
+            taken.append((axis, divisor, extent))
+            size //= extent
+        elif extent % size == 0 and not last:
+            taken.append((axis, divisor * (extent // size), size))
+            left.insert(0, (axis, divisor, extent // size))
+            size = 1
+        elif extent % size == 0:
+            taken.append((axis, divisor, size))
+            left.append((axis, divisor * size, extent // size))
+            size = 1
+        else:
+            return None
+    atoms[:] = left
+    return _merged(taken[::-1] if last else taken)
+
+
+def _merged(atoms: list[Atom]) -> Dim:
+    """Neighbouring parts of one axis as one."""
+    merged: list[Atom] = []
+    for axis, divisor, extent in atoms:
+        if merged and merged[-1][0] == axis and merged[-1][1] == divisor * extent:
+            merged[-1] = (axis, divisor, extent * merged[-1][2])
+        else:
+            merged.append((axis, divisor, extent))
+    return tuple(merged)
+
+
+def _size(dim: Dim) -> Size:
+    if not dim:
+        return 1
+    if all(isinstance(extent, int) for *_, extent in dim):
+        return prod(extent for *_, extent in dim)
+    return dim[0][2] if len(dim) == 1 else None
+
+
+def _sizes(value: ir.Value) -> list[Size]:
+    return [] if value.shape is None else [size if isinstance(size, int) else size.value for size in value.shape]
+
+
+def _first_where_repeated(array: np.ndarray) -> np.ndarray:
+    """Size 1 along the axes on which the array is broadcast from a smaller one."""
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
+
+
+def _constant(array: np.ndarray, dims: list[Dim]) -> Expr:
+    for axis in range(array.ndim):
+        first = array[(slice(None),) * axis + (slice(0, 1),)]
+        if array.shape[axis] > 1 and (array == first).all():
+            array = first
+    if array.size == 1:
+        return lift(float(array.item()))
+    atoms = [atom for size, dim in zip(array.shape, dims) if size != 1 for atom in dim]
+    return Array(array.reshape([extent for *_, extent in atoms]), tuple(atoms))
+
+
+# Operators
+
+_Rule = Callable[[_Reader, ir.Node], Term | None]
+_OPERATORS: dict[str, _Rule] = {}
+
+
+def _operator(*names: str) -> Callable[[_Rule], _Rule]:
+    def register(rule: _Rule) -> _Rule:
+        _OPERATORS.update(dict.fromkeys(names, rule))
+        return rule
+    return register
+
+
+@_operator("Add", "Sub", "Mul", "Div", "Max")
+def _binary(reader: _Reader, node: ir.Node) -> Term | None:
+    operands = reader.operands(node)
+    dims = _broadcast(*(term.dims for term in operands)) if operands else None
+    if dims is None:
+        return None
+    a, b = (term.expr for term in operands)
+    match node.op_type:
+        case "Add":
+            return Term(a + b, dims)
+        case "Sub":
+            return Term(a - b, dims)
+        case "Mul":
+            return Term(a * b, dims)
+        case "Div":
+            return None if number_of(b) == 0 else Term(a / b, dims)
+        case _:
+            return Term(Call("Max", (a, b)), dims)
+
+
+def _broadcast(first: tuple[Dim, ...], second: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+    rank = max(len(first), len(second))
+    first, second = (((),) * (rank - len(dims)) + dims for dims in (first, second))
+    if any(a and b and a != b for a, b in zip(first, second)):
+        return None
+    return tuple(a or b for a, b in zip(first, second))
+
+
+@_operator(*_CALLS, "HardSigmoid")
+def _call(reader: _Reader, node: ir.Node) -> Term | None:
+    term = reader.input(node)
+    parameters = (attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)) if node.op_type == "HardSigmoid" else ()
+    return None if term is None else Term(Call(node.op_type, (term.expr,), parameters), term.dims)
+
+
+@_operator("Sqrt", "Reciprocal", "Pow", "Neg", "Relu")
+def _power(reader: _Reader, node: ir.Node) -> Term | None:
+    term = reader.input(node)
+    if term is None:
+        return None
+    match node.op_type:
+        case "Neg":
+            return Term(-term.expr, term.dims)
+        case "Relu":
+            return Term(Call("Max", (term.expr, lift(0.0))), term.dims)
+        case "Pow":
+            array = reader.context.array(node.inputs[1])
+            if array is None or array.size != 1 or array.ndim > len(term.dims):
+                return None
+            return Term(term.expr ** float(array.item()), term.dims)
+        case kind:
+            return Term(term.expr ** (0.5 if kind == "Sqrt" else -1.0), term.dims)
+
+
+@_operator("Clip")
+def _clip(reader: _Reader, node: ir.Node) -> Term | None:
+    term = reader.input(node)
+    if term is None:
+        return None
+    if reader.context.opset(node) < 11:
+        low, high = attribute(node, "min"), attribute(node, "max")
+    else:
+        given = [value for value in node.inputs[1:3] if value is not None]
+        low, high = (reader.number(value) for value in (*node.inputs[1:3], None, None)[:2])
+        if len(given) != (low is not None) + (high is not None):
+            return None
+    if low is None:
+        return None
+    if high is None:
+        return Term(Call("Max", (term.expr, lift(low))), term.dims)
+    return Term(Call("Clip", (term.expr,), (low, high)), term.dims)
+
+
+@_operator("Cast")
+def _cast(reader: _Reader, node: ir.Node) -> Term | None:
+    return reader.input(node) if dtype(node.inputs[0]) in _FLOATS and attribute(node, "to") in _FLOATS else None
+
+
+@_operator("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool")
+def _reduce(reader: _Reader, node: ir.Node) -> Term | None:
+    term = reader.input(node)
+    if term is None:
+        return None
+    rank = len(term.dims)
+    if node.op_type == "GlobalAveragePool":
+        axes, keep = range(2, rank), True
+    else:
+        axes, keep = reader.integers(node, 1, "axes"), attribute(node, "keepdims", 1)
+        if not axes:
+            return None
+    axes = {axis % rank for axis in axes}
+    gone = [atom for axis in axes for atom in term.dims[axis]]
+    dims = tuple(() if axis in axes else dim for axis, dim in enumerate(term.dims) if keep or axis not in axes)
+    expr = term.expr ** 2 if node.op_type in ("ReduceSumSquare", "ReduceL2") else term.expr
+    expr = Mean(expr, frozenset(gone)) if gone else expr
+    if node.op_type in ("ReduceMean", "GlobalAveragePool"):
+        return Term(expr, dims)
+    count = _size(tuple(gone))
+    if not isinstance(count, int):
+        return None
+    return Term((expr * count) ** (0.5 if node.op_type == "ReduceL2" else 1), dims)
+
+
+@_operator("InstanceNormalization")
+def _instance_norm(reader: _Reader, node: ir.Node) -> Term | None:
+    term = reader.input(node)
+    if term is None or len(term.dims) < 3:
+        return None
+    channel = ((), term.dims[1], *((),) * (len(term.dims) - 2))
+    weights = [reader.context.array(value) for value in node.inputs[1:]]
+    gone = frozenset(atom for dim in term.dims[2:] for atom in dim)
+    if any(array is None or _size(term.dims[1]) != array.size for array in weights) or not gone:
+        return None
+    scale, bias = (_constant(array.reshape(1, -1), list(channel[:2])) for array in weights)
+    centred = term.expr - Mean(term.expr, gone)
+    spread = (Mean(centred ** 2, gone) + attribute(node, "epsilon", 1e-5)) ** 0.5
+    return Term(centred / spread * scale + bias, term.dims)
+
+
+@_operator("Transpose")
+def _transpose(reader: _Reader, node: ir.Node) -> Term | None:
+    term = reader.input(node)
+    if term is None:
+        return None
+    order = attribute(node, "perm", range(len(term.dims))[::-1])
+    return Term(term.expr, tuple(term.dims[axis] for axis in order))
+
+
+@_operator("Unsqueeze", "Squeeze")
+def _squeeze(reader: _Reader, node: ir.Node) -> Term | None:
+    term, axes = reader.input(node), reader.integers(node, 1, "axes")
+    if term is None or axes is None:
+        return None
+    dims = list(term.dims)
+    if node.op_type == "Unsqueeze":
+        rank = len(dims) + len(axes)
+        for axis in sorted(axis % rank for axis in axes):
+            dims.insert(axis, ())
+        return Term(term.expr, tuple(dims))
+    axes = {axis % len(dims) for axis in axes}
+    return None if any(dims[axis] for axis in axes) \
+        else Term(term.expr, tuple(dim for axis, dim in enumerate(dims) if axis not in axes))
+
+
+@_operator("Reshape", "Flatten")
+def _reshape(reader: _Reader, node: ir.Node) -> Term | None:
+    term = reader.input(node)
+    sizes = _sizes(node.outputs[0])
+    if term is None:
+        return None
+    target = reader.context.array(node.inputs[1]) if node.op_type == "Reshape" else None
+    if target is not None:
+        copied = not attribute(node, "allowzero", 0)
+        sizes = [None if size == -1 else _size(term.dims[axis]) if size == 0 and copied else int(size)
+                 for axis, size in enumerate(target.tolist())]
+    dims = reader.regroup([atom for dim in term.dims for atom in dim], sizes)
+    return None if dims is None else Term(term.expr, dims)
+
+
+@_operator("Expand")
+def _expand(reader: _Reader, node: ir.Node) -> Term | None:
+    """Only as far as the whole tensor: there each dimension's part is known."""
+    term, sizes = reader.input(node), _sizes(node.outputs[0])
+    target = reader.context.array(node.inputs[1])
+    if term is None:
+        return None
+    if target is not None:
+        sizes = target.tolist()
+    if len(sizes) < len(term.dims):
+        sizes = [1] * (len(term.dims) - len(sizes)) + sizes
+    own = ((),) * (len(sizes) - len(term.dims)) + term.dims
+    if all(size in (1, _size(dim)) for size, dim in zip(sizes, own)):
+        return Term(term.expr, own)
+    sizes = [_size(dim) if dim else size for size, dim in zip(sizes, own)]
+    dims = reader.regroup(reader.atoms, sizes)
+    return None if dims is None or any(dim and dim != whole for dim, whole in zip(own, dims)) else Term(term.expr, dims)
