@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from . import _native
 from .errors import MemoryLimitError, ShapeError
+from .plan import calls
 from .plan.build import FallbackStep, Plan, make_plan
 from .plan.facts import Fact
 from .plan.lowering import Store
@@ -25,7 +26,7 @@ class Runner:
 
     def __init__(self, model: ir.Model, outputs: list[str], options: PlanOptions, store: Store | None = None) -> None:
         self.model, self.outputs, self.options = model, outputs, options
-        self.nodes = list(model.graph)
+        self.nodes = list(calls.without_kernel_inlined(model, model.graph))
         self.store = store if store is not None else Store()
         self._objects = {  # strings and other types that no kernel reads, as onnx.reference has them
             name: onnx.numpy_helper.to_array(ir.to_proto(value.const_value)) for name, value in model.graph.initializers.items()

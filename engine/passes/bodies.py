@@ -43,9 +43,9 @@ BODIES = {
     # the same in training: the variance of each channel over the batch in the place of running_var
     ("EvoNormB0", "batch"): ("epsilon", "x, v, gamma, beta", _PIXELS.format("w = Reshape(v, channel)")
         + _DEVIATION.format("image") + """
-        swapped = Transpose <perm = [1, 0, 2]> (image) row = Constant <value_ints = [1, 0, -1]> ()
+        swapped = Transpose <perm = [1, 0, 2]> (image) row = Constant <value_ints = [0, 1, -1]> ()
         flat = Reshape(swapped, row) every = GlobalAveragePool(flat) away = Sub(flat, every) power = Mul(away, away)
-        batch = GlobalAveragePool(power) whole = Add(batch, epsilon) left = Sqrt(whole)
+        batch = GlobalAveragePool(power) column = Reshape(batch, channel) whole = Add(column, epsilon) left = Sqrt(whole)
         weighted = Mul(image, w) right = Add(weighted, deviation) bound = Max(left, right) normal = Div(image, bound)
         """ + _AFFINE.format("normal")),
 }

@@ -23,17 +23,14 @@ def apply(context: GraphContext) -> bool:
     """Replace everything that a pattern describes, outermost first."""
     modified = False
     nodes = context.nodes()
-    values = deque([*context.graph.inputs, *(value for node in nodes for value in node.outputs)])
     place = {node: index for index, node in enumerate(nodes)}
+    values = deque([*context.graph.inputs, *(value for node in nodes for value in node.outputs)])
     while values:
         x = values.popleft()
         result = _outermost(context, x, place)
-        if result is None:
-            continue
-        modified = True
-        nodes = context.nodes()
-        place = {node: index for index, node in enumerate(nodes)}
-        values.extendleft([result, x])
+        if result is not None:
+            modified = True
+            values.extendleft([result, x])
     return modified
 
 

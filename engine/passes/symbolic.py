@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from .context import GraphContext, attribute, is_op
+from .context import GraphContext, attribute
 from .expression import Array, Atom, Call, Expr, Mean, X, lift, number_of
 from .shapes import dtype
 

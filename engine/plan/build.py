@@ -14,8 +14,9 @@ from ..errors import InvalidModelError, MemoryLimitError, ShapeError, Unsupporte
 from ..ops import base
 from ..ops.base import NeedsValue, NotNative
 from ..reference import NodeRunner
+from . import calls
 from .facts import Fact, infer_node, known
-from .graph import GraphView, reads
+from .graph import GraphView, opsets, reads
 from .lowering import Lowering, Store
 from .memory import plan_arena
 from .options import PlanOptions
@@ -94,14 +95,41 @@ def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str
         facts.update({v.name: f for v, f in zip(nodes[end].outputs, found) if v.name})
         end += 1
     cut: tuple[str, ...] = ()
+    bodies: dict[ir.Node, list[ir.Node]] = {}
     while True:
         stuck = end < len(nodes) and not cut  # the first node without known output shapes is run here, as the last one
         view, leaving = _segment(model, nodes, start, end + stuck, outputs, feeds)
+        view = GraphView(model, _expanded(view.nodes, bodies), leaving) if bodies else view
         try:
             return _lower(view, facts, feeds, leaving, end + stuck if end + stuck < len(nodes) else None, cut, stuck, store, options)
         except NeedsValue as need:  # end just before the node that needs it
             at = next(i for i in range(start, end) if need.name in reads(nodes[i]) and nodes[i] is view.failed)
             end, cut = at, tuple({*cut, need.name})
+        except _NotNativeCall as refused:
+            bodies[refused.call] = calls.body(model, refused.call)
+            _infer_body(refused.call, bodies[refused.call], facts, model)
+
+
+class _NotNativeCall(Exception):
+    """A function's operator cannot serve this call: its body takes the call's place."""
+
+    def __init__(self, call: ir.Node) -> None:
+        super().__init__(call.name)
+        self.call = call
+
+
+def _expanded(nodes: list[ir.Node], bodies: dict[ir.Node, list[ir.Node]]) -> list[ir.Node]:
+    return [inner for node in nodes for inner in (_expanded(bodies[node], bodies) if node in bodies else [node])]
+
+
+def _infer_body(call: ir.Node, body: list[ir.Node], facts: dict[str, Fact], model: ir.Model) -> None:
+    for node in body:
+        found = infer_node(node, facts, model)
+        if found is None:
+            raise UnsupportedError(f"node {call.name!r} ({call.op_type}): inside its function, the shape of"
+                                   f" {node.outputs[0].name!r} depends on data")
+        _require_sizes(node, found)
+        facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
 
 
 def _require_sizes(node: ir.Node, facts: list[Fact]) -> None:
@@ -190,12 +218,14 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
         except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:  # numbers that contradict one another
             raise InvalidModelError(f"node {node.name!r} ({node.op_type}) cannot be planned: {error}") from error
         except NotNative as why:
+            if calls.is_call(ctx.graph.model, node):
+                raise _NotNativeCall(node) from why
             reason = str(why)
             if len(ctx.steps) != mark:
                 raise AssertionError(f"{node.op_type} gave up after emitting steps") from why
     if options.native_only:
         raise UnsupportedError(f"node {node.name!r} ({node.op_type}) has no native kernel here: {reason}")
-    runner = NodeRunner(node, ctx.graph.model.opset_imports)
+    runner = NodeRunner(node, opsets(ctx.graph.model, node))
 
     def argument(name: str) -> Tensor | str:
         return ctx.tensor(name) if name in ctx.values or known(ctx.facts.get(name)) else name

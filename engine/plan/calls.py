@@ -1,15 +1,27 @@
 """Calls of model-local functions that no kernel serves as a whole: their bodies are planned in their place."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from ..errors import UnsupportedError
+from ..ops import base
 
 
 def is_call(model: ir.Model, node: ir.Node) -> bool:
     """Whether the node calls a function of the model."""
     return node.op_identifier() in model.functions
+
+
+def without_kernel_inlined(model: ir.Model, nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    """The nodes, with the body in the place of every call of a function that `engine/ops` does not know."""
+    for node in nodes:
+        if is_call(model, node) and base.find(node) is None:
+            yield from without_kernel_inlined(model, body(model, node))
+        else:
+            yield node
 
 
 def body(model: ir.Model, call: ir.Node) -> list[ir.Node]:

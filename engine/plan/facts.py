@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ..errors import ShapeError
 from ..ops import base
 from ..reference import NodeRunner
+from .graph import opsets
 
 VALUE_LIMIT = 1 << 16  # elements: shape arithmetic is small; larger results are better computed in the run, in planned memory
 # These versions' inference leaves out windows that begin beyond the image (`ceil_mode`), as every runtime does at every version.
@@ -44,7 +45,7 @@ def infer_node(node: ir.Node, facts: dict[str, Fact], model: ir.Model) -> list[F
     if node.domain == "" and node.op_type in ("Shape", "Size") and known(inputs[0]):
         return [Fact.of(_shape_value(node, inputs[0].shape))]
     if all(f is not None and f.value is not None for f in present) and _foldable(node, present):
-        return [Fact.of(v) for v in NodeRunner(node, model.opset_imports).run([None if f is None else f.value for f in inputs])]
+        return [Fact.of(v) for v in NodeRunner(node, opsets(model, node)).run([None if f is None else f.value for f in inputs])]
     if any(f is None or (f.shape is None and f.dtype is not None) for f in present):
         return None
     op = base.find(node)

@@ -11,6 +11,11 @@ def reads(node: ir.Node) -> list[str]:
     return list(dict.fromkeys([v.name for v in node.inputs if v is not None and v.name] + sorted(captured(node))))
 
 
+def opsets(model: ir.Model, node: ir.Node) -> dict[str, int]:
+    """The versions of the operator sets that the node belongs to: the model's, or those of the function it comes from."""
+    return model.opset_imports if node.version is None else {**model.opset_imports, node.domain: node.version}
+
+
 class GraphView:
     """Nodes [start, end) of a model's main graph. `outputs`: names of the values that must be handed out."""
 
