@@ -14,10 +14,11 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from .context import GraphContext, attribute
+from .context import GraphContext, attribute, is_op
 from .expression import Array, Atom, Call, Expr, Mean, X, lift, number_of
 from .shapes import dtype
 
+_LEAST_OPSET = 7  # the first with NumPy's broadcasting
 _LIMIT = 100  # nodes that are read from one tensor
 _LARGEST = 1 << 20  # elements of a constant that is looked at
 _CALLS = ("Sigmoid", "Tanh", "Erf", "Softplus")
@@ -50,7 +51,7 @@ def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[
 
     def follow(value: ir.Value) -> None:
         for user in value.consumers():
-            if user.domain == "" and user.op_type in _OPERATORS and place.get(user, -1) not in nodes and user in place:
+            if user in place and place[user] not in nodes and is_op(user, *_OPERATORS) and context.opset(user) >= _LEAST_OPSET:
                 nodes[place[user]] = user
                 heappush(waiting, place[user])
 
@@ -58,7 +59,10 @@ def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[
         follow(x)
     while waiting and len(reader.terms) < _LIMIT:
         node = nodes[heappop(waiting)]
-        term = _OPERATORS[node.op_type](reader, node)
+        try:
+            term = _OPERATORS[node.op_type](reader, node)
+        except (ArithmeticError, LookupError, TypeError, ValueError):  # contradictions, which planning explains
+            term = None
         if term is not None and node.graph is next(iter(nodes.values())).graph:
             reader.terms[node.outputs[0]] = term
             follow(node.outputs[0])
@@ -103,7 +107,7 @@ class _Reader:
         return Term(_constant(array, dims), tuple(dims))
 
     def operands(self, node: ir.Node) -> tuple[Term, Term] | None:
-        if len(node.inputs) != 2 or self.context.opset(node) < 7:
+        if len(node.inputs) != 2:
             return None
         first, second = map(self.terms.get, node.inputs)
         if first is None and second is not None:
