@@ -59,7 +59,7 @@ $(VENV)/.test: pyproject.toml bench/requirements.txt bench/requirements-nodeps.t
 	touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.infold
-	$(PIP) --no-build-isolation -e '.[bench]'
+	$(PIP) --no-build-isolation -e '.[bench,peers]'
 	touch $@
 
 $(VENV)/.lint: | $(BIN)/python

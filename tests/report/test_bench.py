@@ -9,9 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
+from infold import load
 from infold.errors import InvalidInputError, MissingDependencyError
+from infold.reference import run_float64
 from infold.report import engines as registry
-from infold.report.bench import bench, measure, prepare, ratio_interval, worst_error
+from infold.report.bench import bench, measure, prepare, ratio_interval, worst_error, write_folded
 from infold.report.engines import Prepared
 from infold.report.plot import plot_bench
 
@@ -129,3 +131,12 @@ def test_openvino_takes_the_shapes_it_is_given() -> None:
     feeds = {onnx.load(LENET).graph.input[0].name: np.ones(shape, np.float32)}
     outputs = {name: registry.ENGINES[name](LENET, feeds, 1).run() for name in ("openvino", "onnxruntime")}
     np.testing.assert_allclose(outputs["openvino"][0], outputs["onnxruntime"][0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", registry.installed(every=True))
+def test_every_installed_engine_computes_the_same(name: str, tmp_path: Path) -> None:
+    folded = write_folded(load(LENET), tmp_path / "folded.onnx")  # what every engine's importer understands
+    feeds = {"image": np.random.default_rng(0).random((1, 1, 28, 28), np.float32)}
+    exact = list(run_float64(load(LENET), feeds).values())
+    prepared = registry.ENGINES[name](folded, feeds, 1)
+    assert prepared.version and worst_error(prepared.run(), exact) < (2e-2 if "@" in name else 1e-5)
