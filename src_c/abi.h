@@ -7,6 +7,7 @@
 #ifndef INFOLD_ABI_H
 #define INFOLD_ABI_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -83,6 +84,19 @@ typedef struct {
     float lo, hi;
 } infold_dw_tile;
 
+/* What a normalisation does to x, before scale and shift: CENTERED x - center, GATED x * sigmoid(v x),
+ * BOUNDED x / max(floor, v x + center). */
+typedef enum { INFOLD_NORM_CENTERED, INFOLD_NORM_GATED, INFOLD_NORM_BOUNDED } infold_norm_form;
+
+/* The numbers of one call of `normalize`: clamp((form(x) * scale + shift) * gamma + beta). */
+typedef struct {
+    const float *center, *scale, *shift; /* by element if `each`, else one number */
+    const float *v, *floor;              /* by element if `v_each`, else one number */
+    bool v_each;
+    const float *gamma, *beta; /* by element, or NULL */
+    float lo, hi;
+} infold_norm_by;
+
 #define INFOLD_DW_MR 6
 #define INFOLD_MAX_MR 14
 #define INFOLD_LRN_REACH 64
@@ -124,11 +138,9 @@ typedef struct infold_kernels {
                             float *m2);
     /* the same for n contiguous elements: mean[0] and m2[0], extended from `count` to count + n */
     void (*moments_run)(int64_t n, const float *x, int64_t count, double *mean, double *m2);
-    /* out = (x - mean) * scale + shift, each by element */
-    void (*normalize_columns)(int64_t n, const float *x, const float *mean, const float *scale, const float *shift, float *out);
-    /* out = ((x - mean) - mean_low) * scale * gamma + beta; gamma and beta by element, or NULL */
-    void (*normalize_run)(int64_t n, const float *x, float mean, float mean_low, float scale, const float *gamma, const float *beta,
-                          float *out);
+    /* out[out_tap[t] + c] = form of in[in_tap[t] + c] for every tap and every c < n; each: center, scale and shift differ by c */
+    void (*normalize)(infold_norm_form form, bool each, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,
+                      const float *in, const infold_norm_by *by, float *out);
     /* out = x / (bias + scale * sum of the squares from c - before to c + after) ^ beta; neither reach beyond INFOLD_LRN_REACH */
     void (*lrn)(int64_t n, const float *x, float *out, int64_t before, int64_t after, float scale, float bias, float beta);
     /* dst = exp(src - max) / sum, or its logarithm; dst may be src */

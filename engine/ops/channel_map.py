@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 
@@ -37,16 +38,35 @@ def is_training(ctx, node) -> bool:
     return len([o for o in node.outputs if o.name]) > 1
 
 
-def channel_map(ctx, node) -> ChannelMap:
-    """What a BatchNormalization node computes; raises NotNative where that is not known before the run."""
-    if is_training(ctx, node) or not attr(node, "spatial", 1):
-        raise NotNative("statistics of the batch or per pixel")
+def is_spatial(ctx, node) -> bool:
+    """Whether the pixels of a channel share its statistics; else (`spatial` = 0, before opset 9) each cell of an image has its own."""
+    return ctx.opset(node) >= 9 or bool(attr(node, "spatial", 1))
+
+
+def scale_and_shift(ctx, node) -> tuple[np.ndarray, np.ndarray] | None:
+    """What running statistics come to, float32 by channel or cell; None where they are not known before the run."""
     arrays = [ctx.constant_value(v) for v in node.inputs[1:5]]
     if any(a is None for a in arrays):
-        raise NotNative("statistics that are computed at run time")
-    if any(a.size != ctx.shape(node.inputs[0].name)[1] for a in arrays):
-        raise ValueError(f"statistics of {[a.size for a in arrays]} channels")
-    gamma, beta, mean, var = (a.astype(np.float64) for a in arrays)
+        return None
+    gamma, beta, mean, var = (a.astype(np.float64).reshape(-1) for a in arrays)
     with np.errstate(all="ignore"):
         scale = gamma / np.sqrt(var + attr(node, "epsilon", 1e-5))
-        return ChannelMap(scale.astype(np.float32), (beta - mean * scale).astype(np.float32))
+        return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
+
+
+def require_sizes(ctx, node) -> None:
+    """Raise ValueError unless every parameter has a number for each channel, or cell."""
+    shape = ctx.shape(node.inputs[0].name)
+    expected = prod(shape[1:2] if is_spatial(ctx, node) else shape[1:])
+    sizes = [prod(ctx.shape(value.name)) for value in node.inputs[1:5]]
+    if any(size != expected for size in sizes):
+        raise ValueError(f"statistics of {sizes} channels")
+
+
+def channel_map(ctx, node) -> ChannelMap:
+    """What a BatchNormalization node computes of every channel; raises NotNative where that is not known before the run."""
+    tables = None if is_training(ctx, node) or not is_spatial(ctx, node) else scale_and_shift(ctx, node)
+    if tables is None:
+        raise NotNative("statistics of the batch, by cell or computed at run time")
+    require_sizes(ctx, node)
+    return ChannelMap(*tables)

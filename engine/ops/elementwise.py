@@ -8,7 +8,7 @@ import numpy as np
 from .. import _native
 from ..plan.tensor import Tensor
 from ..plan.walk import collapse
-from .activations import prefers_image
+from .activations import Activation, prefers_image
 from .base import NotNative, attr, op
 
 BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "PRelu": "PRELU_SLOPE"}
@@ -70,6 +70,21 @@ def emit_binary(ctx, op_name: str, a: Tensor, b: Tensor, out: Tensor) -> None:
              op=_native.BINARIES[op_name])
 
 
+def emit_affine(ctx, x: Tensor, scale: Tensor, shift: Tensor, out: Tensor, act: Activation | None = None) -> None:
+    """out = act(x * scale + shift); scale and shift, of one shape, are broadcast to out's."""
+    act = act or Activation()
+    scale, shift = scale.broadcast(out.shape), shift.broadcast(out.shape)
+    extents, (sx, ss, so) = collapse(out.shape, x.strides, scale.strides, out.strides)
+    if sx[-1] != 1 or so[-1] != 1 or ss[-1] not in (0, 1):
+        extents, sx, ss, so = ([*v[1:], w] for v, w in ((extents, 1), (sx, 1), (ss, 0), (so, 1)))
+    ctx.emit("affine", {"x": x, "scale": scale, "shift": shift, "out": out}, shape=extents, a_stride=sx, b_stride=ss,
+             out_stride=so, op=_native.ACTS[act.act], a=act.a, b=act.b)
+
+
+def scalar(ctx, value: float) -> Tensor:
+    return ctx.constant(("scalar", value), lambda: np.full((), value, np.float32))
+
+
 @op(*VARIADIC, infer=_broadcast_infer)
 def variadic(ctx, node) -> None:
     names, output = [v.name for v in node.inputs], node.outputs[0].name
@@ -85,5 +100,4 @@ def variadic(ctx, node) -> None:
     for name in names[2:]:
         emit_binary(ctx, kind, out, ctx.tensor(name).broadcast(shape), out)
     if node.op_type == "Mean":
-        scale = ctx.constant(("scalar", 1.0 / len(names)), lambda: np.full((), 1.0 / len(names), np.float32))
-        emit_binary(ctx, "MUL", out, scale.broadcast(shape), out)
+        emit_binary(ctx, "MUL", out, scalar(ctx, 1.0 / len(names)).broadcast(shape), out)

@@ -26,6 +26,7 @@ REPLACEMENTS = [
     normalization.BatchNormalization,
     normalization.LRN,
     normalization.GroupNormalization,
+    normalization.LpNormalization,
     normalization.MeanVarianceNormalization,
     resize.Resize,
     resize.Upsample,

@@ -31,7 +31,7 @@ class BatchNormalization(OpRun):
         opset = self.run_params["opsets"][""]
         spatial = opset >= 9 or spatial is None or bool(spatial)
         axes = (0, *range(2, x.ndim)) if spatial else (0,)
-        per_channel = (1, -1, *(1,) * (x.ndim - 2)) if spatial else (1, *x.shape[1:])
+        per_channel = (1, -1, *(1,) * (x.ndim - 2))[-x.ndim :] if spatial else (1, *x.shape[1:])
         training = bool(training_mode) if opset >= 14 else len(self.onnx_node.output) > 1 if opset >= 7 else not is_test
         running = mean, var
         if training:
@@ -56,6 +56,14 @@ class LRN(OpRun):
         squares = np.pad(x * x, [(0, 0), (before, size - 1 - before)] + [(0, 0)] * (x.ndim - 2))
         total = sum(squares[:, shift : shift + x.shape[1]] for shift in range(size))
         return ((x / (bias + total * (alpha / size)) ** beta).astype(x.dtype),)
+
+
+class LpNormalization(OpRun):
+    """X / (sum of |X|^p along `axis`)^(1/p); 0 where that sum is 0. (onnx.reference adds up X where p = 1.)"""
+
+    def _run(self, x, axis=None, p=None):
+        norm = (np.abs(x) ** p).sum(axis=axis, keepdims=True) ** (1 / p)
+        return (np.where(norm == 0, 0, x / np.where(norm == 0, 1, norm)).astype(x.dtype),)
 
 
 class GroupNormalization(OpRun):

@@ -87,23 +87,43 @@ static void moments_run_run(int64_t n, const float *x, int64_t count, double *me
     }
 }
 
-static void normalize_columns_run(int64_t n, const float *x, const float *mean, const float *scale, const float *shift,
-                                  float *out) {
-    for (int64_t c = 0; c < n; c += VL) {
-        const int64_t live = n - c;
-        const vf d = load_live(x + c, live) - load_live(mean + c, live);
-        store_live(out + c, v_fma(d, load_live(scale + c, live), load_live(shift + c, live)), live);
+/* One vector of the result. `each`: center, scale and shift differ by element. */
+INLINE vf normalized(const infold_norm_form form, const bool each, const infold_norm_by *by, vf x, int64_t c, int64_t live) {
+    const vf center = each ? load_live(by->center + c, live) : v_set1(by->center[0]);
+    const vf scale = each ? load_live(by->scale + c, live) : v_set1(by->scale[0]);
+    const vf shift = each ? load_live(by->shift + c, live) : v_set1(by->shift[0]);
+    if (form == INFOLD_NORM_CENTERED) return v_fma(x - center, scale, shift);
+    const vf v = by->v_each ? load_live(by->v + c, live) : v_set1(by->v[0]);
+    if (form == INFOLD_NORM_GATED) return v_fma(x * v_sigmoid(v * x), scale, shift);
+    const vf floor = by->v_each ? load_live(by->floor + c, live) : v_set1(by->floor[0]);
+    return v_fma(x / v_max(floor, v_fma(v, x, center)), scale, shift);
+}
+
+INLINE vf normalized_affine(const infold_norm_form form, const bool each, const infold_norm_by *by, vf x, int64_t c, int64_t live) {
+    vf y = normalized(form, each, by, x, c, live);
+    if (by->gamma) y = y * load_live(by->gamma + c, live);
+    if (by->beta) y = y + load_live(by->beta + c, live);
+    return v_min(v_set1(by->hi), v_max(v_set1(by->lo), y));
+}
+
+INLINE void normalize_form(const infold_norm_form form, const bool each, int64_t n, int64_t taps, const int64_t *in_tap,
+                           const int64_t *out_tap, const float *in, const infold_norm_by *by, float *out) {
+    for (int64_t t = 0; t < taps; t++) {
+        const float *x = in + in_tap[t];
+        float *y = out + out_tap[t];
+        int64_t c = 0;
+        for (; c + VL <= n; c += VL) v_store(y + c, normalized_affine(form, each, by, v_load(x + c), c, VL));
+        if (c < n) v_storen(y + c, normalized_affine(form, each, by, v_loadn(x + c, n - c), c, n - c), n - c);
     }
 }
 
-static void normalize_run_run(int64_t n, const float *x, float mean, float mean_low, float scale, const float *gamma,
-                              const float *beta, float *out) {
-    const vf m = v_set1(mean), low = v_set1(mean_low), s = v_set1(scale);
-    for (int64_t c = 0; c < n; c += VL) {
-        const int64_t live = n - c;
-        vf y = ((load_live(x + c, live) - m) - low) * s;
-        if (gamma) y = y * load_live(gamma + c, live);
-        if (beta) y = y + load_live(beta + c, live);
-        store_live(out + c, y, live);
+static void normalize_run(infold_norm_form form, bool each, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,
+                          const float *in, const infold_norm_by *by, float *out) {
+#define FORM(form, each) normalize_form(form, each, n, taps, in_tap, out_tap, in, by, out)
+    switch (form) {
+    case INFOLD_NORM_CENTERED: each ? FORM(INFOLD_NORM_CENTERED, true) : FORM(INFOLD_NORM_CENTERED, false); break;
+    case INFOLD_NORM_GATED: each ? FORM(INFOLD_NORM_GATED, true) : FORM(INFOLD_NORM_GATED, false); break;
+    case INFOLD_NORM_BOUNDED: each ? FORM(INFOLD_NORM_BOUNDED, true) : FORM(INFOLD_NORM_BOUNDED, false); break;
     }
+#undef FORM
 }

@@ -67,8 +67,12 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "pixels": [1, 1, 5, 6],
         "in_pixel": [0, 0, 114, 19],
         "out_pixel": [0, 0, 114, 19],
+        "stat_stride": [0, 0, 0, 19],
         "channels": 19,
         "group": 1,
+        "affine_channel": 1,
+        "stat_group": 1,
+        "divisor": 30,
         "epsilon": 1e-5,
     }
     resize = {
@@ -114,7 +118,8 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "pool": (pool, {"in": x, "out": zeros(2, 3, 3, 19)}, ()),
         "reduce": (reduce, {"in": x, "out": zeros(2, 19)}, ()),
         "softmax": ({**image_params(x), "length": 19}, {"in": x, "out": x}, ()),
-        "norm": (norm, {"in": x, "gamma": channel, "beta": channel, "out": x}, ()),
+        "norm": (norm, {"in": x, "gamma": channel, "beta": channel, "v": channel, "floor": channel, "out": x, "mean": zeros(2, 19),
+                        "spread": zeros(2, 19)}, ()),
         "lrn": ({**image_params(x), "channels": 19, "before": 2, "after": 2, "bias": 1.0}, {"in": x, "out": x}, ()),
         "resize": (resize, {"in": x, "row": table, "row_weight": zeros(3, 2), "column": table,
                             "column_weight": zeros(3, 2), "out": zeros(2, 3, 3, 19)},

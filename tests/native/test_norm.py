@@ -16,7 +16,8 @@ def parameters(x: np.ndarray, kind: str, group: int, **more) -> dict:
     images, height, width, channels = x.shape
     out = strides(np.zeros(x.shape, F32))
     steps = strides(x)
-    params = {"channels": channels, "group": group, "epsilon": 1e-5, **more}
+    count = {"batch": images * height * width, "rows": 1, "image": height * width}[kind] * group
+    params = {"channels": channels, "group": group, "divisor": count, "epsilon": 1e-5, "affine_channel": 1, **more}
     if kind == "batch":  # statistics over the images too
         return params | {
             "n": [1] * 4,
@@ -49,9 +50,9 @@ def expected_norm(x: np.ndarray, kind: str, group: int, gamma, beta, rms: bool, 
     return y.reshape(x.shape) * (1 if gamma is None else gamma) + (0 if beta is None else beta)
 
 
-def norm(isa, x, kind, group, gamma=None, beta=None, rms=False, act="IDENTITY", **how):
-    params = parameters(x, kind, group, rms=int(rms), act=_native.ACTS[act])
-    affine = {k: v for k, v in (("gamma", gamma), ("beta", beta)) if v is not None}
+def norm(isa, x, kind, group, gamma=None, beta=None, rms=False, act="IDENTITY", tables=None, power=None, **how):
+    params = parameters(x, kind, group, power=2 * rms if power is None else power, act=_native.ACTS[act])
+    affine = {k: v for k, v in (("gamma", gamma), ("beta", beta)) if v is not None} | (tables or {})
     storage = x if x.base is None else x.base
     return run("norm", isa, params, **{"in": storage}, **affine, out=np.zeros(x.shape, F32), **how)["out"]
 
@@ -91,6 +92,63 @@ def test_mean_far_from_zero(kind, group, isa):
     """A deviation a thousand times smaller than the mean loses nothing but what float32 inputs have lost already."""
     x = normal(np.random.default_rng(7), 2, 40, 41, 35) + F32(1000)
     agree(norm(isa, x, kind, group), x, kind, group)
+
+
+@pytest.mark.parametrize("kind,group", [("image", 1), ("image", 4), ("image", 300), ("batch", 1), ("rows", 300)])
+@pytest.mark.parametrize("form", ["gated", "bounded", "absolute"])
+def test_forms(form, kind, group, isa, side):
+    rng = np.random.default_rng(10)
+    for channels in {group, 300 if group in (1, 4) else group, *([12] if group == 4 else [])}:
+        x, gamma, beta, v, floor = (normal(rng, *shape) for shape in [(2, 5, 7, channels), *[(channels,)] * 4])
+        floor = np.abs(floor) + F32(0.1)
+        wide = x.astype(np.float64).reshape(2, 5, 7, -1, group)
+        axes = {"batch": (0, 1, 2, 4), "rows": (4,), "image": (1, 2, 4)}[kind]
+        d = np.broadcast_to(np.sqrt(wide.var(axes, keepdims=True) + 1e-5), wide.shape).reshape(x.shape)
+        tables = {"gated": {"v": v}, "bounded": {"v": v, "floor": floor}, "absolute": {}}[form]
+        wide = x.astype(np.float64)
+        if form == "gated":
+            y = wide / (1 + np.exp(-wide * v)) / d
+        elif form == "bounded":
+            y = wide / np.maximum(floor, v * wide + d)
+        else:
+            parts = np.abs(wide).reshape(2, 5, 7, -1, group)
+            y = (wide.reshape(parts.shape) / parts.mean(axes, keepdims=True)).reshape(x.shape)
+        got = norm(isa, x, kind, group, gamma, beta, power=int(form == "absolute"), tables=tables, side=side)
+        expected = y * gamma + beta
+        assert np.abs(got - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 20, 64, 300])
+@pytest.mark.parametrize("kind", ["batch", "image", "run"])
+def test_larger_than_a_cache(kind, channels, isa):
+    """Cut into blocks; the same on any number of threads."""
+    pixels = 700_001 // channels
+    x = normal(np.random.default_rng(11), 1, 1, pixels, channels) * F32(0.5) + F32(20)
+    group = channels
+    if kind == "run":  # all of it in one row
+        x, group = x.reshape(1, 1, 1, -1), x.size
+    elif kind == "batch":
+        group = 1
+    form = "rows" if kind == "run" else kind
+    one, two, seven = (norm(isa, x, form, group, threads=t) for t in (1, 2, 7))
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(one, seven)
+    agree(one, x, form, group)
+
+
+@pytest.mark.parametrize("kind,group,channels", [("image", 1, 33), ("image", 4, 12), ("batch", 1, 3), ("rows", 40, 40)])
+def test_statistics_given_away(kind, group, channels, isa, side):
+    x = normal(np.random.default_rng(12), 2, 6, 4, channels) + F32(3)
+    n = {"image": [2], "batch": [], "rows": [2, 6, 4]}[kind]
+    groups = channels // group
+    stat = np.zeros((*n, groups), F32)
+    wide = x.astype(np.float64).reshape(2, 6, 4, groups, group)
+    axes = {"batch": (0, 1, 2, 4), "rows": (4,), "image": (1, 2, 4)}[kind]
+    for inverse, spread in ((0, wide.var(axes)), (1, 1 / np.sqrt(wide.var(axes) + 1e-5))):
+        params = parameters(x, kind, group, stat_stride=dims(strides(stat)[:-1], 4, 0), stat_group=1, inverse=inverse)
+        got = run("norm", isa, params, side=side, **{"in": x}, mean=stat, spread=stat, **({"out": x} if inverse else {}))
+        np.testing.assert_allclose(got["mean"], wide.mean(axes).reshape(stat.shape), rtol=2e-6)
+        np.testing.assert_allclose(got["spread"], spread.reshape(stat.shape), rtol=2e-6)
 
 
 def test_pixels_wider_than_channels(isa, side):
@@ -143,11 +201,18 @@ def test_not_a_number_stays_in_its_group(kind, group, isa):
         ({"n": [1, 1, 1, 3]}, 2),
         ({"in_pixel": [0, 0, -32, 8]}, 2),
         ({"out_pixel": [0, 0, 33, 8]}, 2),
+        ({"affine_stride": [0, 0, 0, 1]}, 2),
+        ({"affine_channel": 2}, 1),
+        ({"power": 3}, 1),
+        ({"divisor": 0}, 1),
     ],
 )
 def test_check(change, status, isa):
     x = np.zeros((2, 3, 4, 8), F32)
     arrays = {"in": x, "gamma": np.zeros(8, F32), "beta": np.zeros(8, F32), "out": x}
     assert refusal("norm", isa, parameters(x, "image", 2) | change, **arrays) == status
+    assert refusal("norm", isa, parameters(x, "image", 2) | {"stat_stride": [0, 0, 0, 4], "stat_group": 1} | change, **arrays,
+                   mean=np.zeros(7, F32)) == (status or 2)
+    assert refusal("norm", isa, parameters(x, "image", 2), **arrays, floor=np.zeros(8, F32)) == 3
     short = arrays | {"gamma": np.zeros(7, F32)}
     assert refusal("norm", isa, parameters(x, "image", 2), **short) == 2

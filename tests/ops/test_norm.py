@@ -44,10 +44,80 @@ def test_layer_norm_with_broadcast_scale():
     check(net, net("LayerNormalization", net.input(3, 4, 5), net.normal(5), net.normal(1), axis=1))
 
 
-def test_layer_norm_statistics_as_outputs():
-    net = Net(opset=17)
-    outputs = net("LayerNormalization", net.input(3, 4, 5), net.normal(5), net.normal(5), outputs=3)
-    check(net, *outputs, native=False, trivial=True)
+SHAPES = [(7,), (7, 5), (3, 6, 9), (2, 7, 4, 3), (64, 3, 2, 5), (1, 65, 33, 31), (2, 6, 3, 4, 5)]
+
+
+def stored(net: Net, shape: tuple, layout: str) -> str:
+    """A value kept as rows or with its channels last; the mean is ten times the deviation."""
+    x = net.feed((net.rng.standard_normal(shape) + 10).astype(np.float32))
+    return net("MaxPool", x, kernel_shape=[1] * (len(shape) - 2)) if layout == "channels last" else x
+
+
+def layouts(test):
+    """Every shape above as rows and, from rank 3 on, channels last."""
+    cases = [(shape, layout) for shape in SHAPES for layout in ("rows", "channels last") if len(shape) > 2 or layout == "rows"]
+    return pytest.mark.parametrize("shape, layout", cases, ids=str)(test)
+
+
+@layouts
+def test_layer_norm_statistics_as_outputs(shape, layout):
+    for axis in range(len(shape)):
+        net = Net(opset=17)
+        affine = [net.normal(*shape[axis:]) for _ in range(2)]
+        outputs = net("LayerNormalization", stored(net, shape, layout), *affine, axis=axis, outputs=3)
+        check(net, *outputs, trivial=np.prod(shape[:axis]) < 20, tolerance=2e-6)
+
+
+def test_one_of_the_statistics():
+    for kept in (1, 2):
+        net = Net(opset=17)
+        outputs = net("LayerNormalization", net.input(3, 4, 5), net.normal(5), outputs=3)
+        net.nodes[-1].output[3 - kept] = ""
+        check(net, outputs[0], outputs[kept])
+
+
+@layouts
+@pytest.mark.parametrize("p", [1, 2])
+def test_lp(p, shape, layout, like_onnxruntime):
+    for axis in range(-1, len(shape)):
+        net = Net(opset=22 if axis % 2 else 1)
+        x = stored(net, shape, layout)
+        net.feeds[next(iter(net.feeds))] *= net.rng.choice([-1, 1], shape).astype(np.float32)
+        y = net("LpNormalization", x, axis=axis, p=p)
+        check(net, y, tolerance=2e-6, trivial=shape[axis] == 1)
+        if net.opset == 1:
+            like_onnxruntime(net, y)
+
+
+def test_lp_of_nothing_but_zeros():
+    net = Net(opset=22)
+    x = net.input(4, 5)
+    net.feeds[x][2] = 0
+    for p in (1, 2):
+        check(net, net("LpNormalization", x, p=p))
+
+
+@layouts
+@pytest.mark.parametrize("opset", [9, 13])
+def test_mean_variance(opset, shape, layout):
+    for axes in (None, [0], [-2, -1], [0, 1], [0, 2]):
+        if len(shape) > max(np.abs(axes or [3])):
+            net = Net(opset=opset)
+            check(net, net("MeanVarianceNormalization", stored(net, shape, layout), axes=axes), tolerance=2e-6,
+                  trivial=all(shape[axis] == 1 for axis in axes or []))
+
+
+@layouts
+def test_instance_and_group_norm_in_any_layout(shape, layout):
+    for groups in {1, shape[1], *(g for g in (2, 3, 5, 13) if shape[1] % g == 0)} if len(shape) > 1 else ():
+        net = Net(opset=21)
+        affine = [net.normal(shape[1]), net.normal(shape[1])]
+        y = net("GroupNormalization", stored(net, shape, layout), *affine, num_groups=groups)
+        check(net, y, tolerance=2e-6)
+        if groups == shape[1] and len(shape) > 2:
+            net = Net(opset=21)
+            affine = [net.normal(shape[1]), net.normal(shape[1])]
+            check(net, net("InstanceNormalization", stored(net, shape, layout), *affine), tolerance=2e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 30), (1, 33, 9, 7), (64, 3, 5, 5), (2, 4, 3, 4, 5)])
@@ -104,13 +174,3 @@ def test_group_norm_as_exporters_spell_it():
     )
     back = net("Reshape", y, net.ints(2, 16, 7, 7))
     check(net, net("Add", net("Mul", back, net.positive(16, 1, 1)), net.normal(16, 1, 1)))
-
-
-@pytest.mark.parametrize("size,beta", [(5, 0.75), (3, 0.5), (4, 0.75), (1, 1.0), (9, 0.3)])
-@pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 96, 4, 4), (1, 3, 20), (1, 600, 2, 2)])
-def test_local_response(size, beta, shape, like_onnxruntime):
-    net = Net(opset=13)
-    y = net("LRN", net.input(*shape), size=size, beta=beta, alpha=0.1, bias=2.0)
-    check(net, y)
-    if len(shape) == 4 and size % 2:
-        like_onnxruntime(net, y)
