@@ -6,10 +6,12 @@ from math import prod
 import numpy as np
 
 from .. import _native
+from ..plan.lowering import Deferred
 from ..plan.tensor import Tensor
 from ..plan.walk import collapse
 from .activations import Activation, prefers_image
 from .base import NotNative, attr, op
+from .conv import takes_prologue
 
 BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "PRelu": "PRELU_SLOPE"}
 VARIADIC = {"Sum": "ADD", "Mean": "ADD", "Max": "MAX", "Min": "MIN"}
@@ -31,8 +33,31 @@ def binary(ctx, node) -> None:
     for name in names:
         if ctx.facts[name].dtype != np.float32:
             raise NotNative(f"data type {ctx.facts[name].dtype}")
+    if node.op_type == "Mul" and _excitation(ctx, node):
+        return
     a, b = (_operand(ctx, node, i) for i in (0, 1))
     combine(ctx, BINARY[node.op_type], names, (a, b), node.outputs[0].name)
+
+
+def _excitation(ctx, node) -> bool:
+    """An image times one factor per image and channel (squeeze and excitation): left to the convolutions that read it, if all can
+    scale what they read. Says whether it was."""
+    output = node.outputs[0].name
+    shape, readers = ctx.shape(output), ctx.graph.readers(output)
+    if len(shape) < 3 or not readers or output in ctx.graph.outputs or not all(takes_prologue(ctx, r, output) for r in readers):
+        return False
+    image, factor = (v.name for v in node.inputs)
+    if ctx.shape(factor) == shape:
+        image, factor = factor, image
+    if ctx.shape(image) != shape or ctx.shape(factor) != (*shape[:2], *[1] * (len(shape) - 2)):
+        return False
+
+    def one_pass() -> None:
+        combine(ctx, "MUL", (image, factor), (ctx.tensor(image), ctx.tensor(factor)), output)
+
+    shift = ctx.constant(("zeros", prod(shape[:2])), lambda: np.zeros(prod(shape[:2]), np.float32))
+    ctx.deferred[output] = Deferred(ctx.image(image), ctx.rows(factor), shift, -np.inf, np.inf, one_pass, by_image=shape[1])
+    return True
 
 
 def _operand(ctx, node, index: int) -> Tensor:

@@ -88,7 +88,8 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         columns=weights.columns, in_group=in_group, out_group=out_group,
         res_group=out_group if res_group is None else res_group, w_group=weights.stride, bias_group=bias_group,
         panels_per_block=max(1, budget // max(panel, 1)),
-        **parameters, in_lo=before.low if before else 0.0, in_hi=before.high if before else 0.0)
+        **parameters, in_lo=before.low if before else 0.0, in_hi=before.high if before else 0.0,
+        in_map_stride=before.by_image if before else 0)
 
 
 def ending(ctx, found: Epilogue, groups: int = 1) -> tuple[dict[str, Tensor], dict[str, float]]:

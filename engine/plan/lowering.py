@@ -58,7 +58,8 @@ class Store:
 @dataclass(frozen=True)
 class Deferred:
     """A per-channel map in front of one or more convolutions: out = clamp(source * scale + shift), not computed unless somebody
-    needs it in memory. `make` emits the step that does."""
+    needs it in memory. `make` emits the step that does. by_image: elements from the map of one image of the batch to that of the next;
+    0: one map for all."""
 
     source: Tensor
     scale: Tensor
@@ -66,6 +67,7 @@ class Deferred:
     low: float
     high: float
     make: Callable[[], None]
+    by_image: int = 0
 
 
 class Lowering:

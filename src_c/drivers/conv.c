@@ -15,13 +15,14 @@ typedef struct {
     int64_t w_group, bias_group;                     /* elements between the groups' packed panels and biases */
     int64_t panels_per_block;                        /* panels kept in L2 while all pixels pass by */
     epilogue_params epilogue;
-    double in_lo, in_hi; /* the prologue's clamp */
+    double in_lo, in_hi;   /* the prologue's clamp */
+    int64_t in_map_stride; /* elements from one batch index's prologue map to the next's; 0: one for all */
 } conv_params;
 
 enum { GRAIN = 1000000 }; /* multiply-adds that are worth waking a thread for: some 10 microseconds */
 
-/* IN_SCALE and IN_SHIFT make a prologue, in = clamp(in * in_scale + in_shift) per channel: a BatchNorm in front, applied to
- * a tile's rows on their way in. Only for one tap: under several, every row would be computed once per tap. */
+/* IN_SCALE and IN_SHIFT make a prologue, in = clamp(in * in_scale + in_shift) per channel: a BatchNorm in front, or the scales of a
+ * squeeze-and-excitation, applied to a tile's rows on their way in. Only for one tap: under several, every row would be computed once per tap. */
 enum { IN, W, BIAS, TAP, OUT, RES, IN_SCALE, IN_SHIFT, EPILOGUE };
 enum { MAX_STAGED_K = 2304, STAGE_ROW = MAX_STAGED_K + 16 }; /* the stage is on the stack: 127 KiB */
 
@@ -45,7 +46,8 @@ static infold_status check(const void *params, const infold_extent *e, const inf
         CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->res_stride), 1, groups, &p->res_group), &e[RES], 4), INFOLD_EBOUNDS);
     if (arg_given(&e[IN_SCALE]) || arg_given(&e[IN_SHIFT])) {
         CHECK(p->taps == 1 && p->groups == 1 && p->k <= MAX_STAGED_K, INFOLD_EPARAM);
-        CHECK(span_fits(span_of_run(p->k), &e[IN_SCALE], 4) && span_fits(span_of_run(p->k), &e[IN_SHIFT], 4), INFOLD_EBOUNDS);
+        const infold_span map = span_repeat(span_of_run(p->k), 1, p->n, &p->in_map_stride);
+        CHECK(span_fits(map, &e[IN_SCALE], 4) && span_fits(map, &e[IN_SHIFT], 4), INFOLD_EBOUNDS);
     }
     return epilogue_check(&p->epilogue, &e[EPILOGUE], p->columns, p->groups, p->bias_group);
 }
@@ -58,13 +60,13 @@ typedef struct {
 } job;
 
 /* Replace the tile's row pointers by rows of the stage that have gone through the prologue. */
-static void prologue(const job *j, int64_t m, const float **a, float *stage) {
+static void prologue(const job *j, int64_t m, const float **a, const int64_t *map, float *stage) {
     const conv_params *p = j->p;
     const int64_t offset = *(const int64_t *)j->args[TAP];
     for (int64_t i = 0; i < m; i++) {
         float *row = stage + i * STAGE_ROW;
-        j->kernels->affine(1, p->k, a[i] + offset, 0, j->args[IN_SCALE], j->args[IN_SHIFT], 0, 1, (float)p->in_lo, (float)p->in_hi, row,
-                           0);
+        j->kernels->affine(1, p->k, a[i] + offset, 0, (const float *)j->args[IN_SCALE] + map[i],
+                           (const float *)j->args[IN_SHIFT] + map[i], 0, 1, (float)p->in_lo, (float)p->in_hi, row, 0);
         a[i] = row;
     }
 }
@@ -82,6 +84,7 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
     const int64_t mr = kn->mr, nr = kn->nr, rows = p->taps * p->k;
     const float *a[INFOLD_MAX_MR], *r[INFOLD_MAX_MR];
     float *c[INFOLD_MAX_MR];
+    int64_t map[INFOLD_MAX_MR];
     float stage[INFOLD_MAX_MR * STAGE_ROW];
     const infold_epilogue epilogue = epilogue_of(&p->epilogue, kn, j->args + EPILOGUE, group * p->bias_group);
     const int64_t first = j0 * nr, live = (j1 * nr < p->columns ? j1 * nr : p->columns) - first;
@@ -95,10 +98,11 @@ static void block(const job *j, int64_t p0, int64_t p1, int64_t group, int64_t j
         for (int64_t i = 0; i < m; i++, pixel_next(&x, p->n)) {
             a[i] = in + pixel_offset(&x, p->in_stride);
             c[i] = out + pixel_offset(&x, p->out_stride);
+            map[i] = x.index[0] * p->in_map_stride;
             if (res) r[i] = res + pixel_offset(&x, p->res_stride);
         }
         if (j->args[IN_SCALE]) {
-            prologue(j, m, a, stage);
+            prologue(j, m, a, map, stage);
             tile.tap = &at_row;
         }
         for (int64_t q = j0; q < j1; q++) {
@@ -152,7 +156,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 const infold_op infold_op_conv = {
     .name = "conv",
     .params = "n[4] in_stride[4] out_stride[4] res_stride[4] taps k groups columns in_group out_group "
-              "res_group w_group bias_group panels_per_block " EPILOGUE_PARAMS " in_lo:f in_hi:f",
+              "res_group w_group bias_group panels_per_block " EPILOGUE_PARAMS " in_lo:f in_hi:f in_map_stride",
     .args = "in w bias tap out res? in_scale? in_shift? " EPILOGUE_ARGS,
     .params_size = sizeof(conv_params),
     .check = check,

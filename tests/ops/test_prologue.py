@@ -6,6 +6,8 @@ import onnx
 import pytest
 from onnx import helper
 
+from session_harness import Net, check
+
 import infold
 from infold.reference import run_float64
 
@@ -61,3 +63,22 @@ def test_where_it_is_no_prologue_the_result_is_right_too(case):
         assert np.ptp(r) > 1 and np.abs(y - r).max() <= 2e-6 * np.abs(r).max()
     x = np.zeros((2, case.get("channels", 19), 9, 8), np.float32)
     assert "affine" in {record.kernel for record in session.profile({"x": x}, runs=1)}
+
+
+def excited(kernel: int = 1, flip: bool = False):
+    """x * sigmoid(pooled x), as squeeze-and-excitation does, then two convolutions."""
+    net = Net(4)
+    x = net.input(3, 19, 9, 8)
+    gate = net("Sigmoid", net("Conv", net("GlobalAveragePool", x), net.weight(19, 19, 1, 1)))
+    y = net("Mul", *((gate, x) if flip else (x, gate)))
+    pads = [kernel // 2] * 4
+    return net, [net("Conv", y, net.weight(7, 19, kernel, kernel), pads=pads), net("Conv", y, net.weight(33, 19, 1, 1))]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_factors_of_each_image_and_channel_are_a_prologue(kernel: int, flip: bool):
+    net, outputs = excited(kernel, flip)
+    checked = check(net, *outputs)
+    kernels = [record.kernel for record in checked.profile(net.feeds, runs=1)]
+    assert ("binary.mul" in kernels) == (kernel == 3)  # a larger kernel would scale every pixel once per tap
