@@ -50,6 +50,7 @@ __all__ = ["Error", "ExternalDataError", "InvalidInputError", "InvalidModelError
 def __getattr__(name: str):
     if name not in _LAZY:
         raise AttributeError(f"module 'infold' has no attribute {name!r}")
+    import_module(".light", __name__)
     module = import_module(f".{_LAZY[name]}", __name__)
     return module if _LAZY[name] == name else getattr(module, name)
 

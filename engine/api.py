@@ -1,7 +1,9 @@
 """`InferenceSession` and `SessionOptions`: onnxruntime's face on infold's engine."""
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +13,7 @@ import onnx_ir as ir
 from . import host
 from .errors import InvalidInputError, UnsupportedError
 from .importers import load
+from .importers.onnx import settle
 from .passes import prepare, training
 from .passes.context import node_name
 from .plan.build import FallbackStep
@@ -74,19 +77,28 @@ class InferenceSession:
         threads = int(getattr(self.options, "intra_op_num_threads", 0) or 0)
         self.threads = threads if threads > 0 else host.cpus()
         self.isa = host.isa()
-        self.model, folds = prepare(training.resolve(load(model), getattr(self.options, "training_mode", "error")))
+        with _no_collection():
+            self._prepare(model, precision)
+
+    def _prepare(self, model: object, precision: str) -> None:
+        loaded = training.resolve(load(model, lean=True), getattr(self.options, "training_mode", "error"))
+        self.model, folds = prepare(loaded, own=loaded is not model)
+        del loaded
         graph = self.model.graph
         self._inputs = {v.name: v for v in graph.inputs if v.name not in graph.initializers}
         self._optional = {v.name: v for v in graph.inputs if v.name in graph.initializers}
         self._outputs = [v.name for v in graph.outputs]
+        static = self._static_feeds()
         self._plan_options = PlanOptions(
             self.isa, precision, self.threads, bool(getattr(self.options, "native_only", False)),
-            getattr(self.options, "max_memory", None), dict(getattr(self.options, "algorithms", {})))
+            getattr(self.options, "max_memory", None), dict(getattr(self.options, "algorithms", {})), release=static is not None)
+        if static is None:
+            settle(self.model)
         self._runner = Runner(self.model, self._outputs, self._plan_options)
         self._folds = folds
-        static = self._static_feeds()
         if static is not None:
             self._runner.plan(static)
+            settle(self.model)
 
     # onnxruntime's face
 
@@ -170,6 +182,18 @@ class InferenceSession:
                 raise InvalidInputError(f"no input named {name!r}; the model has {', '.join(self._inputs)}")
             out[name] = _checked_input(name, value, given)
         return {n: out[n] for n in [*self._inputs, *self._optional] if n in out}
+
+
+@contextmanager
+def _no_collection():
+    """Without Python's cyclic garbage collector, which would go through hundreds of thousands of new objects and find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _checked_input(name: str, value: ir.Value, given: object) -> object:

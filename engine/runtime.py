@@ -30,7 +30,7 @@ class Runner:
         self.store = store if store is not None else Store()
         self._objects = {  # strings and other types that no kernel reads, as onnx.reference has them
             name: onnx.numpy_helper.to_array(ir.to_proto(value.const_value)) for name, value in model.graph.initializers.items()
-            if Fact.of(value.const_value.numpy()).dtype is None}
+            if Fact.of_constant(value.const_value).dtype is None}
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -26,13 +26,14 @@ def load(
     source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model | object,
     *,
     folder: str | os.PathLike | None = None,
+    lean: bool = False,
     **options: object,
 ) -> ir.Model:
     """Load a model: a path's suffix names its format, a torch.nn.Module speaks for itself, everything else is ONNX.
 
     Args:
         source: a path; bytes, ModelProto or onnx_ir.Model (ONNX); torch.nn.Module or torch.export.ExportedProgram.
-        folder: ONNX's external data, see `infold.importers.onnx.load`.
+        folder, lean: of ONNX alone, see `infold.importers.onnx.load`.
         options: those of the format's importer: `infold.importers.caffe.load`, `infold.importers.torch7.load` (shape),
             `infold.importers.pytorch.load` (example_inputs, dynamic_batch). Errors are theirs as well.
     Raises:
@@ -47,4 +48,6 @@ def load(
         name = "pytorch"
     if folder is not None:
         options["folder"] = folder
+    if lean and name == "onnx":
+        options["lean"] = True
     return import_module(f"infold.importers.{name}").load(source, **options)

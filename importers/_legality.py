@@ -10,6 +10,17 @@ import onnx
 from infold.errors import InvalidModelError, UnsupportedError
 
 
+# Types of attributes that hold no graph, and no tensor that could be external.
+_PLAIN = frozenset(onnx.AttributeProto.AttributeType.Value(name) for name in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS"))
+
+
+def drop_notes(model: onnx.ModelProto) -> None:
+    """Remove what exporters write about nodes (source lines, module names) and nobody needs who only runs the model, in place."""
+    for item in [*_nodes(model), *model.graph.value_info]:
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+
+
 def normalise(model: onnx.ModelProto) -> None:
     """Spell versions and domains in one way, in place, and refuse versions that are missing, impossible or too new.
 
@@ -193,15 +204,19 @@ def _free_names(graph: onnx.GraphProto) -> set[str]:
 
 def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
+        kind = attribute.type
+        if kind == onnx.AttributeProto.GRAPH:
             yield attribute.g
-        yield from attribute.graphs
+        elif kind not in _PLAIN:
+            yield from attribute.graphs
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor of a model but the main graph's initializers: attributes, subgraphs and functions."""
     for node in _nodes(model):
         for attribute in node.attribute:
+            if attribute.type in _PLAIN:
+                continue
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors

@@ -27,13 +27,16 @@ _FIELDS = {
 _MAX_DENSE = 1 << 28  # elements a sparse initializer may have once dense
 
 
-def read(proto: onnx.TensorProto, raw: memoryview | None, folder: str | None) -> ir.TensorProtocol:
-    """Return a checked tensor that owns its data (aligned, little-endian, shape `proto.dims`).
+def read(
+    proto: onnx.TensorProto, raw: memoryview | None, folder: str | None, view: bool = False
+) -> ir.TensorProtocol:
+    """Return a checked tensor that owns its data (aligned, native byte order, shape `proto.dims`).
 
     Args:
         proto: the tensor's header, and its data unless `raw` or external.
         raw: the tensor's `raw_data`, if it was set aside.
         folder: the model's folder, None if it has none (a model from bytes).
+        view: the tensor may be a view of `raw`, of any alignment.
     Raises:
         InvalidModelError: impossible dimensions, unknown data type, or data whose size does not fit them.
         ExternalDataError: external data that is missing, too short or outside the folder.
@@ -51,7 +54,7 @@ def read(proto: onnx.TensorProto, raw: memoryview | None, folder: str | None) ->
     if proto.data_location == onnx.TensorProto.EXTERNAL:
         if dtype == ir.DataType.STRING:
             raise ExternalDataError(f"tensor {name!r}: strings cannot be external data")
-        raw = memoryview(_read_external(proto, _bytes(size, dtype), folder))
+        raw, view = memoryview(_read_external(proto, _bytes(size, dtype), folder)), True
     elif raw is None and proto.HasField("raw_data"):
         raw = memoryview(proto.raw_data)
     if raw is None:
@@ -71,7 +74,9 @@ def read(proto: onnx.TensorProto, raw: memoryview | None, folder: str | None) ->
     if dtype == ir.DataType.BOOL:
         array = np.frombuffer(raw, np.uint8) != 0
     else:
-        array = np.frombuffer(raw, dtype.numpy().newbyteorder("<")).astype(dtype.numpy())  # a copy: aligned, native
+        array = np.frombuffer(raw, dtype.numpy().newbyteorder("<"))
+        if not (view and array.dtype.isnative and array.size):
+            array = array.astype(dtype.numpy())  # a copy: aligned, native
     return ir.Tensor(array.reshape(tuple(proto.dims)), dtype=dtype, name=name)
 
 

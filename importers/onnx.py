@@ -5,16 +5,23 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import weakref
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from infold.errors import Error, InvalidModelError, UnsupportedError
 from infold.importers import _legality, _protobuf, _tensors
 
+_LARGE = 1 << 16  # bytes of a weight whose pages are worth giving back
+
 
 def load(
-    source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model, *, folder: str | os.PathLike | None = None
+    source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model,
+    *,
+    folder: str | os.PathLike | None = None,
+    lean: bool = False,
 ) -> ir.Model:
     """Load an ONNX model of any opset the installed onnx package knows.
 
@@ -24,6 +31,9 @@ def load(
         source: path, serialised ModelProto, ModelProto, or onnx_ir.Model. Never modified; an onnx_ir.Model that needs
             no change is returned as it is.
         folder: where external data lies, if not beside the path. External data never leaves this folder.
+        lean: for a caller that wants the model only to run it. Notes (doc strings, metadata) are dropped, and weights inside
+            the file stay views of it until `settle` gives them memory of their own, which must be soon: they are meant to be
+            read once. Pages that nobody reads any more are given back.
     Returns:
         A legal model, nodes topologically sorted, no tensor external.
     Raises:
@@ -45,11 +55,35 @@ def load(
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_bytes(memoryview(source).cast("B"), folder)
     if isinstance(source, (str, os.PathLike)):
-        return _from_path(os.fspath(source), folder)
+        return _from_path(os.fspath(source), folder, lean)
     raise TypeError(f"a model is a path, bytes, a ModelProto or an onnx_ir.Model, not {type(source).__name__}")
 
 
-def _from_path(path: str, folder: str | None) -> ir.Model:
+def settle(model: ir.Model) -> None:
+    """Give every initializer that still is a view of a mapped file (see `load`) memory of its own."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.Tensor) and _mapping(tensor.numpy()) is not None:
+            value.const_value = ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
+
+
+def _mapping(array: object) -> mmap.mmap | None:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array.obj if isinstance(array, memoryview) and isinstance(array.obj, mmap.mmap) else None
+
+
+def _give_back_pages(model: ir.Model, start: int) -> None:
+    """Let the pages under each view of the file that is mapped at address `start` go when the view goes."""
+    for value in model.graph.initializers.values():
+        array = value.const_value.numpy()
+        if array.nbytes >= _LARGE and (mapping := _mapping(array)) is not None:
+            first = -(-(array.ctypes.data - start) // mmap.PAGESIZE) * mmap.PAGESIZE
+            pages = (array.ctypes.data - start + array.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+            weakref.finalize(array, mapping.madvise, mmap.MADV_DONTNEED, first, pages).atexit = False
+
+
+def _from_path(path: str, folder: str | None, lean: bool) -> ir.Model:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as error:
@@ -61,29 +95,34 @@ def _from_path(path: str, folder: str | None) -> ir.Model:
         if status.st_size == 0:
             raise InvalidModelError("the file is empty")
         data = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
-        return _from_bytes(data, os.path.dirname(path) or "." if folder is None else folder)
+        model = _from_bytes(data, os.path.dirname(path) or "." if folder is None else folder, lean)
+        if lean and hasattr(mmap, "MADV_DONTNEED"):
+            _give_back_pages(model, np.frombuffer(data, np.uint8).ctypes.data)
+        return model
     except Error as error:
         raise type(error)(f"{path}: {error}") from error.__cause__
     finally:
         os.close(descriptor)
 
 
-def _from_bytes(data: memoryview, folder: str | None) -> ir.Model:
+def _from_bytes(data: memoryview, folder: str | None, lean: bool = False) -> ir.Model:
     if len(data) == 0:
         raise InvalidModelError("the model is empty")
     if _looks_like_text(data):
         raise InvalidModelError("not an ONNX model but text")
     proto, raw = _protobuf.split(data)
     try:
-        return _build(proto, raw, folder)
+        return _build(proto, raw, folder, lean)
     except UnicodeDecodeError as error:
         raise InvalidModelError(f"a name in the model is not UTF-8: {error.object[:40]!r}") from None
 
 
-def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | None) -> ir.Model:
+def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | None, lean: bool) -> ir.Model:
     """Check a model whose main graph's weights are set aside, and make the onnx_ir.Model."""
+    if lean:
+        _legality.drop_notes(proto)
     _legality.normalise(proto)
-    weights = {tensor.name: _tensors.read(tensor, view, folder) for tensor, view in zip(proto.graph.initializer, raw)}
+    weights = {tensor.name: _tensors.read(tensor, data, folder, lean) for tensor, data in zip(proto.graph.initializer, raw)}
     for sparse in proto.graph.sparse_initializer:
         dense = proto.graph.initializer.add()
         dense.CopyFrom(_tensors.densify(sparse))

@@ -6,12 +6,12 @@ from .base import NotNative, attr, op
 from .conv_chain import chain
 from .conv_depthwise import depthwise
 from .conv_direct import MAX_STAGED_K, direct
-from .convolution import conv_border, convolution, window_of
+from .convolution import conv_border, conv_shape, convolution, window_of
 
 ALGORITHMS = (depthwise, direct, chain)  # each: (ctx, Convolution) -> Way | None
 
 
-@op("Conv", border=conv_border)
+@op("Conv", infer=conv_shape, border=conv_border)
 def conv(ctx, node) -> None:
     wanted = convolution(ctx, node)
     ways = [way for algorithm in ALGORITHMS if (way := algorithm(ctx, wanted)) is not None]

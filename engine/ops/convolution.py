@@ -57,6 +57,19 @@ class Convolution:
         return [sum((i[d] * win.dilation[d] - win.pads[d][0]) * x.strides[2 + d] for d in range(len(i))) for i in index]
 
 
+def conv_shape(node, inputs) -> list[tuple[int, ...]] | None:
+    """The output's shape; None, for onnx to judge, where anything is unusual."""
+    x, w = inputs[0].shape, inputs[1].shape
+    if not len(x) == len(w) >= 3 or x[1] != w[1] * attr(node, "group", 1) or 0 in (*x, *w):
+        return None
+    try:
+        win = window(node, x[2:], w[2:])
+    except NotNative:
+        return None
+    space = [(n + sum(win.pads[d]) - win.reach(d)) // win.stride[d] + 1 for d, n in enumerate(x[2:])]
+    return [(x[0], w[0], *space)] if min(space) > 0 and "kernel_shape" in node.attributes else None
+
+
 def window_of(ctx, node) -> Window:
     shape, w_shape = ctx.shape(node.inputs[0].name), ctx.shape(node.inputs[1].name)
     if len(shape) != len(w_shape) or not 3 <= len(shape) <= 5:

@@ -51,7 +51,7 @@ def times_constant(ctx, node, a: Tensor, weight: np.ndarray, transposed: bool, b
     space = _row_space(a)
     out = ctx.output(found.output, image=False)
     array = weight if scale == 1.0 else (weight.astype(np.float64) * scale).astype(np.float32)
-    key = (*ctx.key(node.inputs[1].name), "scaled", scale)
+    key = ctx.key(node.inputs[1].name) + (() if scale == 1.0 else ("scaled", scale))
     packed = pack_constant(ctx, key, array, (k,), (1 if transposed else columns,), columns, k if transposed else 1)
     residual = ctx.rows(found.residual) if found.residual is not None else None
     extents, strides = space

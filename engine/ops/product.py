@@ -1,17 +1,22 @@
 """The one implicit matrix product that Conv, ConvTranspose, Gemm and MatMul lower to: output pixels x taps x packed weights."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
 
 from .. import _native
-from ..plan.lowering import Deferred
+from ..plan.lowering import Deferred, evaluate
 from ..plan.memory import round_up
 from ..plan.tensor import Tensor
 from .channel_map import ChannelMap
 from .epilogue import Epilogue
+
+
+PIECE = 1 << 22  # bytes of weights packed at a time
 
 
 def pad4(values, fill: int) -> list[int]:
@@ -40,8 +45,33 @@ def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column
                   in_group: int = 0) -> Packed:
     """Pack a constant now. k, k_stride: up to three nested dimensions of the reduction, in elements of `array`."""
     stride, params = _panels(ctx, k, k_stride, columns, column_stride, groups, in_group)
-    key = ("pack", *key, *params["k"], *params["k_stride"], columns, groups)
-    return Packed(ctx.precompute(key, "pack", np.ascontiguousarray(array, np.float32), stride * groups, **params), columns, stride)
+    whole = ("pack", *key, *params["k"], *params["k_stride"], columns, groups)
+    tensor = ctx.precompute(whole, "pack", stride * groups, _pieces(ctx, array, params))
+    if len(key) == 1 and array.dtype == np.float32 and array.size == stride // round_up(columns, ctx.lanes) * columns * groups:
+        ctx.release(*key, partial(_unpacked, ctx.isa, tensor.buffer.array, array.shape, params))
+    return Packed(tensor, columns, stride)
+
+
+def _pieces(ctx, array: np.ndarray, params: dict) -> Iterator[tuple[np.ndarray, int, int, dict]]:
+    """Calls of "pack" for the whole array; if it is large and its rows become columns, a few panels at a time, since what lies in a
+    file need not be aligned and is copied on the way."""
+    depth, columns = prod(params["k"]), params["columns"]
+    rows = PIECE // max(4 * depth, 1) // ctx.nr * ctx.nr
+    if not 0 < rows < columns or array.size != columns * depth or params["column_stride"] != depth:
+        yield np.require(array, np.float32, ["C", "ALIGNED"]), 0, params["groups"] * params["out_group"], params
+        return
+    array = array.reshape(columns, depth)
+    for at in range(0, columns, rows):
+        some = np.require(array[at:at + rows], np.float32, ["C", "ALIGNED"])
+        yield some, at * depth, depth * round_up(len(some), ctx.lanes), {**params, "columns": len(some)}
+
+
+def _unpacked(isa: str, packed: np.ndarray, shape: tuple[int, ...], params: dict) -> np.ndarray:
+    """The array that was packed: numbering its elements and packing the numbers tells where each has gone."""
+    out, numbers = np.empty(prod(shape), np.float32), np.zeros(packed.size, np.int32)
+    evaluate(isa, "pack", np.arange(1, out.size + 1, dtype=np.int32), numbers, params)
+    out[numbers[numbers > 0] - 1] = packed[numbers > 0]
+    return out.reshape(shape)
 
 
 def pack_step(ctx, source: Tensor, k, k_stride, columns: int, column_stride: int, groups: int = 1, in_group: int = 0) -> Packed:

@@ -42,9 +42,12 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
     return context.model, context.report()
 
 
-def prepare(model: ir.Model) -> tuple[ir.Model, FoldReport]:
-    """`fold` for infold's own session: activations and normalisations spelled out in several nodes also become one each."""
-    context = GraphContext(_normalised(model), _PREPARE_SIZE_LIMIT, quantized=False)
+def prepare(model: ir.Model, own: bool = False) -> tuple[ir.Model, FoldReport]:
+    """`fold` for infold's own session: activations and normalisations spelled out in several nodes also become one each.
+
+    own: the model is nobody else's and may be rewritten, so that each weight is released as soon as it is folded.
+    """
+    context = GraphContext(_normalised(model, own), _PREPARE_SIZE_LIMIT, quantized=False)
     _rewrite(context, (*_SIMPLIFY, recognise.apply, *_FOLD))
     return context.model, context.report()
 
@@ -61,10 +64,11 @@ _FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, through.apply, branches.ap
                            dead.apply, cleanup.apply)
 
 
-def _normalised(model: ir.Model) -> ir.Model:
-    """A copy as the passes expect it: functions inlined, and only overridable initializers among the graph inputs."""
-    model = model.clone()
-    InlinePass(lambda function: _can_inline(model, function))(model)
+def _normalised(model: ir.Model, own: bool = False) -> ir.Model:
+    """A copy (unless `own`) as the passes expect it: functions inlined, only overridable initializers among the graph inputs."""
+    model = model if own else model.clone()
+    if model.functions:
+        InlinePass(lambda function: _can_inline(model, function))(model)
     if model.ir_version < 4:  # there every initializer is listed as an input, and constant nevertheless
         RemoveInitializersFromInputsPass()(model)
         model.ir_version = 4
@@ -79,6 +83,8 @@ def _can_inline(model: ir.Model, function: ir.Function) -> bool:
 def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
     """Apply the rules until none changes anything, and again where new constants may make more shapes known."""
     constants.lift(context)
+    if shapes.is_closed(context.model):  # then declared types and shapes can be believed, and often nothing is left to infer
+        constants.apply(context)
     cleanup.apply(context)
     size = None
     while size != (size := len(context.nodes())):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from .context import GraphContext, attribute, is_op, literal
 from .shapes import dtype
@@ -23,6 +22,7 @@ _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLi
            "Dropout"}
 _DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the size follows from the data, and is at most the input's
 _EXCLUDED = _RANDOM | {"BatchNormalization"}  # the reference mixes batch statistics into opset 9-13's inference form
+_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 _TYPE_INFERENCE_LIMIT = 1024  # elements of a constant that shape inference may look at
 
 
@@ -35,14 +35,14 @@ def apply(context: GraphContext) -> bool:
     """Replace every node whose outputs are constant by initializers, in one sweep in graph order."""
     def evaluate(node: ir.Node) -> list[ir.TensorProtocol] | None:
         arrays = _evaluate(context, node)
-        return _literal(node) if arrays is None else [ir.tensor(array) for array in arrays]
+        return _literal(node) if arrays is None else [ir.Tensor(array) for array in arrays]
 
     return _replace(context, evaluate)
 
 
 def _literal(node: ir.Node) -> list[ir.TensorProtocol] | None:
     tensor = literal(node)
-    return None if tensor is None else [ir.tensor(tensor.numpy())]  # a tensor's name would be the original's too
+    return None if tensor is None else [ir.Tensor(tensor.numpy())]  # a tensor's name would be the original's too
 
 
 def _replace(context: GraphContext, evaluate: Callable[[ir.Node], list[ir.TensorProtocol] | None]) -> bool:
@@ -125,6 +125,8 @@ def _known_dimensions(context: GraphContext, node: ir.Node) -> list[np.ndarray] 
 
 def _compute(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | None]) -> list[np.ndarray] | None:
     """Run one node on constants; None where its result would be too large, or of a type other than ONNX prescribes."""
+    if (array := _direct(node, inputs)) is not None:
+        return [array]
     types = _infer(context, node, inputs)
     if types is None:
         return None
@@ -143,6 +145,28 @@ def _compute(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | Non
                               for array, (kind, shape) in zip(outputs, types)):
         return None
     return outputs
+
+
+def _direct(node: ir.Node, inputs: list[np.ndarray | None]) -> np.ndarray | None:
+    """What exporters write by the hundred (a bias of zeros, the sizes of a Reshape), without the machinery; None for all else."""
+    if node.domain or not inputs or any(array is None for array in inputs):
+        return None
+    first, kinds = inputs[0], {array.dtype for array in inputs}
+    match node.op_type:
+        case "CastLike" if kinds <= _FLOATS:
+            with np.errstate(over="ignore"):
+                return first.astype(inputs[1].dtype)
+        case "Expand" if first.size == 1 and inputs[1].shape == (1,) and first.ndim <= 1 and 0 < inputs[1][0] <= 1 << 16:
+            return np.broadcast_to(first, int(inputs[1][0]))
+        case "Concat" if len(kinds) == 1 and attribute(node, "axis") in (0, -1) and all(array.ndim == 1 for array in inputs):
+            return np.concatenate(inputs)
+        case "Reshape" if len(inputs) == 2 and inputs[1].tolist() == [-1]:
+            return first.reshape(-1)
+        case "Reshape" if len(inputs) == 2 and inputs[1].ndim == 1 and min(inputs[1], default=0) > 0:
+            return first.reshape(inputs[1]) if math.prod(inputs[1].tolist()) == first.size else None
+        case "Transpose" if len(perm := attribute(node, "perm", range(first.ndim)[::-1])) == first.ndim:
+            return first.transpose(perm)
+    return None
 
 
 def _infer(context: GraphContext, node: ir.Node,
@@ -177,6 +201,8 @@ def _infer(context: GraphContext, node: ir.Node,
 
 
 def _reference(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | None]) -> list[np.ndarray] | None:
+    from onnx.reference import ReferenceEvaluator
+
     proto = ir.serde.serialize_node(node)
     feeds = {name: array for name, array in zip(proto.input, inputs) if name}
     graph = onnx.helper.make_graph([proto], "constant", [onnx.ValueInfoProto(name=name) for name in feeds],

@@ -34,6 +34,7 @@ class GraphContext:
         self.graph = model.graph
         self.size_limit = size_limit
         self.quantized = quantized
+        self._flat = len(list(model.graphs())) == 1  # no subgraphs, and no pass adds one
         self._names = {value.name for graph in model.graphs() for value in _values(graph) if value.name}
         self._batchnorms = {node: FoldItem(node_name(node), "kept") for node in self.nodes()
                             if is_op(node, "BatchNormalization")}
@@ -43,7 +44,7 @@ class GraphContext:
 
     def nodes(self) -> list[ir.Node]:
         """All nodes, subgraphs included, as a list that outlives changes; the `graph` of a removed node is None."""
-        return list(ir.traversal.RecursiveGraphIterator(self.graph))
+        return list(self.graph) if self._flat else _with_subgraphs(self.graph)
 
     def opset(self, node: ir.Node) -> int:
         """The version of the node's operator set."""
@@ -78,7 +79,7 @@ class GraphContext:
 
     def constant(self, array: np.ndarray, hint: str) -> ir.Value:
         """A new initializer of the main graph."""
-        return self.initializer(self.unique_name(hint), ir.tensor(array))
+        return self.initializer(self.unique_name(hint), ir.Tensor(array))
 
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """A new initializer of the main graph, of a name that is free."""
@@ -92,7 +93,7 @@ class GraphContext:
             node.resize_inputs(index + 1)
         old = node.inputs[index]
         if old is not None and old.is_initializer() and self.sole_user(old) is node and not old.is_graph_input():
-            tensor = ir.tensor(array, name=old.name)
+            tensor = ir.Tensor(array, name=old.name)
             old.const_value, old.shape, old.type = tensor, tensor.shape, ir.TensorType(tensor.dtype)
         else:
             node.replace_input_with(index, self.constant(array, hint))
@@ -152,6 +153,18 @@ class GraphContext:
         return FoldReport(list(self._batchnorms.values()), remaining=len(present))
 
 
+def _with_subgraphs(graph: ir.Graph) -> list[ir.Node]:
+    nodes = []
+    for node in graph:
+        nodes.append(node)
+        for attr in node.attributes.values():
+            if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
+                nodes += _with_subgraphs(attr.value)
+            elif attr.type == ir.AttributeType.GRAPHS and not attr.is_ref():
+                nodes += [inner for graph in attr.value for inner in _with_subgraphs(graph)]
+    return nodes
+
+
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
     """Whether the node is one of these operators of the ONNX domain."""
     return node is not None and node.domain == "" and node.op_type in op_types
@@ -179,9 +192,9 @@ def literal(node: ir.Node | None) -> ir.TensorProtocol | None:
         case "value":
             return None if attr.as_tensor().dtype == ir.DataType.STRING else attr.as_tensor()
         case "value_float" | "value_floats":
-            return ir.tensor(np.array(attr.value, np.float32))
+            return ir.Tensor(np.array(attr.value, np.float32))
         case "value_int" | "value_ints":
-            return ir.tensor(np.array(attr.value, np.int64))
+            return ir.Tensor(np.array(attr.value, np.int64))
         case _:
             return None
 

@@ -35,7 +35,9 @@ class _Section:
 
 def _remove(context: GraphContext, first: ir.Node) -> bool:
     weight = context.array(first.inputs[1])
-    dead = ~weight.reshape(len(weight), -1).any(axis=1)
+    rows = weight.reshape(len(weight), -1)
+    dead = ~rows[:, :1].any(axis=1)  # most filters are told by one number
+    dead[dead] = ~rows[dead].any(axis=1)
     if not dead.any() or dead.all():
         return False
     section = _Section(_bias(context, first)[dead])

@@ -62,7 +62,7 @@ def _body(context: GraphContext, name: str, x: ir.Value, nodes: list[ir.Node]) -
     for node in nodes:
         for value in node.inputs:
             if value is not None and value not in values:
-                constant = ir.node("Constant", [], {"value": ir.tensor(context.array(value))})
+                constant = ir.node("Constant", [], {"value": ir.Tensor(context.array(value))})
                 constant.outputs[0].name = value.name
                 values[value] = constant.outputs[0]
                 copies.append(constant)

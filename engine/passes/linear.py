@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from .affine import Affine, Channels, not_constant
 from .context import GraphContext, attribute, is_op, node_name
-from .rounding import rounded
+from .rounding import rounded, rounded_product
 
 Change = Callable[[], ir.Value]
 
@@ -75,17 +75,16 @@ class Convolution:
         shape, spatial = weight.shape, (1,) * (weight.ndim - 2)
         if self.groups:  # channel m of group i is row m of the group's block of input channels
             blocks = weight.reshape(self.groups, -1, *shape[1:])
-            scaled = _product(blocks, affine.scale.reshape(self.groups, 1, -1, *spatial)).reshape(shape)
+            scaled = rounded_product(blocks, affine.scale.reshape(self.groups, 1, -1, *spatial))
         else:
-            scaled = _product(weight, affine.scale.reshape(-1, 1, *spatial))
-        bias = affine.shift if bias is None else affine.scale * bias + affine.shift
-        weight, bias = rounded(scaled, weight.dtype), rounded(bias, weight.dtype)
-        if weight is None or bias is None:
+            scaled = rounded_product(weight, affine.scale.reshape(-1, 1, *spatial))
+        bias = rounded(affine.shift if bias is None else affine.scale * bias + affine.shift, weight.dtype)
+        if scaled is None or bias is None:
             return _overflow(self.node)
 
         def change() -> ir.Value:
             hint = self.node.inputs[1].name
-            context.set_constant(self.node, 1, weight, f"{hint}_folded")
+            context.set_constant(self.node, 1, scaled.reshape(shape), f"{hint}_folded")
             context.set_constant(self.node, 2, bias, f"{hint}_bias")
             return self.node.outputs[0]
 
@@ -103,16 +102,15 @@ class Gemm:
 
     def absorb(self, context: GraphContext, affine: Affine) -> Change | str:
         weight, bias = _parameters(context, self.node)
-        scaled = _product(weight, affine.scale[:, None] if self.transposed else affine.scale)
+        scaled = rounded_product(weight, affine.scale[:, None] if self.transposed else affine.scale)
         beta = attribute(self.node, "beta", 1.0)
-        bias = affine.shift if bias is None else beta * affine.scale * bias + affine.shift
-        weight, bias = rounded(scaled, weight.dtype), rounded(bias, weight.dtype)
-        if weight is None or bias is None:
+        bias = rounded(affine.shift if bias is None else beta * affine.scale * bias + affine.shift, weight.dtype)
+        if scaled is None or bias is None:
             return _overflow(self.node)
 
         def change() -> ir.Value:
             hint = self.node.inputs[1].name
-            context.set_constant(self.node, 1, weight, f"{hint}_folded")
+            context.set_constant(self.node, 1, scaled, f"{hint}_folded")
             context.set_constant(self.node, 2, bias, f"{hint}_bias")
             self.node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
             if context.opset(self.node) < 7:
@@ -134,7 +132,7 @@ class MatMul:
     def absorb(self, context: GraphContext, affine: Affine) -> Change | str:
         weight = context.array(self.node.inputs[self.index])
         column = (-1,) + (1,) * (self.channels.from_end - 1)
-        scaled = rounded(_product(weight, affine.scale.reshape(column)), weight.dtype)
+        scaled = rounded_product(weight, affine.scale.reshape(column))
         shift = rounded(affine.shift, weight.dtype)
         if scaled is None or shift is None:
             return _overflow(self.node)
@@ -158,10 +156,6 @@ def _parameters(context: GraphContext, node: ir.Node) -> tuple[np.ndarray, np.nd
     """Weight as it is, and bias, if there is one, in float64."""
     bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
     return context.array(node.inputs[1]), None if bias is None else bias.astype(np.float64)
-
-
-def _product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return np.multiply(weight, scale, dtype=np.float64)
 
 
 def _overflow(node: ir.Node) -> str:

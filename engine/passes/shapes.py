@@ -20,8 +20,10 @@ def apply(context: GraphContext) -> bool:
     they follow from the inputs: many models had their inputs opened after export, and kept the old sizes inside.
     """
     model = context.model
+    if _all_known(model):
+        return False
     light = model.clone()
-    if any(value.shape is None or not value.shape.is_static() for value in light.graph.inputs):
+    if not is_closed(light):
         for graph in light.graphs():
             for node in graph:
                 for value in node.outputs:
@@ -39,6 +41,19 @@ def apply(context: GraphContext) -> bool:
             for value, found in zip(node.outputs, twin.outputs):
                 modified |= _refine(value, found)
     return modified
+
+
+def is_closed(model: ir.Model) -> bool:
+    """Whether every graph input has a static shape."""
+    return all(value.shape is not None and value.shape.is_static() for value in model.graph.inputs)
+
+
+def _all_known(model: ir.Model) -> bool:
+    """Whether every value has a static shape and a type already: exporters write them beside the values."""
+    graphs = list(model.graphs())
+    return len(graphs) == 1 and all(
+        value.shape is not None and value.shape.is_static() and dtype(value) is not None
+        for values in (model.graph.inputs, *(node.outputs for node in model.graph)) for value in values if value.name)
 
 
 def dtype(value: ir.Value) -> ir.DataType | None:

@@ -5,6 +5,7 @@ import struct
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +14,6 @@ from .. import _native
 from ..errors import InvalidModelError, MemoryLimitError, ShapeError, UnsupportedError
 from ..ops import base
 from ..ops.base import NeedsValue, NotNative
-from ..reference import NodeRunner
 from . import calls
 from .facts import Fact, infer_node, known
 from .graph import GraphView, opsets, reads
@@ -22,6 +22,9 @@ from .memory import plan_arena
 from .options import PlanOptions
 from .program import Step, assemble
 from .tensor import Buffer, Tensor, row_strides
+
+if TYPE_CHECKING:
+    from ..reference import NodeRunner
 
 ADDRESSABLE = 1 << 46  # bytes of one value
 
@@ -85,7 +88,7 @@ def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str
     facts = dict(feeds)
     for name, value in model.graph.initializers.items():
         if name not in facts:
-            facts[name] = Fact.of(value.const_value.numpy())
+            facts[name] = Fact.of_constant(value.const_value)
     end = start
     while end < len(nodes):
         found = infer_node(nodes[end], facts, model)
@@ -158,7 +161,7 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
             regions.append(buffer.nbytes)
             ctx.values[name] = Tensor(buffer, fact.shape, row_strides(fact.shape), fact.dtype)
     inputs = [n for n, f in feeds.items() if known(f) and f.value is None]
-    constants = {n: facts[n].value for n in leaving if n in facts and facts[n].value is not None}
+    constants = {n: np.array(facts[n].value) for n in leaving if n in facts and facts[n].value is not None}
     arrays = {n: facts[n] for n in leaving if known(facts.get(n)) and n not in constants}
     objects = [n for n in leaving if n not in constants and n not in arrays]
     for name, fact in arrays.items():
@@ -225,6 +228,8 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
                 raise AssertionError(f"{node.op_type} gave up after emitting steps") from why
     if options.native_only:
         raise UnsupportedError(f"node {node.name!r} ({node.op_type}) has no native kernel here: {reason}")
+    from ..reference import NodeRunner
+
     runner = NodeRunner(node, opsets(ctx.graph.model, node))
 
     def argument(name: str) -> Tensor | str:

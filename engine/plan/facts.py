@@ -9,12 +9,12 @@ import onnx_ir as ir
 
 from ..errors import ShapeError
 from ..ops import base
-from ..reference import NodeRunner
 from .graph import opsets
 
 VALUE_LIMIT = 1 << 16  # elements: shape arithmetic is small; larger results are better computed in the run, in planned memory
 # These versions' inference leaves out windows that begin beyond the image (`ceil_mode`), as every runtime does at every version.
 EXACT = {"MaxPool": 22, "AveragePool": 22}
+NUMERIC = "fiub"  # NumPy kinds that kernels and the fallback read as arrays
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 
 
@@ -29,9 +29,27 @@ class Fact:
     @staticmethod
     def of(value) -> Fact:
         """The fact of a value already computed."""
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        if isinstance(value, np.ndarray) and value.dtype.kind in NUMERIC:
             return Fact(value.shape, value.dtype, value)
         return Fact(None, None)
+
+    @staticmethod
+    def of_constant(tensor: ir.TensorProtocol) -> Fact:
+        """The fact of a constant of the model."""
+        return ConstantFact(tensor) if tensor.dtype.numpy().kind in NUMERIC else Fact(None, None)
+
+
+class ConstantFact(Fact):
+    """The fact of a model's constant, whose contents are looked up when somebody asks for them."""
+
+    def __init__(self, tensor: ir.TensorProtocol) -> None:
+        object.__setattr__(self, "shape", tuple(tensor.shape.numpy()))
+        object.__setattr__(self, "dtype", tensor.dtype.numpy())
+        object.__setattr__(self, "tensor", tensor)
+
+    @property
+    def value(self) -> np.ndarray:
+        return self.tensor.numpy()
 
 
 def known(fact: Fact | None) -> bool:
@@ -45,6 +63,8 @@ def infer_node(node: ir.Node, facts: dict[str, Fact], model: ir.Model) -> list[F
     if node.domain == "" and node.op_type in ("Shape", "Size") and known(inputs[0]):
         return [Fact.of(_shape_value(node, inputs[0].shape))]
     if all(f is not None and f.value is not None for f in present) and _foldable(node, present):
+        from ..reference import NodeRunner
+
         return [Fact.of(v) for v in NodeRunner(node, opsets(model, node)).run([None if f is None else f.value for f in inputs])]
     if any(f is None or (f.shape is None and f.dtype is not None) for f in present):
         return None

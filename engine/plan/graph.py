@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..reference.evaluator import captured
-
 
 def reads(node: ir.Node) -> list[str]:
     """Names of all values the node needs, subgraphs included, without repetition."""
@@ -36,3 +34,27 @@ class GraphView:
         """The one node that reads the value, if nothing else does and it does not leave the graph."""
         readers = self.readers(name)
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
+
+
+def captured(node: ir.Node) -> set[str]:
+    """Return the names of the outer-scope values that a node's subgraphs read."""
+    used: set[str] = set()
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        graphs = (
+            [attribute.value]
+            if attribute.type == ir.AttributeType.GRAPH
+            else attribute.value
+            if attribute.type == ir.AttributeType.GRAPHS
+            else []
+        )
+        for graph in graphs:
+            own = {value.name for value in graph.inputs} | set(graph.initializers)
+            inner = {value.name for value in graph.outputs}
+            for child in graph:
+                own.update(value.name for value in child.outputs)
+                inner.update(value.name for value in child.inputs if value is not None)
+                inner |= captured(child)
+            used |= inner - own
+    return used

@@ -1,7 +1,7 @@
 """The planner's workbench: what an operator's lowering uses to see its inputs, get memory for its outputs and emit steps."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -28,7 +28,7 @@ class Store:
     They are carved from large zeroed blocks (see `_native.Arena`), each array from a cache line on.
     """
 
-    BLOCK = 1 << 24  # bytes; untouched pages of a block cost nothing
+    BLOCK = 1 << 26  # bytes; untouched pages of a block cost nothing
 
     def __init__(self) -> None:
         self.arrays: dict = {}
@@ -274,13 +274,31 @@ class Lowering:
             shape, strides = collapse(target.shape, target.strides)
             self.emit("fill", {"out": target}, shape=shape, out_stride=strides[0], value=value)
 
-    def precompute(self, key, step: str, source: np.ndarray, count: int, **params) -> Tensor:
-        """The float32 result of a native operation (args in, out) on a constant, run now and kept in the store."""
+    def precompute(self, key, step: str, count: int, pieces: Iterable[tuple[np.ndarray, int, int, dict]]) -> Tensor:
+        """`count` float32 numbers that a native operation (args in, out) makes of constants, run now and kept in the store.
+
+        pieces: (source, first number of the result, how many, parameters) of each call; drawn only if they are needed.
+        """
         def make():
             out = self.store.zeros(count)
-            source_t = Tensor(Buffer("const", source.nbytes, source), source.shape, row_strides(source.shape), source.dtype)
-            out_t = Tensor(Buffer("const", out.nbytes, out), (count,), (1,), F32)
-            assemble(self.isa, [make_step(step, {"in": source_t, "out": out_t}, params, str(key))], []).run([], 1)
+            for source, first, size, params in pieces:
+                evaluate(self.isa, step, source, out[first:first + size], params, self.options.threads)
             return out
         array = self.store.get((self.isa, *key), make)
         return Tensor(Buffer("const", array.nbytes, array), (count,), (1,), F32)
+
+    def release(self, name: str, again: Callable[[], np.ndarray]) -> None:
+        """Give up the memory of an initializer that is kept in another form, from which `again` makes it when it is asked for."""
+        value = self.graph.model.graph.initializers[name]
+        if not self.options.release or len(self.graph.readers(name)) > 1 or name in self.graph.outputs:
+            return
+        dtype, shape = value.const_value.dtype, value.const_value.shape
+        value.const_value = ir.LazyTensor(lambda: ir.Tensor(again().reshape(shape.numpy())), dtype, shape, name=name)
+        self.facts[name] = Fact.of_constant(value.const_value)
+
+
+def evaluate(isa: str, step: str, source: np.ndarray, out: np.ndarray, params: dict, threads: int = 1) -> None:
+    """Run one native operation (args in, out) on arrays."""
+    tensors = {name: Tensor(Buffer("const", array.nbytes, array), array.shape, row_strides(array.shape), array.dtype)
+               for name, array in (("in", source), ("out", out))}
+    assemble(isa, [make_step(step, tensors, params, step)], []).run([], threads)

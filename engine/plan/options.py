@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class PlanOptions:
     """isa: whose kernels; precision: "highest", "high" or "medium" (see SessionOptions); threads: of a run; max_memory: bytes or None;
-    algorithms: node name (or "*": every node) -> algorithm (see plan/choice.py)."""
+    algorithms: node name (or "*": every node) -> algorithm (see plan/choice.py); release: there will be no plan for other shapes, so
+    a weight that is packed need not be kept as it was."""
 
     isa: str
     precision: str = "highest"
@@ -16,3 +17,4 @@ class PlanOptions:
     native_only: bool = False
     max_memory: int | None = None
     algorithms: Mapping[str, str] = field(default_factory=dict)
+    release: bool = False

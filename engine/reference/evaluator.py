@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import RuntimeContextError, RuntimeImplementationError
 
 from infold.errors import Error, InvalidModelError, ShapeError, UnsupportedError
+from infold.plan.graph import captured
 from infold.reference import control, convolution, elementwise, legacy, normalization, pooling, resize
 
 REPLACEMENTS = [
@@ -136,30 +137,6 @@ def describe(node: ir.Node) -> str:
     """Name a node for a message: its name, or its first output, and its operator."""
     name = node.name or (node.outputs[0].name if node.outputs else "")
     return f"node {name!r} ({f'{node.domain}::' if node.domain else ''}{node.op_type})"
-
-
-def captured(node: ir.Node) -> set[str]:
-    """Return the names of the outer-scope values that a node's subgraphs read."""
-    used: set[str] = set()
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        graphs = (
-            [attribute.value]
-            if attribute.type == ir.AttributeType.GRAPH
-            else attribute.value
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for graph in graphs:
-            own = {value.name for value in graph.inputs} | set(graph.initializers)
-            inner = {value.name for value in graph.outputs}
-            for child in graph:
-                own.update(value.name for value in child.outputs)
-                inner.update(value.name for value in child.inputs if value is not None)
-                inner |= captured(child)
-            used |= inner - own
-    return used
 
 
 def _shape(value: object) -> str:

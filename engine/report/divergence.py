@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infold.reference import Float64Model
-from infold.reference.evaluator import captured
+from infold.plan.graph import captured
 from infold.report.deviation import deviation, same_pattern
 from infold.report.inputs import required_inputs
 from infold.report.peer import Peer, PeerError

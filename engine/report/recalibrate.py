@@ -12,7 +12,7 @@ from ..errors import InvalidInputError, UnsupportedError
 from ..importers import load
 from ..passes import simplified, training
 from ..passes.context import GraphContext
-from ..reference.evaluator import captured
+from ..plan.graph import captured
 from .doctor import Norm, Patient
 from .inputs import required_inputs
 from .moments import Moments

@@ -1,0 +1,97 @@
+"""How long a model takes to become ready, and how much memory: infold beside onnxruntime, every sample in a fresh process.
+
+    python bench/startup.py --zoo build/zoo [NAME ...] [--threads 1] [--rounds 5]
+
+For each engine a new process imports it, makes a session of the model (`cold`), runs it once, reads its own peak memory
+(VmHWM of /proc/self/status: everything that was ever resident, the interpreter and NumPy included) and then makes further
+sessions in the same process (`warm`). The engines take turns; the table has medians. The model's file is read once
+beforehand, so that the disk is not measured. Prints Markdown; Linux only.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_CHILD = """
+import json, sys, time
+import numpy as np
+engine, path, threads, warm = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+began = time.perf_counter()
+if engine == "infold":
+    import infold as package
+    package.InferenceSession
+else:
+    import onnxruntime as package
+imported = time.perf_counter()
+options = package.SessionOptions()
+options.intra_op_num_threads = threads
+
+def make():
+    began = time.perf_counter()
+    session = package.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session, 1e3 * (time.perf_counter() - began)
+
+session, cold = make()
+feeds = {i.name: np.ones([d if isinstance(d, int) else 1 for d in i.shape], np.float32) for i in session.get_inputs()}
+before = time.perf_counter()
+session.run(None, feeds)
+first = time.perf_counter()
+peak = next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+del session
+times = [make()[1] for _ in range(warm)]
+print(json.dumps({"import": 1e3 * (imported - began), "cold": cold, "first_run": 1e3 * (first - before), "peak_mb": peak,
+                  "warm": sorted(times)[len(times) // 2] if times else None}))
+"""
+ENGINES = ("infold", "onnxruntime")
+
+
+def sample(engine: str, path: Path, threads: int, warm: int) -> dict:
+    """One fresh process: milliseconds of import, cold and warm session creation and first run; peak memory in MiB."""
+    command = [sys.executable, "-c", _CHILD, engine, str(path), str(threads), str(warm)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def compare(path: Path, threads: int, rounds: int, warm: int) -> dict[str, dict[str, float]]:
+    """Medians by engine over `rounds` rounds in which the engines take turns."""
+    path.read_bytes()
+    samples: dict[str, list[dict]] = {engine: [] for engine in ENGINES}
+    for turn in range(rounds):
+        for engine in ENGINES if turn % 2 == 0 else reversed(ENGINES):
+            samples[engine].append(sample(engine, path, threads, warm))
+    return {engine: {key: statistics.median(s[key] for s in taken) for key in taken[0] if taken[0][key] is not None}
+            for engine, taken in samples.items()}
+
+
+def row(name: str, result: dict[str, dict[str, float]]) -> str:
+    """A line of the table: infold / onnxruntime in each cell."""
+    own, peer = (result[engine] for engine in ENGINES)
+    return f"| {name} | " + " | ".join(f"{own[k]:.0f} / {peer[k]:.0f}" for k in own) + " |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="names in the zoo or paths of .onnx files; default the whole zoo")
+    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warm", type=int, default=3, help="further sessions made in each process")
+    options = parser.parse_args(arguments)
+    paths = [path for name in options.names for path in ([Path(name)] if name.endswith(".onnx") else sorted(
+        options.zoo.glob(f"*/{name}.onnx")))] or sorted(options.zoo.glob("*/*.onnx"))
+    head = None
+    for path in paths:
+        result = compare(path, options.threads, options.rounds, options.warm)
+        if head is None:
+            head = list(result["infold"])
+            print(f"{options.threads} thread(s), infold / onnxruntime, ms and MiB\n")
+            print(f"| model | {' | '.join(head)} |\n|---|{'---|' * len(head)}")
+        print(row(f"{path.parent.name}/{path.stem}", result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What a session imports, reads and keeps: little, once, and in one form."""
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import infold
+
+RNG = np.random.default_rng(7)
+
+
+def run_python(code: str, *arguments: object) -> str:
+    """The output of a fresh interpreter."""
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+
+
+def conv_model(weights: list[np.ndarray], channels: int, size: int = 4, batch: int | str = 1, groups: int = 1) -> onnx.ModelProto:
+    """A chain of 1x1 and 3x3 convolutions (padding that keeps the size), one for each weight."""
+    nodes, value = [], "x"
+    for i, weight in enumerate(weights):
+        pad = weight.shape[2] // 2
+        nodes.append(helper.make_node("Conv", [value, f"w{i}", f"b{i}"], [f"y{i}"], f"conv{i}", pads=[pad] * 4, group=groups,
+                                      kernel_shape=weight.shape[2:]))
+        value = f"y{i}"
+    last = len(weights) - 1
+    tensors = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    tensors += [numpy_helper.from_array(np.ones(len(w), np.float32), f"b{i}") for i, w in enumerate(weights)]
+    graph = helper.make_graph(
+        nodes, "odd", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, channels, size, size])],
+        [helper.make_tensor_value_info(f"y{last}", TensorProto.FLOAT, [batch, len(weights[last]), size, size])], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def random_weight(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape, np.float32)
+
+
+@pytest.fixture
+def path(tmp_path):
+    model = conv_model([random_weight(6, 5, 3, 3), random_weight(70, 6, 1, 1)], channels=5)
+    onnx.save(model, tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+def test_import_is_light():
+    loaded = run_python("import infold, sys; print(*sys.modules)").split()
+    assert "infold._native" in loaded and not {"onnx", "onnx_ir", "sympy", "google.protobuf"} & set(loaded)
+
+
+def test_a_session_imports_neither_sympy_nor_the_reference(path):
+    code = "import infold, sys; infold.InferenceSession(sys.argv[1]); print(*sys.modules)"
+    loaded = set(run_python(code, path).split())
+    assert "onnx_ir" in loaded and not {"sympy", "onnx.reference", "infold.reference"} & loaded
+
+
+def test_symbolic_dimensions_find_sympy_later():
+    code = """if True:
+        import infold, sys
+        infold.load
+        import onnx_ir
+        print((onnx_ir.SymbolicDim("N") + 1).evaluate({"N": 4}), onnx_ir.SymbolicDim("max(N, 3)").evaluate({"N": 2}))
+        import sympy
+        print(sympy.__name__, sympy.Symbol("q"))"""
+    assert run_python(code).split() == ["5", "3", "sympy", "q"]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_packed_weights_are_found_again_bit_for_bit(groups):
+    weights = [random_weight(34, 6 // groups, 3, 3), random_weight(8, 34 // groups, 1, 1)]
+    weights[0].flat[:3] = np.nan, -0.0, 1e-45
+    session = infold.InferenceSession(conv_model(weights, channels=6, groups=groups).SerializeToString())
+    for i, weight in enumerate(weights):
+        kept = session.model.graph.initializers[f"w{i}"].const_value.numpy()
+        np.testing.assert_array_equal(kept.view(np.uint32), weight.view(np.uint32))
+
+
+def test_large_weights_are_packed_in_pieces(monkeypatch):
+    from infold.ops import product
+
+    model = conv_model([random_weight(200, 7, 3, 3), random_weight(33, 200, 1, 1)], channels=7).SerializeToString()
+    x = {"x": random_weight(1, 7, 4, 4)}
+    whole = infold.InferenceSession(model).run(None, x)[0]
+    monkeypatch.setattr(product, "PIECE", 1 << 14)
+    session = infold.InferenceSession(model)
+    np.testing.assert_array_equal(session.run(None, x)[0], whole)
+    assert np.abs(whole).max() > 1
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_the_file_may_change_afterwards(tmp_path, batch):
+    model = conv_model([random_weight(64, 64, 3, 3)] * 2, channels=64, batch=batch)
+    path, x = tmp_path / "m.onnx", {"x": random_weight(1, 64, 4, 4)}
+    onnx.save(model, path)
+    expected = infold.InferenceSession(model.SerializeToString()).run(None, x)[0]
+    session = infold.InferenceSession(path)
+    path.write_bytes(b"")  # truncated in place: a view of the file would be gone
+    np.testing.assert_array_equal(session.run(None, x)[0], expected)
+    assert len(session.run_intermediates(x, ["y0"])["y0"])
+
+
+def test_weights_are_in_memory_once(tmp_path):
+    weights = [random_weight(512, 512, 3, 3) for _ in range(6)]  # 9 MiB each
+    nbytes = sum(w.nbytes for w in weights)
+    onnx.save(conv_model(weights, channels=512), tmp_path / "m.onnx")
+    code = """if True:
+        import infold, sys, gc
+        def peak():
+            return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+        infold.InferenceSession
+        before = peak()
+        session = infold.InferenceSession(sys.argv[1], infold.SessionOptions(intra_op_num_threads=1))
+        print(peak() - before, session.report.weight_bytes)"""
+    grown, packed = map(int, run_python(code, tmp_path / "m.onnx").split())
+    assert packed >= nbytes
+    assert grown < 1.7 * nbytes  # the packed form, one weight as it was, and the session itself
