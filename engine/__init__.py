@@ -33,8 +33,17 @@ def _import_native() -> None:
 
 _import_native()
 
-from .errors import (Error, ExternalDataError, InvalidInputError, InvalidModelError, MemoryLimitError, MissingDependencyError,
-                     NativeError, ShapeError, UnsupportedError)
+from .errors import (
+    Error,
+    ExternalDataError,
+    InvalidInputError,
+    InvalidModelError,
+    MemoryLimitError,
+    MissingDependencyError,
+    NativeError,
+    ShapeError,
+    UnsupportedError,
+)
 
 __version__ = "0.1.0"
 

@@ -9,9 +9,10 @@ import onnx
 
 from infold.errors import InvalidModelError, UnsupportedError
 
-
 # Types of attributes that hold no graph, and no tensor that could be external.
-_PLAIN = frozenset(onnx.AttributeProto.AttributeType.Value(name) for name in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS"))
+_PLAIN = frozenset(
+    onnx.AttributeProto.AttributeType.Value(name) for name in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS")
+)
 
 
 def drop_notes(model: onnx.ModelProto) -> None:

@@ -15,7 +15,6 @@ from ..plan.tensor import Tensor
 from .channel_map import ChannelMap
 from .epilogue import Epilogue
 
-
 PIECE = 1 << 22  # bytes of weights packed at a time
 
 

@@ -83,7 +83,7 @@ def _can_inline(model: ir.Model, function: ir.Function) -> bool:
 def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
     """Apply the rules until none changes anything, and again where new constants may make more shapes known."""
     constants.lift(context)
-    if shapes.is_closed(context.model):  # then declared types and shapes can be believed, and often nothing is left to infer
+    if shapes.believable(context):  # then often nothing is left to infer
         constants.apply(context)
     cleanup.apply(context)
     size = None

@@ -6,7 +6,7 @@ import logging
 import onnx
 import onnx_ir as ir
 
-from .context import GraphContext
+from .context import GraphContext, is_op
 
 logger = logging.getLogger(__name__)
 
@@ -16,14 +16,15 @@ _LARGE = 1024  # bytes; larger constants cannot be shape operands, and need not 
 def apply(context: GraphContext) -> bool:
     """Infer the type and shape of every value.
 
-    Where a graph input has an open dimension, the dimensions that a model declares inside are not believed unless
-    they follow from the inputs: many models had their inputs opened after export, and kept the old sizes inside.
+    Where a graph input has an open dimension, or dimensions become data, those that a model declares inside are not
+    believed unless they follow from the inputs: many models had their inputs changed after export, and kept the old
+    sizes inside.
     """
-    model = context.model
-    if _all_known(model):
+    model, believed = context.model, believable(context)
+    if believed and _all_known(model):
         return False
     light = model.clone()
-    if not is_closed(light):
+    if not believed:
         for graph in light.graphs():
             for node in graph:
                 for value in node.outputs:
@@ -43,9 +44,10 @@ def apply(context: GraphContext) -> bool:
     return modified
 
 
-def is_closed(model: ir.Model) -> bool:
-    """Whether every graph input has a static shape."""
-    return all(value.shape is not None and value.shape.is_static() for value in model.graph.inputs)
+def believable(context: GraphContext) -> bool:
+    """Whether declared dimensions may be believed: graph inputs are static, and no dimension of a computed value becomes data."""
+    return all(value.shape is not None and value.shape.is_static() for value in context.graph.inputs) and not any(
+        is_op(node, "Shape", "Size") and context.tensor(node.inputs[0]) is None for node in context.nodes())
 
 
 def _all_known(model: ir.Model) -> bool:

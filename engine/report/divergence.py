@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from infold.reference import Float64Model
 from infold.plan.graph import captured
+from infold.reference import Float64Model
 from infold.report.deviation import deviation, same_pattern
 from infold.report.inputs import required_inputs
 from infold.report.peer import Peer, PeerError

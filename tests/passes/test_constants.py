@@ -98,6 +98,13 @@ def test_sizes_declared_inside_are_not_believed_once_the_inputs_are_open():
     assert np.array_equal(run(result, {"x": np.ones((5, 3, 4), np.float32)})["y"], np.full((5, 3, 4), 5, np.float32))
 
 
+def test_sizes_declared_inside_are_not_believed_where_they_become_data():
+    stale = model("""g (float[1,1,4,4] x) => (float[1,1,4,4] y) <float[1,1,2,2] r> {
+        r = Relu(x) s = Shape(r) i = Constant <value_ints = [2]> () h = Gather(s, i) f = Cast <to = 1> (h) y = Mul(r, f) }""")
+    x = np.ones((1, 1, 4, 4), np.float32)
+    np.testing.assert_array_equal(run(fold(stale)[0], {"x": x})["y"], 4 * x)
+
+
 def test_shapes_that_folding_makes_known():
     rng = np.random.default_rng(0)
     result = folded(
