@@ -50,6 +50,8 @@ def _running_statistics(ctx, node, tables: list[Tensor]) -> None:
         ctx.fused.pop(node, None)
         if found.nodes:
             ctx.fused[node] = found.nodes[-1:]  # the pass that the activation needs anyway
+        elif spatial and not prefers_image(ctx.tensor(name)) and ctx.placement.read_as_image(found.output):
+            ctx.fused[node] = ctx.graph.readers(found.output)  # the copy that brings the image in their order
 
     output, bounds = found.output, clamp(found.activation)
     readers = ctx.graph.readers(output)
@@ -66,7 +68,7 @@ def _one_pass(ctx, name: str, spatial: bool, found: Epilogue, tables: list[Tenso
     source = ctx.tensor(name)
     image = prefers_image(source) and spatial
     x = source if image else ctx.rows(name)
-    out = ctx.output(found.output, image=image)
+    out = ctx.output(found.output, image=image or spatial and ctx.placement.read_as_image(found.output))
     emit_affine(ctx, x, *(_seen(t, shape, spatial) for t in tables), out, found.activation)
 
 

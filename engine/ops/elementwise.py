@@ -100,7 +100,8 @@ def emit_affine(ctx, x: Tensor, scale: Tensor, shift: Tensor, out: Tensor, act: 
     act = act or Activation()
     scale, shift = scale.broadcast(out.shape), shift.broadcast(out.shape)
     extents, (sx, ss, so) = collapse(out.shape, x.strides, scale.strides, out.strides)
-    if sx[-1] != 1 or so[-1] != 1 or ss[-1] not in (0, 1):
+    turned = sx[-2] == 1 and ss[-2] == 0  # channels together in the output only
+    if so[-1] != 1 or ss[-1] not in (0, 1) or not (sx[-1] == 1 or turned):
         extents, sx, ss, so = ([*v[1:], w] for v, w in ((extents, 1), (sx, 1), (ss, 0), (so, 1)))
     ctx.emit("affine", {"x": x, "scale": scale, "shift": shift, "out": out}, shape=extents, a_stride=sx, b_stride=ss,
              out_stride=so, op=_native.ACTS[act.act], a=act.a, b=act.b)

@@ -28,7 +28,7 @@ def pad(ctx, node) -> None:
         pads = [0] * 2 * rank
         for i, axis in enumerate(axes):
             pads[int(axis) % rank], pads[int(axis) % rank + rank] = given[i], given[i + len(given) // 2]
-    out = ctx.output(output, image=prefers_image(source))
+    out = ctx.output(output, image=prefers_image(source) or ctx.placement.read_as_image(output))
     ctx.fill(out, value)
     # a negative pad cuts: the copied block starts where both exist
     begin = [max(0, -p) for p in pads[:rank]]

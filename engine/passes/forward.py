@@ -3,7 +3,9 @@
     x -- BatchNorm --+-- Conv 1x1          y = W (s x + t) + b  =  (W s) x + (b + W t)
                      +-- Flatten -- Gemm
 
-Zero padding would have to become -t/s, a value per channel, so a padded convolution takes scales only.
+Zero padding would have to become -t/s. Where this is one number for all channels (a model of one colour, pixels made -1 to 1)
+a Pad with it goes before the convolution; elsewhere a padded convolution takes scales only. (Correcting the border by adding a
+constant image would be exact too. Measured, it costs more than the BatchNorm, in infold and in onnxruntime; see docs/folding.md.)
 """
 from __future__ import annotations
 
@@ -26,15 +28,25 @@ def apply(context: GraphContext) -> bool:
         if node.graph is None:
             continue
         found = arithmetic.read(context, node)
-        if found is not None and isinstance(found.step, Affine) and not _may_belong_to_an_activation(node, found):
+        if found is not None and isinstance(found.step, Affine) and not _may_belong_to_an_activation(context, node, found):
             modified |= _fold(context, node, found.source, found.step)
     return modified
 
 
-def _may_belong_to_an_activation(node: ir.Node, found: arithmetic.Arithmetic) -> bool:
+def _may_belong_to_an_activation(context: GraphContext, node: ir.Node, found: arithmetic.Arithmetic) -> bool:
     """Arithmetic with one number, as the last step of x * clip(x + 3, 0, 6) / 6: it is to stay recognisable."""
     return found.step.scale.size == 1 and not is_op(node, "BatchNormalization") \
-        and not node.inputs[found.source].is_graph_input()
+        and not _of_the_input(context, node.inputs[found.source])
+
+
+def _of_the_input(context: GraphContext, value: ir.Value) -> bool:
+    """Whether the value is a graph input, or comes from one by arithmetic with constants alone."""
+    while (node := value.producer()) is not None:
+        found = arithmetic.read(context, node)
+        if found is None:
+            return False
+        value = node.inputs[found.source]
+    return value.is_graph_input()
 
 
 def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> bool:
@@ -103,12 +115,12 @@ class _Ways:
         if any(size > 1 for each, size in enumerate(total.scale.shape) if each != axis):
             return f"it varies along an axis over which {node.op_type} '{node_name(node)}' does not sum"
         weight = self.context.array(node.inputs[1])
-        wide = weight.astype(np.float64)
+        wide, border = weight.astype(np.float64), 0.0
         match node.op_type:
             case "Conv":
-                automatic = attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-                if (automatic or any(attribute(node, "pads", ()))) and total.shift.any():
-                    return f"Conv '{node_name(node)}' pads with zeros, which its shift would change"
+                border = self._border(node, total)
+                if isinstance(border, str):
+                    return border
                 group = attribute(node, "group", 1)
                 wide = wide.reshape(group, -1, *weight.shape[1:])
                 shape = (group, 1, weight.shape[1], *(1,) * (weight.ndim - 2))
@@ -129,15 +141,25 @@ class _Ways:
                     return f"MatMul '{node_name(node)}' has no bias"
                 extra = _vector(total.shift, len(wide)) @ wide
                 scaled = wide * _vector(total.scale, len(wide))[:, None]
-        return self._change(node, weight.dtype, scaled, extra)
+        return self._change(node, weight.dtype, scaled, extra, border)
 
-    def _change(self, node: ir.Node, kind: np.dtype, scaled: np.ndarray, extra: np.ndarray) -> Callable | str:
+    def _border(self, node: ir.Node, total: Affine) -> float | str:
+        """The number that zeros around the input of a Conv have to become, or why it is not one number."""
+        automatic = attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        if not total.shift.any() or not (automatic or any(attribute(node, "pads", ()))):
+            return 0.0
+        numbers = np.unique((-total.shift / total.scale).astype(np.float32)) if total.scale.all() else ()
+        if len(numbers) == 1 and len(self.layers) == 1 and not automatic and self.context.opset(node) >= 2:
+            return float(numbers[0])
+        return f"Conv '{node_name(node)}' pads with zeros, which its shift would change"
+
+    def _change(self, node: ir.Node, kind: np.dtype, scaled: np.ndarray, extra: np.ndarray, border: float) -> Callable | str:
         context, name = self.context, node.inputs[1].name
         bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
         if bias is not None:
             extra = attribute(node, "beta", 1.0) * bias.astype(np.float64) + extra
-        weight, shift = rounded(scaled, kind), rounded(extra, kind)
-        if weight is None or shift is None:
+        weight, shift, fill = (rounded(np.asarray(array), kind) for array in (scaled, extra, border))
+        if weight is None or shift is None or fill is None:
             return f"the weights of {node.op_type} '{node_name(node)}' would overflow or are not finite"
 
         def change() -> None:
@@ -150,8 +172,28 @@ class _Ways:
                 context.set_constant(node, 2, shift, f"{name}_bias")
             if is_op(node, "Gemm"):
                 node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+            if fill:
+                _pad(context, node, fill)
 
         return change
+
+
+def _pad(context: GraphContext, node: ir.Node, fill: np.ndarray) -> None:
+    """Do the padding of a Conv in a Pad before it, with another number than zero."""
+    source, pads = node.inputs[0], attribute(node, "pads")
+    half = len(pads) // 2
+    pads = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
+    if context.opset(node) < 11:
+        pad = ir.node("Pad", [source], {"pads": pads.tolist(), "value": float(fill)})
+    else:
+        pad = ir.node("Pad", [source, context.constant(pads, f"{source.name}_pads"), context.constant(fill, f"{source.name}_border")])
+    padded = pad.outputs[0]
+    padded.name, padded.type = context.unique_name(f"{source.name}_padded"), source.type
+    if source.shape is not None and all(isinstance(size, int) for size in source.shape[2:]):
+        padded.shape = ir.Shape([*source.shape[:2], *(size + a + b for size, a, b in zip(source.shape[2:], pads[2:], pads[half + 4:]))])
+    node.prepend(pad)
+    node.replace_input_with(0, padded)
+    node.attributes["pads"] = ir.AttrInt64s("pads", [0] * 2 * half)
 
 
 def _add(context: GraphContext, node: ir.Node, shift: np.ndarray, name: str) -> None:

@@ -71,6 +71,11 @@ class Placement:
         """The image already made for the Concat's output, if an input asked for it."""
         return self._parents.get(concat)
 
+    def read_as_image(self, name: str) -> bool:
+        """Whether all readers are windows over an image, which want its channels together."""
+        ops = [base.find(node) for node in self.ctx.graph.readers(name)]
+        return bool(ops) and name not in self.ctx.graph.outputs and all(op is not None and op.border is not None for op in ops)
+
     def border(self, name: str, depth: int = 0) -> tuple | None:
         """The largest zero border that any reader wants, seen through channel Concat and Split; None if nobody wants one."""
         ctx = self.ctx

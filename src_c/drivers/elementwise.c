@@ -90,10 +90,32 @@ static void binary_plane(const map_params *p, const infold_kernels *k, const flo
     k->binary((infold_binary)p->op, rows, p->shape[D - 1], a, p->a_stride + D - 2, b, p->b_stride + D - 2, out, p->out_stride + D - 2);
 }
 
+/* Channels that lie apart in x and together in out (an NCHW image on its way to NHWC): blocks are mapped, then turned round. */
+static void affine_turned(const map_params *p, const infold_kernels *k, infold_activation act, const float *a, const float *b,
+                          const float *c, float *out, int64_t rows) {
+    enum { CHANNELS = 16, PIXELS = 64 };
+    float stage[CHANNELS * PIXELS];
+    const int64_t as = p->a_stride[D - 1], bs = p->b_stride[D - 1], or = p->out_stride[D - 2];
+    for (int64_t r = 0, m; r < rows; r += m) {
+        m = rows - r < PIXELS ? rows - r : PIXELS;
+        for (int64_t i = 0, n; i < p->shape[D - 1]; i += n) {
+            n = p->shape[D - 1] - i < CHANNELS ? p->shape[D - 1] - i : CHANNELS;
+            k->affine(n, m, a + i * as + r, as, b + i * bs, c + i * bs, bs, 0, act.lo, act.hi, stage, PIXELS);
+            for (int64_t at = 0; act.late && at < n * PIXELS; at += PIXELS)
+                k->act((infold_act)p->op, m, stage + at, stage + at, NULL, (float)p->a, (float)p->b);
+            k->transpose(n, m, stage, PIXELS, out + r * or + i, or);
+        }
+    }
+}
+
 static void affine_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,
                          int64_t rows) {
     const int64_t n = p->shape[D - 1], or = p->out_stride[D - 2];
     const infold_activation act = activation_of(p->op, p->a, p->b);
+    if (p->a_stride[D - 1] != 1) {
+        affine_turned(p, k, act, a, b, c, out, rows);
+        return;
+    }
     k->affine(rows, n, a, p->a_stride[D - 2], b, c, p->b_stride[D - 2], p->b_stride[D - 1], act.lo, act.hi, out, or);
     if (act.late)
         for (int64_t r = 0; r < rows; r++)
@@ -122,7 +144,8 @@ static infold_status check_affine(const void *params, const infold_extent *e, co
     (void)kernels;
     const map_params *p = params;
     CHECK(p->op >= 0 && p->op < INFOLD_ACT_COUNT && p->op != INFOLD_PRELU, INFOLD_EPARAM);
-    CHECK(p->a_stride[D - 1] == 1 && p->out_stride[D - 1] == 1 && p->b_stride[D - 1] >= 0 && p->b_stride[D - 1] <= 1, INFOLD_EPARAM);
+    CHECK(p->out_stride[D - 1] == 1 && p->b_stride[D - 1] >= 0 && p->b_stride[D - 1] <= 1, INFOLD_EPARAM);
+    CHECK(p->a_stride[D - 1] == 1 || (p->a_stride[D - 2] == 1 && p->b_stride[D - 2] == 0), INFOLD_EPARAM);
     return fits(p, p->a_stride, &e[0]) && fits(p, p->b_stride, &e[1]) && fits(p, p->b_stride, &e[2]) &&
                    fits(p, p->out_stride, &e[3])
                ? INFOLD_OK

@@ -122,6 +122,22 @@ def test_affine(act: str, per: str, isa: str, side: str):
         np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.parametrize("act", ["IDENTITY", "RELU", "SILU"])
+@pytest.mark.parametrize("channels", [2, 3, 16, 17, 40])
+def test_affine_turned(channels: int, act: str, isa: str, side: str):
+    """Channels apart in x and together in out: blocks of 64 pixels and 16 channels, with every kind of edge."""
+    rng = np.random.default_rng(6)
+    scale, shift = normal(rng, channels), normal(rng, channels)
+    for pixels in (1, 2, 63, 64, 65, 200):
+        x = normal(rng, channels, pixels)
+        params = affine_params(pixels, channels, act) | {"a_stride": [0, 0, 0, 0, 1, pixels], "a": 1.0}
+        got = run("affine", isa, params, threads=1 + pixels % 2, side=side, x=x, scale=scale, shift=shift,
+                  out=np.zeros((pixels, channels), F32))["out"]
+        y = x.T * scale.astype(np.float64) + shift
+        expected = {"IDENTITY": y, "RELU": np.maximum(y, 0), "SILU": y / (1 + np.exp(-y))}[act]
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 4, 5, 2, 7), (4, 33000)])
 def test_fill(shape: tuple[int, ...], isa: str, side: str):
     """Fills every other element of the last dimension and leaves the rest alone."""

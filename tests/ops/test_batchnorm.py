@@ -137,3 +137,24 @@ def test_a_variance_that_makes_no_sense_stays_what_it_is():
     y = net("BatchNormalization", x, scale, bias, mean, net.constant(np.array([1, -1, 2], np.float32)))
     found = session(net.model(y)).run(None, net.feeds)[0]
     assert np.isnan(found[0, 1]).all() and np.isfinite(found[0, [0, 2]]).all()
+
+
+@pytest.mark.parametrize("channels", [2, 3, 19])
+@pytest.mark.parametrize("activation", [None, "Relu", "Sigmoid"])
+def test_at_a_graph_input_it_is_the_copy_that_brings_the_channels_together(activation: str | None, channels: int):
+    """A padded convolution wants its input's channels together, with zeros around them: the BatchNorm writes it that way."""
+    net = Net(7)
+    y = net("BatchNormalization", net.input(2, channels, 11, 70), *statistics(net, channels))
+    y = net(activation, y) if activation else y
+    subject = check(net, net("Conv", y, net.weight(6, channels, 3, 3), pads=[1] * 4))
+    assert [item.verdict for item in subject.report.fold.items] == ["fused"]
+    kernels = [record.kernel for record in subject.profile(net.feeds, runs=1)]
+    passes = [kernel for kernel in kernels if kernel not in ("fill", "conv", "unary.identity")]
+    assert passes == ["affine"] and kernels.count("unary.identity") == 1  # the result goes out in ONNX's order
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 40), (1, 4, 3, 5, 6)], ids=str)
+def test_at_a_graph_input_of_any_rank(shape: tuple):
+    net = Net(8)
+    y = net("BatchNormalization", net.input(*shape), *statistics(net, shape[1]))
+    check(net, net("Conv", y, net.weight(6, shape[1], *[3] * (len(shape) - 2)), pads=[1] * 2 * (len(shape) - 2)))

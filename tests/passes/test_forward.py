@@ -121,6 +121,52 @@ def test_preprocessing_goes_into_the_first_layer():
     assert_close(run(result, feeds)["y"], run_float64(subject, feeds)["y"])
 
 
+@pytest.mark.parametrize("opset", [10, 17])
+@pytest.mark.parametrize("pads", ["1, 1, 1, 1", "0, 2, 1, 0"])
+def test_one_border_for_all_channels_is_a_pad(opset, pads):
+    """Pixels from 0 to 255 become -1 to 1: black around the picture would be a border of 127.5 before that."""
+    subject = model(
+        f"""g (float[N,6,H,W] x) => (float[N,5,P,Q] y)
+        {{ d = Sub(x, n) e = Div(d, n) y = Conv <pads = [{pads}], strides = [2, 1]> (e, w3, b) }}""",
+        {"w3": CONSTANTS["w3"], "b": CONSTANTS["b"], "n": np.float32(127.5)}, opset=opset,
+    )
+    result, _ = fold(subject)
+    feeds = {"x": 255 * np.random.default_rng(1).random((2, 6, 7, 9), np.float32)}
+    assert operators(result) == {"Pad": 1, "Conv": 1}
+    assert_close(run(result, feeds)["y"], run_float64(subject, feeds)["y"])
+    assert operators(fold(result)[0]) == {"Pad": 1, "Conv": 1}
+
+
+def test_a_batchnorm_of_one_channel_is_a_pad():
+    parameters = statistics(np.random.default_rng(3), 1)
+    weight = normal(np.random.default_rng(4), 5, 1, 3, 3)
+    subject = model(
+        f"g (float[2,1,4,4] x) => (float[2,5,4,4] y) {{ n = {BN}(x, scale, bias, mean, var) "
+        "y = Conv <pads = [1, 1, 1, 1]> (n, w) }", parameters | {"w": weight})
+    result, report = fold(subject)
+    feeds = {"x": normal(np.random.default_rng(1), 2, 1, 4, 4)}
+    assert operators(result) == {"Pad": 1, "Conv": 1} and report.remaining == 0
+    assert_close(run(result, feeds)["y"], run_float64(subject, feeds)["y"])
+    assert [tuple(value.shape) for node in result.graph for value in node.outputs] == [(2, 1, 6, 6), (2, 5, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "d = Sub(x, n) y = Conv <auto_pad = \"SAME_UPPER\"> (d, w3)",  # padding that depends on the size
+        "d = Sub(x, k) y = Conv <pads = [1, 1, 1, 1]> (d, w3)",  # a border for every channel
+        "d = Sub(x, n) p = Conv <pads = [1, 1, 1, 1]> (d, w3) q = Conv <pads = [1, 1, 1, 1]> (d, w3) r = Relu(q) y = Add(p, r)",
+    ],
+)
+def test_other_borders_stay(body):
+    subject = model(
+        f"g (float[2,6,4,4] x) => (float[2,5,4,4] y) {{ {body} }}",
+        {name: array for name, array in (CONSTANTS | {"n": np.float32(127.5)}).items() if f" {name})" in body},
+    )
+    result, _ = fold(subject)
+    assert operators(result)["Sub"] == 1 and not operators(result)["Pad"]
+
+
 def test_a_map_that_is_an_output_stays():
     subject = model(
         f"g (float[2,6,4,4] x) => (float[2,6,4,4] n, float[2,5,4,4] y) {{ r = Relu(x) n = {NORM} y = Conv(n, w1) }}",
