@@ -27,11 +27,13 @@ os.chdir(Path(__file__).parent)
 COMMON = ["-std=c11", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
 CORE = [*COMMON, "-ffp-contract=off", "-fopenmp"]
 KERNEL = [*COMMON, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mavx2"]
 ISA = {
     "x86_64": {
         "scalar": [],
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
-        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mavx2"],
+        "avx512": AVX512,
+        "avx512_bf16": [*AVX512, "-mavx512bf16"],
     },
     "aarch64": {"scalar": [], "neon": []},
 }

@@ -24,8 +24,13 @@ cdef extern from "abi.h" nogil:
         const char *name
         int64_t lanes, mr, nr
         float (*fma_peak)(int64_t iterations) noexcept
+    ctypedef struct infold_bf16:
+        int64_t mr, peak_macs
+        double macs_per_cycle
+        float (*peak)(int64_t iterations) noexcept
     ctypedef struct infold_ctx:
         const infold_kernels *kernels
+        const infold_bf16 *bf16
         int64_t threads
     ctypedef struct infold_extent:
         const void *ptr
@@ -38,8 +43,9 @@ cdef extern from "abi.h" nogil:
         infold_status (*check)(const void *params, const infold_extent *args, const infold_kernels *kernels) noexcept
         void (*run)(const void *params, void *const *args, const infold_ctx *ctx) noexcept nogil
     const infold_kernels *infold_find_kernels(const char *name)
+    const infold_bf16 *infold_find_bf16(const char *name)
     ctypedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil
-    int infold_isa_names(const char **names, int room)
+    int infold_isa_names(const char **names, int room, int emulated)
     const infold_op *const *infold_ops()
     int64_t infold_cache_bytes(int level)
     void infold_survive_fork()
@@ -63,32 +69,42 @@ def now():
     return _now()
 
 
-def isa_names():
-    """Names of the instruction sets usable on this CPU, best first."""
+def isa_names(bint emulated=False):
+    """Names of the instruction sets usable on this CPU, best first; or of those that are emulated, for tests."""
     cdef const char *names[8]
-    cdef int count = infold_isa_names(names, 8)
+    cdef int count = infold_isa_names(names, 8, emulated)
     return [names[i].decode() for i in range(count)]
 
 
 def isa_info(str name):
-    """{lanes, mr, nr} of one instruction set's kernels, or None if this CPU cannot run it."""
+    """{kernels, lanes, mr, nr, bf16_macs} of one instruction set, or None if this CPU cannot run it.
+
+    kernels: the name of its float32 kernels; bf16_macs: bf16 multiply-adds in a cycle, 0 if emulated.
+    """
     cdef const infold_kernels *k = infold_find_kernels(name.encode())
-    return None if k == NULL else {"lanes": k.lanes, "mr": k.mr, "nr": k.nr}
+    cdef const infold_bf16 *h = infold_find_bf16(name.encode())
+    return None if k == NULL else {"kernels": k.name.decode(), "lanes": k.lanes, "mr": k.mr, "nr": k.nr,
+                                   "bf16_macs": h.macs_per_cycle}
 
 
-def peak_flops(str name, double seconds=0.05):
-    """Float32 operations per second of one core on registers alone (best of several short runs): the roof of every kernel."""
+def peak_flops(str name, double seconds=0.05, bint bf16=False):
+    """Operations per second of one core on registers alone, in float32 or bf16 (best of several short runs): the kernels' roof."""
     cdef const infold_kernels *k = infold_find_kernels(name.encode())
+    cdef const infold_bf16 *h = infold_find_bf16(name.encode())
     cdef double best = 0, began, spent, total = 0
     cdef int64_t iterations = 20000
     if k == NULL:
         raise ValueError(f"this CPU cannot run the {name} kernels")
+    cdef int64_t work = 2 * h.peak_macs if bf16 else 4 * k.mr * k.lanes
     while total < seconds:
         began = _now()
-        k.fma_peak(iterations)
+        if bf16:
+            h.peak(iterations)
+        else:
+            k.fma_peak(iterations)
         spent = _now() - began
         total += spent
-        best = max(best, 4.0 * k.mr * k.lanes * iterations / spent)
+        best = max(best, <double>(work * iterations) / spent)
     return best
 
 
@@ -170,7 +186,7 @@ cdef struct Section:
     const Step *steps
     int64_t begin, end
     void **bases
-    const infold_kernels *kernels
+    const infold_ctx *ctx
     double *clock
 
 
@@ -189,10 +205,10 @@ cdef void _run_step(const Step *s, void **bases, const infold_ctx *ctx) noexcept
 
 cdef void _run_tracks(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil:
     cdef const Section *section = <const Section *>arg
-    cdef infold_ctx alone
+    cdef infold_ctx alone = section.ctx[0]
     cdef int64_t at
     cdef double began = 0
-    alone.kernels, alone.threads = section.kernels, 1
+    alone.threads = 1
     for at in range(section.begin, section.end):
         if begin <= section.steps[at].track < end:
             if section.clock != NULL:
@@ -210,11 +226,12 @@ cdef class Program:
     cdef Step *steps
     cdef int64_t count, room
     cdef const infold_kernels *kernels
+    cdef const infold_bf16 *bf16
     cdef readonly list region_bytes
     cdef list constants  # keeps the arrays alive whose addresses the steps hold
 
     def __cinit__(self, str isa, list region_bytes):
-        self.kernels = infold_find_kernels(isa.encode())
+        self.kernels, self.bf16 = infold_find_kernels(isa.encode()), infold_find_bf16(isa.encode())
         if self.kernels == NULL:
             raise ValueError(f"this CPU cannot run the {isa} kernels")
         self.region_bytes = list(region_bytes)
@@ -308,7 +325,7 @@ cdef class Program:
             clock = &seconds[0] if self.count else NULL
         views = <Py_buffer *>calloc(<size_t>regions + 1, sizeof(Py_buffer))
         bases = <void **>calloc(<size_t>regions + 1, sizeof(void *))
-        ctx.kernels, ctx.threads = self.kernels, threads
+        ctx.kernels, ctx.bf16, ctx.threads = self.kernels, self.bf16, threads
         try:
             if views == NULL or bases == NULL:
                 raise MemoryError()
@@ -330,7 +347,7 @@ cdef class Program:
                             clock[at] = after - before
                         at += 1
                     else:
-                        section = Section(self.steps, at, at, bases, self.kernels, clock)
+                        section = Section(self.steps, at, at, bases, &ctx, clock)
                         tracks = 0
                         while section.end < last and self.steps[section.end].section == s.section:
                             tracks = max(tracks, self.steps[section.end].track + 1)

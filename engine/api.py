@@ -29,7 +29,8 @@ class SessionOptions:
     """How a session runs.
 
     intra_op_num_threads: threads per run; 0: all CPUs of the process (affinity and cgroup quota).
-    precision: "highest" (float32), "high" or "medium"; a level allows more error, it never demands it.
+    precision: "highest" (float32 accuracy), "high" (products of 16 bits) or "medium" (bf16); a level allows more error, it never
+        demands it.
     native_only: refuse models that need the reference fallback.
     max_memory: bytes that arena and packed weights of a plan may take together; None: no limit.
     training_mode: what to do with BatchNormalizations exported in training mode: "error" refuses the model, "running"

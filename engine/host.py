@@ -10,7 +10,8 @@ from .errors import UnsupportedError
 
 
 def isa() -> str:
-    """The instruction set whose kernels run: the best of this CPU, or what the environment variable INFOLD_ISA names.
+    """The instruction set whose kernels run: the best of this CPU, or what the environment variable INFOLD_ISA names (for tests
+    also an emulated one).
 
     Raises:
         UnsupportedError: INFOLD_ISA names one that does not exist or that this CPU cannot run.
@@ -19,7 +20,7 @@ def isa() -> str:
     wanted = os.environ.get("INFOLD_ISA", "")
     if not wanted:
         return usable[0]
-    if wanted not in usable:
+    if wanted not in [*usable, *_native.isa_names(emulated=True)]:
         raise UnsupportedError(f"INFOLD_ISA={wanted}: this CPU can run {', '.join(usable)}")
     return wanted
 

@@ -72,6 +72,42 @@ typedef struct {
 
 typedef void (*infold_gemm_fn)(const infold_tile *);
 
+/* Where a tile of sums goes, and what happens to them on the way; the fields are those of infold_tile. */
+typedef struct {
+    float *const *c;
+    const float *const *r;
+    int64_t column;
+    const float *bias;
+    int64_t n;
+    float lo, hi;
+} infold_store;
+
+/* The same product of bf16 numbers: every float of A and B is a sum of `terms` bf16 numbers (its planes, the largest first), and the
+ * products of planes i and j with i + j < terms are added up in float32. */
+typedef struct {
+    const uint16_t *a;       /* m rows, of `depth` numbers in each plane; readable up to a multiple of INFOLD_BF16_ROWS rows */
+    int64_t a_row, a_plane;  /* elements */
+    const uint16_t *b;       /* a plane: depth / 2 rows of INFOLD_BF16_COLUMNS pairs, those of row 2k and of row 2k + 1 */
+    int64_t b_plane;
+    int64_t depth;           /* a multiple of the kernels' depth_step */
+    int64_t terms;           /* 1 to INFOLD_BF16_TERMS */
+    infold_store out;
+} infold_bf16_tile;
+
+enum { INFOLD_BF16_COLUMNS = 32, INFOLD_BF16_DEPTH = 32, INFOLD_BF16_ROWS = 32, INFOLD_BF16_TERMS = 3 };
+
+typedef struct {
+    int64_t mr, m_step;      /* rows of a full tile; a tile costs what the next multiple of m_step costs. mr <= INFOLD_BF16_ROWS */
+    int64_t depth_step;      /* divides INFOLD_BF16_DEPTH */
+    double macs_per_cycle;   /* multiply-adds of the instruction; 0: emulated, never the fastest */
+    void (*begin)(void), (*end)(void); /* around a thread's tiles */
+    void (*gemm)(const infold_bf16_tile *, int64_t m); /* 1 <= m <= mr */
+    /* n floats as sums of `terms` bf16 numbers, the planes `plane` elements apart */
+    void (*split)(int64_t n, const float *x, int64_t terms, uint16_t *out, int64_t plane);
+    float (*peak)(int64_t iterations); /* the instruction alone, `peak_macs` multiply-adds an iteration */
+    int64_t peak_macs;
+} infold_bf16;
+
 /* Depthwise: C[i][c] = clamp(sum_t A[i][tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <= INFOLD_DW_MR. */
 typedef struct {
     const float *const *a;
@@ -149,6 +185,7 @@ typedef struct infold_kernels {
 
 typedef struct {
     const infold_kernels *kernels;
+    const infold_bf16 *bf16;
     int64_t threads; /* >= 1; 1 never enters OpenMP */
 } infold_ctx;
 
@@ -168,8 +205,9 @@ typedef struct {
 } infold_op;
 
 /* dispatch.c */
-const infold_kernels *infold_find_kernels(const char *name); /* NULL name: best; NULL result: not on this CPU */
-int infold_isa_names(const char **names, int room);       /* usable here, best first; returns how many */
+const infold_kernels *infold_find_kernels(const char *name); /* NULL result: not on this CPU */
+const infold_bf16 *infold_find_bf16(const char *name);
+int infold_isa_names(const char **names, int room, int emulated); /* usable here, best first; returns how many */
 const infold_op *const *infold_ops(void);                    /* NULL-terminated */
 int64_t infold_cache_bytes(int level);                       /* 1, 2, 3; 0 if unknown */
 

@@ -10,11 +10,13 @@
 #include "abi.h"
 
 extern const infold_kernels infold_kernels_scalar;
+extern const infold_bf16 infold_bf16_scalar; /* emulated */
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 
 extern const infold_kernels infold_kernels_avx2, infold_kernels_avx512;
+extern const infold_bf16 infold_bf16_avx512_bf16;
 
 static uint64_t enabled_state(void) {
     unsigned a, b, c, d;
@@ -36,32 +38,52 @@ static bool has_avx512(void) {
     if (!has_avx2() || (enabled_state() & 0xe6) != 0xe6) return false; /* plus opmask and both halves of ZMM */
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & need) == need;
 }
+
+static bool has_avx512_bf16(void) {
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
 #endif
 
 static bool always(void) { return true; }
 
+/* An instruction set: the float32 kernels and the bf16 kernels that suit it. Best first. */
 static const struct {
+    const char *name;
     const infold_kernels *kernels;
+    const infold_bf16 *bf16;
     bool (*usable)(void);
+    bool emulated; /* for tests: never chosen unasked */
 } tables[] = {
 #if defined(__x86_64__)
-    {&infold_kernels_avx512, has_avx512},
-    {&infold_kernels_avx2, has_avx2},
+    {"avx512_bf16", &infold_kernels_avx512, &infold_bf16_avx512_bf16, has_avx512_bf16, false},
+    {"avx512", &infold_kernels_avx512, &infold_bf16_scalar, has_avx512, false},
+    {"avx2", &infold_kernels_avx2, &infold_bf16_scalar, has_avx2, false},
 #endif
-    {&infold_kernels_scalar, always},
+    {"scalar", &infold_kernels_scalar, &infold_bf16_scalar, always, false},
 };
 enum { TABLES = sizeof tables / sizeof *tables };
 
-const infold_kernels *infold_find_kernels(const char *name) {
+static int find(const char *name) {
     for (int i = 0; i < TABLES; i++)
-        if ((!name || !strcmp(name, tables[i].kernels->name)) && tables[i].usable()) return tables[i].kernels;
-    return NULL;
+        if (!strcmp(name, tables[i].name) && tables[i].usable()) return i;
+    return -1;
 }
 
-int infold_isa_names(const char **names, int room) {
+const infold_kernels *infold_find_kernels(const char *name) {
+    const int i = find(name);
+    return i < 0 ? NULL : tables[i].kernels;
+}
+
+const infold_bf16 *infold_find_bf16(const char *name) {
+    const int i = find(name);
+    return i < 0 ? NULL : tables[i].bf16;
+}
+
+int infold_isa_names(const char **names, int room, int emulated) {
     int count = 0;
     for (int i = 0; i < TABLES && count < room; i++)
-        if (tables[i].usable()) names[count++] = tables[i].kernels->name;
+        if (tables[i].emulated == (emulated != 0) && tables[i].usable()) names[count++] = tables[i].name;
     return count;
 }
 

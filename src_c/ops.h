@@ -1,6 +1,8 @@
 /* Every operation that a plan may hold: one line here, one driver file. */
 INFOLD_OP(conv)
+INFOLD_OP(conv_bf16)
 INFOLD_OP(pack)
+INFOLD_OP(pack_bf16)
 INFOLD_OP(depthwise)
 INFOLD_OP(unary)
 INFOLD_OP(binary)

@@ -14,7 +14,7 @@ from pathlib import Path
 from infold import _native, host
 
 ROOT = Path(__file__).parent.parent
-PER_ISA = ("ops", "models", "test_runtime.py")  # where results depend on the ISA; tests/native tries each itself
+PER_ISA = ("ops", "models", "test_runtime.py")  # where results depend on the ISA; tests/native and ops/test_precision.py try each
 NONE_SELECTED = 5  # pytest's exit code, right for a part in which the given options select nothing
 
 
@@ -28,6 +28,7 @@ def pytest(paths: list[Path], isa: str) -> int:
 
 def main() -> int:
     best, *others = _native.isa_names()
+    others = [name for name in others if _native.isa_info(name)["kernels"] == name != _native.isa_info(best)["kernels"]]
     paths = [path for name in PER_ISA if (path := ROOT / "tests" / name).exists()]
     codes = [pytest(paths, isa) for isa in reversed(others)] + [pytest([ROOT / "tests"], best)]
     if sys.argv[1:]:

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from ..plan.choice import choose
 from .base import NotNative, attr, op
+from .conv_bf16 import BF16
 from .conv_chain import chain
 from .conv_depthwise import depthwise
 from .conv_direct import MAX_STAGED_K, direct
 from .convolution import conv_border, conv_shape, convolution, window_of
 
-ALGORITHMS = (depthwise, direct, chain)  # each: (ctx, Convolution) -> Way | None
+ALGORITHMS = (depthwise, direct, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
 
 
 @op("Conv", infer=conv_shape, border=conv_border)

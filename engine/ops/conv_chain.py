@@ -15,9 +15,10 @@ from ..plan.choice import Way
 from ..plan.tensor import Tensor
 from .base import NotNative
 from .conv_depthwise import depthwise, emit_depthwise, is_depthwise
-from .conv_direct import direct, emit_direct
+from .conv_direct import emit_direct, product_size
 from .convolution import Convolution, convolution
 from .epilogue import Epilogue, epilogue, take
+from .splits import cycles, fastest
 
 # Cycles, fitted to measurements: a byte to or from beyond the second-level cache, and a step with its loops starting and ending.
 FAR_BYTE, STEP = 1 / 16, 1000
@@ -33,7 +34,7 @@ class Link:
         if is_depthwise(self.c):
             emit_depthwise(ctx, self.c, self.found, x, out)
         else:
-            emit_direct(ctx, self.c, self.found, x, out, residual, before)
+            emit_direct(ctx, self.c, self.found, x, out, residual, before, fastest(ctx, product_size(self.c)))
 
     def rows(self, begin: int, end: int) -> tuple[int, int]:
         """Input rows, padding included, that output rows [begin, end) need."""
@@ -58,7 +59,7 @@ def chain(ctx, c: Convolution) -> Way | None:
     saved = sum(2 * n for n in images if n > far) * FAR_BYTE
     bands = c.out_shape[0] * (-(-height // band) + threads)
     moved = sum(bands * (link.c.window.reach(0) - 1) * before.row_bytes() for before, link in zip(links, links[1:])) * FAR_BYTE
-    own = (depthwise(ctx, c) or direct(ctx, c)).cycles
+    own = way.cycles if (way := depthwise(ctx, c)) is not None else cycles(ctx, fastest(ctx, product_size(c)), product_size(c))
     return Way("chain", own - saved + moved + bands * 2 * len(links) * STEP, lambda: _emit(ctx, links, band))
 
 

@@ -1,14 +1,17 @@
 """Gemm and MatMul as implicit matrix products: one tap, rows as pixels, a batch of matrices as groups."""
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
 import numpy as np
 
+from ..plan.choice import Way, choose
 from ..plan.tensor import Tensor
 from .base import NotNative, attr, op
 from .epilogue import Epilogue, epilogue, take
 from .product import pack_constant, pack_step, product, vector
+from .splits import SPLITS, ProductSize, allowed, cycles
 
 
 def _matrix(ctx, name: str) -> Tensor:
@@ -52,12 +55,19 @@ def times_constant(ctx, node, a: Tensor, weight: np.ndarray, transposed: bool, b
     out = ctx.output(found.output, image=False)
     array = weight if scale == 1.0 else (weight.astype(np.float64) * scale).astype(np.float32)
     key = ctx.key(node.inputs[1].name) + (() if scale == 1.0 else ("scaled", scale))
-    packed = pack_constant(ctx, key, array, (k,), (1 if transposed else columns,), columns, k if transposed else 1)
     residual = ctx.rows(found.residual) if found.residual is not None else None
     extents, strides = space
     out_strides = _rows_strides(out.shape, extents)
-    product(ctx, a, packed, vector(ctx, bias, columns), out, [0], pixels=extents, x_stride=strides,
-            out_stride=out_strides, k=k, epilogue=found, residual=residual, res_stride=out_strides)
+
+    def emit(name: str) -> None:
+        packed = pack_constant(ctx, key, array, (k,), (1 if transposed else columns,), columns, k if transposed else 1,
+                               terms=SPLITS[name].terms)
+        product(ctx, a, packed, vector(ctx, bias, columns), out, [0], pixels=extents, x_stride=strides,
+                out_stride=out_strides, k=k, epilogue=found, residual=residual, res_stride=out_strides)
+
+    size = ProductSize(prod(extents), k, columns)
+    ways = [Way(name, cycles(ctx, name, size), partial(emit, name)) for name in allowed(ctx)]
+    choose(node.name, ways, ctx.options.algorithms).emit()
 
 
 def _epilogue(ctx, node) -> Epilogue:

@@ -16,6 +16,7 @@ from .channel_map import ChannelMap
 from .epilogue import Epilogue
 
 PIECE = 1 << 22  # bytes of weights packed at a time
+BF16_COLUMNS, BF16_DEPTH, BF16_ROWS, BF16_GAP = 32, 32, 32, 32  # of panels and stages (src_c/abi.h, drivers/conv_bf16.c)
 
 
 def pad4(values, fill: int) -> list[int]:
@@ -25,44 +26,56 @@ def pad4(values, fill: int) -> list[int]:
 
 @dataclass
 class Packed:
-    """Weights in panels: `groups` matrices of k rows and `columns` columns, `stride` floats apart."""
+    """Weights in panels: `groups` matrices of k rows and `columns` columns, `stride` elements apart.
+
+    terms: 0 for float32; otherwise each number is the sum of so many bf16 numbers.
+    """
 
     tensor: Tensor
     columns: int
     stride: int
+    terms: int = 0
 
 
-def _panels(ctx, k, k_stride, columns: int, column_stride: int, groups: int, in_group: int) -> tuple[int, dict]:
-    """Floats of one packed matrix, and the parameters of the operation that packs it."""
+def _size(ctx, depth: int, columns: int, terms: int) -> int:
+    """Numbers of one packed matrix."""
+    return terms * round_up(depth, BF16_DEPTH) * round_up(columns, BF16_COLUMNS) if terms else depth * round_up(columns, ctx.lanes)
+
+
+def _panels(ctx, k, k_stride, columns: int, column_stride: int, groups: int, in_group: int, terms: int = 0) -> tuple[int, dict]:
+    """Numbers of one packed matrix, and the parameters of the operation that packs it."""
     k, k_stride = [1] * (3 - len(k)) + list(k), [0] * (3 - len(k_stride)) + list(k_stride)
-    stride = prod(k) * round_up(columns, ctx.lanes)
+    stride = _size(ctx, prod(k), columns, terms)
     return stride, dict(k=k, k_stride=k_stride, columns=columns, column_stride=column_stride, groups=groups, in_group=in_group,
                         out_group=stride)
 
 
 def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column_stride: int, groups: int = 1,
-                  in_group: int = 0) -> Packed:
-    """Pack a constant now. k, k_stride: up to three nested dimensions of the reduction, in elements of `array`."""
-    stride, params = _panels(ctx, k, k_stride, columns, column_stride, groups, in_group)
-    whole = ("pack", *key, *params["k"], *params["k_stride"], columns, groups)
-    tensor = ctx.precompute(whole, "pack", stride * groups, _pieces(ctx, array, params))
-    if len(key) == 1 and array.dtype == np.float32 and array.size == stride // round_up(columns, ctx.lanes) * columns * groups:
+                  in_group: int = 0, terms: int = 0) -> Packed:
+    """Pack a constant now. k, k_stride: up to three nested dimensions of the reduction, in elements of `array`; terms: of Packed."""
+    stride, params = _panels(ctx, k, k_stride, columns, column_stride, groups, in_group, terms)
+    step, dtype = ("pack_bf16", np.dtype(np.uint16)) if terms else ("pack", np.dtype(np.float32))
+    params |= {"terms": terms} if terms else {}
+    whole = (step, terms, *key, *params["k"], *params["k_stride"], columns, groups)
+    tensor = ctx.precompute(whole, step, stride * groups, _pieces(ctx, array, params, terms), dtype)
+    if not terms and len(key) == 1 and array.dtype == np.float32 and array.size == prod(params["k"]) * columns * groups:
         ctx.release(*key, partial(_unpacked, ctx.isa, tensor.buffer.array, array.shape, params))
-    return Packed(tensor, columns, stride)
+    return Packed(tensor, columns, stride, terms)
 
 
-def _pieces(ctx, array: np.ndarray, params: dict) -> Iterator[tuple[np.ndarray, int, int, dict]]:
-    """Calls of "pack" for the whole array; if it is large and its rows become columns, a few panels at a time, since what lies in a
+def _pieces(ctx, array: np.ndarray, params: dict, terms: int) -> Iterator[tuple[np.ndarray, int, int, dict]]:
+    """Calls that pack the whole array; if it is large and its rows become columns, a few panels at a time, since what lies in a
     file need not be aligned and is copied on the way."""
     depth, columns = prod(params["k"]), params["columns"]
-    rows = PIECE // max(4 * depth, 1) // ctx.nr * ctx.nr
+    width = BF16_COLUMNS if terms else ctx.nr
+    rows = PIECE // max(4 * depth, 1) // width * width
     if not 0 < rows < columns or array.size != columns * depth or params["column_stride"] != depth:
         yield np.require(array, np.float32, ["C", "ALIGNED"]), 0, params["groups"] * params["out_group"], params
         return
     array = array.reshape(columns, depth)
     for at in range(0, columns, rows):
         some = np.require(array[at:at + rows], np.float32, ["C", "ALIGNED"])
-        yield some, at * depth, depth * round_up(len(some), ctx.lanes), {**params, "columns": len(some)}
+        yield some, _size(ctx, depth, at, terms), _size(ctx, depth, len(some), terms), {**params, "columns": len(some)}
 
 
 def _unpacked(isa: str, packed: np.ndarray, shape: tuple[int, ...], params: dict) -> np.ndarray:
@@ -102,15 +115,21 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
             residual: Tensor | None = None, res_stride=None, res_group: int | None = None, before: Deferred | None = None) -> None:
     """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index; before: a map of the
     input on its way in (one tap only)."""
-    panel = prod((len(taps), k, ctx.nr, 4))
+    operation, panel, stage, how = "conv", prod((len(taps), k, ctx.nr, 4)), {}, {}
     budget = (_native.cache_bytes(2) or 1 << 19) // 2
+    if weights.terms:
+        depth = round_up(len(taps) * k, BF16_DEPTH)
+        row, panel = weights.terms * (depth + BF16_GAP), 2 * weights.terms * depth * BF16_COLUMNS
+        block = max(1, min(budget // (4 * row * BF16_ROWS), -(-prod(pixels) // BF16_ROWS))) * BF16_ROWS
+        operation, how = "conv_bf16", {"terms": weights.terms, "block_rows": block, "stage_threads": ctx.options.threads}
+        stage = {"stage": ctx.scratch(ctx.options.threads * block * row, np.uint16)}
     taps = tuple(int(t) for t in taps)
     args, parameters = ending(ctx, epilogue, groups)
     ctx.emit(
-        "conv",
+        operation,
         {"in": x, "w": weights.tensor, "bias": bias, "out": out, "res": residual, **args,
          "in_scale": before.scale if before else None, "in_shift": before.shift if before else None,
-         "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64))},
+         "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64)), **stage},
         flops=2 * prod(pixels) * len(taps) * k * weights.columns * groups,
         n=pad4(pixels, 1), in_stride=pad4(x_stride, 0), out_stride=pad4(out_stride, 0),
         res_stride=pad4(res_stride, 0) if residual is not None else 0, taps=len(taps), k=k, groups=groups,
@@ -118,7 +137,7 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         res_group=out_group if res_group is None else res_group, w_group=weights.stride, bias_group=bias_group,
         panels_per_block=max(1, budget // max(panel, 1)),
         **parameters, in_lo=before.low if before else 0.0, in_hi=before.high if before else 0.0,
-        in_map_stride=before.by_image if before else 0)
+        in_map_stride=before.by_image if before else 0, **how)
 
 
 def ending(ctx, found: Epilogue, groups: int = 1) -> tuple[dict[str, Tensor], dict[str, float]]:

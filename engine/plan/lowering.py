@@ -84,7 +84,8 @@ class Lowering:
         self.placement = Placement(self)
         self.deferred: dict[str, Deferred] = {}
         self.fused: dict[ir.Node, list[ir.Node]] = {}  # BatchNorm that costs no memory pass of its own -> nodes that do its work
-        self._sections = 0
+        self._sections = self._track = 0
+        self._scratch: dict[int, Buffer] = {}  # by track
         self._tables = Store()         # constants of this plan alone
         self._staged: dict[str, list[Tensor]] = {}
 
@@ -180,6 +181,15 @@ class Lowering:
         dtype = np.dtype(dtype)
         return Tensor(self.arena(prod(shape) * dtype.itemsize), tuple(shape), row_strides(shape), dtype)
 
+    def scratch(self, count: int, dtype) -> Tensor:
+        """Memory whose contents do not outlive a step: all steps share it, but for those of another track."""
+        dtype = np.dtype(dtype)
+        if self._track not in self._scratch:
+            self._scratch[self._track] = self.arena(0)
+        buffer = self._scratch[self._track]
+        buffer.nbytes = max(buffer.nbytes, count * dtype.itemsize)
+        return Tensor(buffer, (count,), (1,), dtype)
+
     def constant(self, key, make, shape=None, shared: bool = False) -> Tensor:
         """An array made once per key, 64-byte aligned: for this plan, or if `shared` for all plans of the session, which then must
         not depend on shapes: see `key`."""
@@ -245,8 +255,9 @@ class Lowering:
         @contextmanager
         def track():
             nonlocal tracks
-            mark = len(self.steps)
+            mark, self._track = len(self.steps), tracks + 1
             yield
+            self._track = 0
             for step in self.steps[mark:]:
                 step.section, step.track = self._sections, tracks
             tracks += 1
@@ -274,18 +285,19 @@ class Lowering:
             shape, strides = collapse(target.shape, target.strides)
             self.emit("fill", {"out": target}, shape=shape, out_stride=strides[0], value=value)
 
-    def precompute(self, key, step: str, count: int, pieces: Iterable[tuple[np.ndarray, int, int, dict]]) -> Tensor:
-        """`count` float32 numbers that a native operation (args in, out) makes of constants, run now and kept in the store.
+    def precompute(self, key, step: str, count: int, pieces: Iterable[tuple[np.ndarray, int, int, dict]],
+                   dtype: np.dtype = F32) -> Tensor:
+        """`count` numbers that a native operation (args in, out) makes of constants, run now and kept in the store.
 
         pieces: (source, first number of the result, how many, parameters) of each call; drawn only if they are needed.
         """
         def make():
-            out = self.store.zeros(count)
+            out = self.store.zeros(count, dtype)
             for source, first, size, params in pieces:
                 evaluate(self.isa, step, source, out[first:first + size], params, self.options.threads)
             return out
         array = self.store.get((self.isa, *key), make)
-        return Tensor(Buffer("const", array.nbytes, array), (count,), (1,), F32)
+        return Tensor(Buffer("const", array.nbytes, array), (count,), (1,), dtype)
 
     def release(self, name: str, again: Callable[[], np.ndarray]) -> None:
         """Give up the memory of an initializer that is kept in another form, from which `again` makes it when it is asked for."""

@@ -2,22 +2,12 @@
  * Run once by the planner for weights, and as a step for products of two computed matrices. */
 #include <string.h>
 
-#include "drivers/check.h"
-#include "drivers/parallel.h"
-
-typedef struct {
-    int64_t k[3], k_stride[3]; /* the reduction index, up to three nested dimensions (taps y, x; channel) */
-    int64_t columns, column_stride;
-    int64_t groups, in_group, out_group; /* independent matrices */
-} pack_params;
-
-enum { IN, OUT };
+#include "drivers/pack.h"
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const pack_params *p = params;
-    const int64_t shape[2] = {p->groups, p->columns}, steps[2] = {p->in_group, p->column_stride};
-    CHECK(span_fits(span_repeat(span_repeat(span_of_run(1), 3, p->k, p->k_stride), 2, shape, steps), &e[IN], 4), INFOLD_EBOUNDS);
-    CHECK(p->columns >= 0 && p->columns <= INT64_MAX / 2, INFOLD_EPARAM);
+    const infold_status status = pack_check(p, e);
+    CHECK(status == INFOLD_OK, status);
     int64_t total = (p->columns + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     for (int i = 0; i < 3; i++) CHECK(!__builtin_mul_overflow(total, p->k[i], &total), INFOLD_EPARAM);
     return span_fits(span_repeat(span_of_run(total), 1, &p->groups, &p->out_group), &e[OUT], 4) ? INFOLD_OK : INFOLD_EBOUNDS;
@@ -66,7 +56,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_pack = {
     .name = "pack",
-    .params = "k[3] k_stride[3] columns column_stride groups in_group out_group",
+    .params = PACK_PARAMS,
     .args = "in out",
     .params_size = sizeof(pack_params),
     .check = check,

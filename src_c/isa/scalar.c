@@ -3,3 +3,8 @@
 #include "vec/scalar.h"
 
 #include "isa/table.h"
+
+#include "vec/emulated_bf16.h"
+
+#include "kernels/split.h"
+#include "kernels/dot.h"

@@ -4,11 +4,7 @@
 
 #include <stdbool.h>
 
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
+#include "kernels/store.h"
 
 enum { CHUNK = 64 };    /* products added up in one float32 chain; longer sums are sums of chunks, whose error grows far slower */
 enum { PREFETCH = 2048 }; /* floats of B ahead: packed weights may come from memory, and 64 rows of the loop give them the time */
@@ -53,27 +49,8 @@ static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t
         }
     }
     if (flushed) UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += total[i][j];
-    const vf lo = v_set1(t->lo), hi = v_set1(t->hi);
-    const int64_t n = t->n, column = t->column;
-    UNROLL for (int j = 0; j < nv; j++) {
-        const int64_t live = n - j * VL < VL ? n - j * VL : VL;
-        if (live <= 0) break;
-        const vf bias = v_load(t->bias + j * VL);
-        const int64_t offset = column + j * VL;
-        if (live == VL) {
-            UNROLL for (int i = 0; i < m; i++) {
-                vf x = acc[i][j] + bias;
-                if (t->r) x += v_load(t->r[i] + offset);
-                v_store(t->c[i] + offset, v_min(hi, v_max(lo, x)));
-            }
-        } else {
-            UNROLL for (int i = 0; i < m; i++) {
-                vf x = acc[i][j] + bias;
-                if (t->r) x += v_loadn(t->r[i] + offset, live);
-                v_storen(t->c[i] + offset, v_min(hi, v_max(lo, x)), live);
-            }
-        }
-    }
+    const infold_store out = {t->c, t->r, t->column, t->bias, t->n, t->lo, t->hi};
+    store_tile(&out, acc[0], 2, m, nv);
 }
 
 #define GEMM_DEFINE(m)                                                                                                  \

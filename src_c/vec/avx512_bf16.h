@@ -1,0 +1,12 @@
+/* AVX512-BF16: AVX-512 with the conversion to bf16 and the dot product of pairs. */
+#include "vec/avx512.h"
+
+#undef ISA
+#define ISA(name) name##_avx512_bf16
+
+typedef __m256i vh; /* 16 bf16 numbers */
+
+static inline vh v_tobf16(vf a) { return (vh)_mm512_cvtneps_pbh(a); }
+static inline vf v_frombf16(vh a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16)); }
+static inline void v_storebf16(uint16_t *p, vh a, int64_t n) { _mm256_mask_storeu_epi16(p, v_tail(n), a); }
+#define v_dot2(acc, a, b) _mm512_dpbf16_ps(acc, (__m512bh)(a), (__m512bh)(b))

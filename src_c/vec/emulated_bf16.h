@@ -1,0 +1,27 @@
+/* The instructions of vec/avx512_bf16.h in terms of any other vec/ header: the same numbers, bit for bit.
+ *
+ * VCVTNEPS2BF16 and VDPBF16PS take denormals for zero, flush denormal results to zero and round to nearest even, whatever MXCSR says.
+ * VDPBF16PS adds the product of the odd elements to the sum first, then that of the even ones, each with one rounding (Intel SDM,
+ * volume 2). A product of two bf16 numbers has 16 bits: it is exact in float32, so that a product and a sum round as a fused
+ * multiply-add does, except where the product alone leaves float32's range. */
+
+typedef vi vh; /* VL bf16 numbers, each in the lower half of a lane */
+
+static inline vf v_flush(vf a) { return v_sel(v_lt(v_abs(a), v_set1(0x1p-126f)), v_frombits(vi_and(v_bits(a), vi_set1(INT32_MIN))), a); }
+
+static inline vh v_tobf16(vf a) {
+    const vi bits = v_bits(v_flush(a)), odd = vi_and(vi_sar(bits, 16), vi_set1(1));
+    const vf rounded = v_frombits(vi_add(vi_add(bits, vi_set1(0x7fff)), odd)), quiet = v_frombits(vi_or(bits, vi_set1(0x400000)));
+    return vi_and(vi_sar(v_bits(v_sel(v_eq(a, a), rounded, quiet)), 16), vi_set1(0xffff));
+}
+static inline vf v_frombf16(vh a) { return v_frombits(vi_shl(a, 16)); }
+static inline void v_storebf16(uint16_t *p, vh a, int64_t n) {
+    int32_t lane[VL];
+    memcpy(lane, &a, sizeof lane);
+    for (int64_t i = 0; i < n; i++) p[i] = (uint16_t)lane[i];
+}
+static inline vf v_dot2(vf acc, vi a, vi b) {
+    const vf odd_a = v_flush(v_frombits(vi_and(a, vi_set1(INT32_MIN >> 15)))), even_a = v_flush(v_frombits(vi_shl(a, 16)));
+    const vf odd_b = v_flush(v_frombits(vi_and(b, vi_set1(INT32_MIN >> 15)))), even_b = v_flush(v_frombits(vi_shl(b, 16)));
+    return v_flush(v_fma(even_a, even_b, v_flush(v_fma(odd_a, odd_b, v_flush(acc)))));
+}

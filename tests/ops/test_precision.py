@@ -1,0 +1,83 @@
+"""Precision levels end to end: every split that a level allows, on every instruction set with bf16 kernels of its own."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from session_harness import Net, compare, session
+
+from infold import _native
+from infold.ops.splits import SPLITS
+from infold.reference import run_float64
+
+PATHS = [n for n in _native.isa_names() if _native.isa_info(n)["bf16_macs"]] + ["scalar", *_native.isa_names(emulated=True)]
+TOLERANCE = {"bf16": 2e-2, "bf16x3": 5e-5, "bf16x6": 3e-6}  # of the largest output, after two layers
+LEVEL = {"bf16": "medium", "bf16x3": "high", "bf16x6": "highest"}
+
+
+@pytest.fixture(params=PATHS)
+def isa(request, monkeypatch) -> str:
+    monkeypatch.setenv("INFOLD_ISA", request.param)
+    return request.param
+
+
+def kernels(subject, feeds) -> list[str]:
+    return [record.kernel for record in subject.profile(feeds, runs=1)]
+
+
+def convolutions() -> tuple[Net, str]:
+    """Padding, stride, dilation, groups, a residual, activations, and a BatchNorm that can only be a prologue."""
+    net = Net(4)
+    x = net.input(2, 5, 17, 15)
+    x = net("Relu", net("Conv", x, net.weight(40, 5, 3, 3), net.normal(40), pads=[1] * 4))
+    y = net("Conv", x, net.weight(40, 10, 3, 3), group=4, pads=[2] * 4, dilations=[2, 2])
+    x = net("HardSwish", net("Add", x, y))
+    x = net("Concat", x, net("MaxPool", x, kernel_shape=[3, 3], pads=[1] * 4), axis=1)
+    x = net("Relu", net("BatchNormalization", x, net.positive(80), net.normal(80), net.normal(80), net.positive(80)))
+    return net, net("Conv", x, net.weight(33, 80, 1, 1), net.normal(33), strides=[2, 2])
+
+
+def products() -> tuple[Net, str]:
+    net = Net(5)
+    x = net("MatMul", net.input(3, 7, 37), net.normal(37, 70))
+    x = net("Relu", net("Add", x, net.normal(70)))
+    return net, net("Gemm", net("Reshape", x, net.ints(21, 70)), net.normal(19, 70), net.normal(19), transB=1, alpha=0.5)
+
+
+@pytest.mark.parametrize("split", TOLERANCE)
+@pytest.mark.parametrize("make", [convolutions, products])
+def test_every_split(make, split, isa):
+    net, y = make()
+    model = net.model(y)
+    subject = session(model, precision=LEVEL[split], algorithms={"*": split})
+    used = kernels(subject, net.feeds)
+    assert used.count("conv_bf16") == {convolutions: 3, products: 2}[make] and "conv" not in used
+    assert not subject.report.fallbacks
+    (found,), expected = subject.run(None, net.feeds), run_float64(model, net.feeds)[y]
+    compare(found, expected, TOLERANCE[split])
+    two = session(model, 2, precision=LEVEL[split], algorithms={"*": split}).run(None, net.feeds)[0]
+    np.testing.assert_array_equal(two, found)
+
+
+@pytest.mark.parametrize("level, split", [("highest", "bf16"), ("highest", "bf16x3"), ("high", "bf16")])
+def test_a_level_forbids_the_splits_below_it(level, split, isa):
+    net, y = products()
+    exact = run_float64(net.model(y), net.feeds)[y]
+    (found,) = session(net.model(y), precision=level, algorithms={"*": split}).run(None, net.feeds)
+    compare(found, exact, 5e-5 if level == "high" else 3e-6)
+
+
+def test_what_is_emulated_is_never_chosen(monkeypatch):
+    monkeypatch.setenv("INFOLD_ISA", "scalar")
+    net, y = convolutions()
+    assert "conv_bf16" not in kernels(session(net.model(y), precision="medium"), net.feeds)
+
+
+def test_the_fastest_split_is_chosen(isa):
+    """A large product in bf16 wherever an instruction does it faster than float32 would."""
+    net = Net(6)
+    y = net("Conv", net.input(1, 128, 20, 20), net.weight(128, 128, 3, 3), net.normal(128), pads=[1] * 4)
+    info = _native.isa_info(isa)
+    for level in ("medium", "high", "highest"):
+        gain = max(info["bf16_macs"] / s.products / (2 * info["lanes"]) for s in SPLITS.values() if s.terms and level in s.levels)
+        used = kernels(session(net.model(y), precision=level, algorithms={}), net.feeds)
+        assert ("conv_bf16" in used) == (gain > 1) or "winograd" in used
