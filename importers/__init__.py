@@ -39,15 +39,19 @@ def load(
     Raises:
         TypeError: an option that the format's importer does not have.
     """
-    name = "onnx"
-    if isinstance(source, (str, os.PathLike)):
-        name = _MODULES.get(os.path.splitext(os.fspath(source))[1].lower(), "onnx")
-    elif (torch := sys.modules.get("torch")) is not None and isinstance(
-        source, (torch.nn.Module, torch.export.ExportedProgram)
-    ):
-        name = "pytorch"
+    name = format_of(source)
     if folder is not None:
         options["folder"] = folder
     if lean and name == "onnx":
         options["lean"] = True
     return import_module(f"infold.importers.{name}").load(source, **options)
+
+
+def format_of(source: object) -> str:
+    """The importer that reads `source`: "onnx", "caffe", "torch7" or "pytorch"."""
+    if isinstance(source, (str, os.PathLike)):
+        return _MODULES.get(os.path.splitext(os.fspath(source))[1].lower(), "onnx")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, (torch.nn.Module, torch.export.ExportedProgram)):
+        return "pytorch"
+    return "onnx"

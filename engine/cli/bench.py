@@ -20,6 +20,7 @@ def bench(
         int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
     ] = None,
     shapes: common.Shapes = None,
+    weights: common.Weights = None,
     engines: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,11 +39,13 @@ def bench(
 ) -> None:
     """Time a model in infold and its peers, interleaved in one run."""
     from infold.cli import files
+    from infold.importers import format_of
     from infold.report import bench as measuring
 
     with common.progress(f"Timing {model}") as advance:
         report = measuring.bench(
-            model,
+            files.load(model, shapes, weights, runs=True) if format_of(model) != "onnx" or weights else model,
+            name=str(model),
             threads=threads,
             batch=batch,
             rounds=rounds,

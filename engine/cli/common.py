@@ -33,9 +33,19 @@ Inputs = Annotated[
 ]
 Shapes = Annotated[
     list[str] | None,
-    typer.Option("--shape", metavar="NAME=1x3x224x224", help="The shape of a random input.", show_default=False),
+    typer.Option(
+        "--shape",
+        "--input-shape",
+        metavar="NAME=1x3x224x224",
+        help="The shape of an input, where the model leaves it open; may be repeated.",
+        show_default=False,
+    ),
 ]
-
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="The .caffemodel of a .prototxt, if it is not beside it.",
+                 show_default=False),
+]
 TrainingMode = Annotated[
     Literal["error", "running", "batch"],
     typer.Option(

@@ -13,6 +13,8 @@ from infold.cli import common
 def convert(
     model: common.Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx to write.", show_default=False)],
+    shapes: common.Shapes = None,
+    weights: common.Weights = None,
     as_json: common.Json = False,
 ) -> None:
     """Convert a model to ONNX, unchanged in what it computes."""
@@ -20,7 +22,7 @@ def convert(
     from infold.cli import files
 
     with common.working(f"Converting {model}"):
-        loaded = infold.load(model)
+        loaded = files.load(model, shapes, weights)
         files.write_model(loaded, output, source=model)
     facts = {
         "model": str(model),

@@ -21,6 +21,8 @@ def doctor(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the statistics by layer to this picture (.png, .svg, .pdf).")
     ] = None,
+    shapes: common.Shapes = None,
+    weights: common.Weights = None,
     as_json: common.Json = False,
 ) -> None:
     """Find and explain BatchNorm trouble in a model; exit code 1 if there is an error among the findings."""
@@ -28,7 +30,7 @@ def doctor(
     from infold.cli import files
 
     with common.working(f"Examining {model}"):
-        report = infold.doctor(model)
+        report = infold.doctor(files.load(model, shapes, weights))
         if plot is not None:
             from infold.report.doctor_plot import plot_statistics
 

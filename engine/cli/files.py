@@ -19,14 +19,39 @@ PROTOBUF_LIMIT = 2**31 - 2**24  # a protobuf message ends below 2 GiB; the graph
 
 
 def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
-    """`["x=1x3x224x224"]` to `{"x": (1, 3, 224, 224)}`."""
+    """`["x=1x3x224x224"]` to `{"x": (1, 3, 224, 224)}`; a colon does for the sign of equality."""
     shapes = {}
     for text in texts or []:
-        name, _, dims = text.rpartition("=")
-        if not name or not re.fullmatch(r"\d+([x,]\d+)*|", dims):
+        found = re.fullmatch(r"(.+)[=:]((\d+([x,]\d+)*)?)", text)
+        if not found:
             raise typer.BadParameter(f"--shape takes NAME=1x3x224x224, not {text!r}")
-        shapes[name] = tuple(int(dim) for dim in re.split("[x,]", dims) if dim)
+        shapes[found[1]] = tuple(int(dim) for dim in re.split("[x,]", found[2]) if dim)
     return shapes
+
+
+def load(path: Path, shapes: Sequence[str] | None, weights: Path | None, *, runs: bool = False) -> ir.Model:
+    """The model of any format, with `--shape` and `--weights` given to the importers that ask for them.
+
+    Args:
+        runs: whether the command makes inputs of these shapes for models of other formats.
+    Raises: as `infold.load`; typer.BadParameter for options that make no sense for this file.
+    """
+    import infold
+    from infold.importers import format_of
+
+    kind, given = format_of(path), parse_shapes(shapes)
+    if weights is not None and (kind != "caffe" or path.suffix.lower() == ".caffemodel"):
+        raise typer.BadParameter("--weights goes with a .prototxt")
+    if kind == "caffe":
+        return infold.load(path, weights=weights, input_shapes=given or None)
+    if kind == "torch7" and given:
+        names = ["input"] if len(given) == 1 else [f"input_{index}" for index in range(1, len(given) + 1)]
+        if given.keys() != set(names):
+            raise typer.BadParameter(f"--shape names {', '.join(given)}; a Torch7 network's inputs are called {', '.join(names)}")
+        return infold.load(path, shape=given["input"] if len(given) == 1 else [given[name] for name in names])
+    if given and not runs:
+        raise typer.BadParameter("--shape is for Caffe and Torch7 models here: what else is read knows its shapes")
+    return infold.load(path)
 
 
 def read_inputs(

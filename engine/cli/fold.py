@@ -20,6 +20,8 @@ def fold(
         bool, typer.Option("--explain", help="For every BN, the rule that took it, or the condition that stopped it.")
     ] = False,
     training_mode: common.TrainingMode = "batch",
+    shapes: common.Shapes = None,
+    weights: common.Weights = None,
     as_json: common.Json = False,
 ) -> None:
     """Fold a model's BatchNorms into their neighbours; the result is plain ONNX for any runtime."""
@@ -30,7 +32,7 @@ def fold(
     from infold.report.fused import planned
 
     with common.working(f"Folding {model}"):
-        loaded = training.resolve(infold.load(model), training_mode)
+        loaded = training.resolve(files.load(model, shapes, weights), training_mode)
         folded, report = infold.fold(loaded)
         report = planned(folded, report)
         stories = explanations(loaded, report) if explain else None

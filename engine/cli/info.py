@@ -16,12 +16,11 @@ def info(
         Path | None, typer.Argument(metavar="[MODEL]", help="Describe this model.", show_default=False)
     ] = None,
     shapes: common.Shapes = None,
+    weights: common.Weights = None,
     as_json: common.Json = False,
 ) -> None:
     """Describe this machine as infold sees it, or a model."""
-    from infold.cli import files
-
-    facts = machine_facts() if model is None else model_facts(model, files.parse_shapes(shapes))
+    facts = machine_facts() if model is None else model_facts(model, shapes, weights)
     if as_json:
         common.print_json(facts)
     else:
@@ -51,20 +50,21 @@ def machine_facts() -> dict:
     }
 
 
-def model_facts(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict:
+def model_facts(path: Path, shapes: list[str] | None, weights: Path | None) -> dict:
     """Opset, inputs, outputs, operators, parameters, BatchNorms, and the operators of what runs in the fallback.
 
     The fallback is known once all shapes are: None for a model with open dimensions that `shapes` does not fill.
     """
     import infold
+    from infold.cli import files
     from infold.report.inputs import random_inputs
 
     with common.working(f"Reading {path}"):
-        model = infold.load(path)
+        model = files.load(path, shapes, weights, runs=True)
         _, report = infold.fold(model)
         session = infold.InferenceSession(model, infold.SessionOptions(training_mode="batch"))
         try:
-            session.run(None, random_inputs(model, shapes))
+            session.run(None, random_inputs(model, files.parse_shapes(shapes)))
             fallback = sorted({item.op_type for item in session.report.fallbacks})
         except infold.InvalidInputError:
             if shapes:

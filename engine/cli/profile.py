@@ -13,6 +13,7 @@ def profile(
     model: common.Model,
     inputs: common.Inputs = None,
     shapes: common.Shapes = None,
+    weights: common.Weights = None,
     threads: common.Threads = 0,
     training_mode: common.TrainingMode = "error",
     runs: Annotated[int, typer.Option(min=1, help="Runs; each step's time is the median.")] = 10,
@@ -24,7 +25,7 @@ def profile(
     from infold.cli import files
 
     with common.working(f"Profiling {model}"):
-        loaded = infold.load(model)
+        loaded = files.load(model, shapes, weights, runs=True)
         feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
         options = infold.SessionOptions(intra_op_num_threads=threads, training_mode=training_mode)
         session = infold.InferenceSession(loaded, options)

@@ -42,6 +42,8 @@ def recalibrate(
         int, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
     ] = 16,
     threads: common.Threads = 0,
+    shapes: common.Shapes = None,
+    weights: common.Weights = None,
     as_json: common.Json = False,
 ) -> None:
     """Re-estimate the running mean and variance of every BatchNorm from data, layer by layer; weights stay."""
@@ -52,7 +54,7 @@ def recalibrate(
         raise typer.BadParameter("give the data: either --images DIR or --npz FILE")
     files.refuse_overwriting(output, source=model)
     with common.working(f"Reading {model}"):
-        loaded = infold.load(model)
+        loaded = files.load(model, shapes, weights)
         batches = (
             _pictures(loaded, images, size, mean, std, batch) if images is not None else _arrays(loaded, npz, batch)
         )

@@ -14,6 +14,7 @@ def run(
     model: common.Model,
     inputs: common.Inputs = None,
     shapes: common.Shapes = None,
+    weights: common.Weights = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz.")] = None,
     threads: common.Threads = 0,
     training_mode: common.TrainingMode = "error",
@@ -26,7 +27,7 @@ def run(
     from infold.cli import files
 
     with common.working(f"Preparing {model}"):
-        loaded = infold.load(model)
+        loaded = files.load(model, shapes, weights, runs=True)
         feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
         options = infold.SessionOptions(intra_op_num_threads=threads, training_mode=training_mode)
         session = infold.InferenceSession(loaded, options)

@@ -18,6 +18,7 @@ def verify(
     model: common.Model,
     inputs: common.Inputs = None,
     shapes: common.Shapes = None,
+    weights: common.Weights = None,
     batch: Annotated[
         int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
     ] = None,
@@ -31,7 +32,7 @@ def verify(
     from infold.cli import files
 
     with common.working(f"Verifying {model}"):
-        loaded = infold.load(model)
+        loaded = files.load(model, shapes, weights, runs=True)
         report = infold.verify(
             loaded,
             files.read_given(loaded, inputs),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from infold.errors import InvalidInputError, MissingDependencyError
 from infold.report import engines as registry
 from infold.report.deviation import deviation, same_pattern
 from infold.report.engines import Prepared
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 FOLDED = "-folded"  # the suffix that names a peer running the model infold folded
 
@@ -91,8 +95,9 @@ class BenchReport:
 
 
 def bench(
-    model: str | os.PathLike,
+    model: str | os.PathLike | ir.Model,
     *,
+    name: str | None = None,
     threads: int = 1,
     batch: int | None = None,
     rounds: int = 10,
@@ -107,7 +112,8 @@ def bench(
     """Time one model in infold and in every other installed engine, on the same random inputs.
 
     Args:
-        model: path of an .onnx file.
+        model: anything `infold.load` takes. The engines read what is no .onnx file as infold converts it.
+        name: what the report calls the model; default its path.
         threads: threads given to each engine, at least 1.
         batch: first dimension of the inputs, where the model leaves it open.
         rounds, seconds: each engine is timed for about `seconds` in each of `rounds` rounds, a quiet pause before each.
@@ -124,6 +130,7 @@ def bench(
     """
     import infold
     from infold import host
+    from infold.importers import format_of
     from infold.passes import training
     from infold.reference import run_float64
     from infold.report.inputs import random_inputs
@@ -132,12 +139,13 @@ def bench(
     if threads < 1 or rounds < 1:
         raise InvalidInputError("threads and rounds are at least 1")
     names = _select(engines)
+    given = format_of(model) == "onnx" and isinstance(model, (str, os.PathLike))
     original = infold.load(model)
     loaded = training.resolve(original, training_mode)
     feeds = random_inputs(loaded, shapes, batch)
     reference = list(run_float64(loaded, feeds).values()) if accuracy else None
     with tempfile.TemporaryDirectory(prefix="infold-bench-") as folder:
-        path = os.fspath(model) if loaded is original else write_model(loaded, Path(folder) / "model.onnx")
+        path = os.fspath(model) if given and loaded is original else write_model(loaded, Path(folder) / "model.onnx")
         paths = dict.fromkeys(names, path)
         if peers_folded:
             folded = write_folded(loaded, Path(folder) / "folded.onnx")
@@ -148,8 +156,9 @@ def bench(
         )
     dims = {name: list(array.shape) for name, array in feeds.items()}
     first = next(iter(dims.values()), [])
+    name = name or (os.fspath(model) if isinstance(model, (str, os.PathLike)) else original.graph.name or "model")
     return BenchReport(
-        os.fspath(model), threads, first[0] if first else None, dims, timings, cpu_name(), host.isa(), failed
+        name, threads, first[0] if first else None, dims, timings, cpu_name(), host.isa(), failed
     )
 
 
