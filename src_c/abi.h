@@ -108,12 +108,14 @@ typedef struct {
     int64_t peak_macs;
 } infold_bf16;
 
-/* Depthwise: C[i][c] = clamp(sum_t A[i][tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <= INFOLD_DW_MR. */
+/* Depthwise: out[i * out_step + c] = clamp(sum_t in[i * in_step + tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <=
+ * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. */
 typedef struct {
-    const float *const *a;
-    float *const *c;
+    const float *in;
+    float *out;
+    int64_t in_step, out_step;
     const int64_t *tap;
-    int64_t taps, channels, m;
+    int64_t taps, run, channels, m;
     const float *w; /* [taps][channels rounded up to a vector] */
     int64_t w_stride;
     const float *bias;
@@ -133,7 +135,7 @@ typedef struct {
     float lo, hi;
 } infold_norm_by;
 
-#define INFOLD_DW_MR 6
+#define INFOLD_DW_MR 8
 #define INFOLD_MAX_MR 14
 #define INFOLD_LRN_REACH 64
 #define INFOLD_REDUCE_BLOCK 32 /* elements summed naively before the sum joins a compensated one */

@@ -5,12 +5,15 @@ from math import prod
 
 import numpy as np
 
+from .. import _native
 from ..plan.choice import Way
 from ..plan.memory import round_up
 from ..plan.tensor import Tensor
 from .convolution import Convolution
 from .epilogue import Epilogue, epilogue, take
 from .product import ending, pad4, vector
+
+RUNS = (3, 5, 7)  # widths that have a function in kernels/depthwise.h
 
 
 def is_depthwise(c: Convolution) -> bool:
@@ -47,4 +50,17 @@ def emit_depthwise(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor)
               "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64)), **args},
              flops=2 * prod(pixels) * len(taps) * c.channels, n=pad4(pixels, 1), in_stride=pad4(c.steps(x), 0),
              out_stride=pad4((out.strides[0], *out.strides[2:]), 0), taps=len(taps), channels=c.channels, w_stride=width,
-             **parameters)
+             run=_run(c), block=_block(ctx, c, x), **parameters)
+
+
+def _run(c: Convolution) -> int:
+    """Taps that slide along a row together."""
+    slides = c.window.stride[-1] == c.window.dilation[-1] == 1 and c.window.kernel[-1] in RUNS
+    return c.window.kernel[-1] if slides else 1
+
+
+def _block(ctx, c: Convolution, x: Tensor) -> int:
+    """Channels whose window rows fill half of the first-level cache."""
+    row = c.window.reach(0) * x.shape[-1] if len(c.window.kernel) > 1 else x.shape[-1]
+    room = (_native.cache_bytes(1) or 1 << 15) // 2 // (4 * row)
+    return min(max(room // ctx.lanes, 1) * ctx.lanes, round_up(c.channels, ctx.lanes))

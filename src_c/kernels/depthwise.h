@@ -1,41 +1,60 @@
-/* Depthwise convolution over channel vectors: each weight vector is loaded once per tap and meets every row of the tile. */
+/* Depthwise convolution over channel vectors, m pixels of a row at a time. A run of kw taps slides along the row: each vector of the
+ * input is loaded once and meets all its weights, which stay in registers. */
 
-static inline __attribute__((always_inline)) void depthwise_tile(const infold_dw_tile *t, const int m) {
-    const vf lo = v_set1(t->lo), hi = v_set1(t->hi);
-    const int64_t taps = t->taps, channels = t->channels, w_stride = t->w_stride;
-    const float *a[INFOLD_DW_MR];
-    UNROLL for (int i = 0; i < m; i++) a[i] = t->a[i];
-    for (int64_t c = 0; c < channels; c += VL) {
-        vf acc[INFOLD_DW_MR];
-        const vf bias = v_load(t->bias + c);
-        UNROLL for (int i = 0; i < m; i++) acc[i] = bias;
-        const float *w = t->w + c;
-        const int64_t live = channels - c;
-        if (live >= VL) {
-            for (int64_t k = 0; k < taps; k++, w += w_stride) {
-                const vf wv = v_load(w);
-                const int64_t offset = t->tap[k] + c;
-                UNROLL for (int i = 0; i < m; i++) acc[i] = v_fma(v_load(a[i] + offset), wv, acc[i]);
-            }
-            UNROLL for (int i = 0; i < m; i++) v_store(t->c[i] + c, v_min(hi, v_max(lo, acc[i])));
-        } else {
-            for (int64_t k = 0; k < taps; k++, w += w_stride) {
-                const vf wv = v_load(w);
-                const int64_t offset = t->tap[k] + c;
-                UNROLL for (int i = 0; i < m; i++) acc[i] = v_fma(v_loadn(a[i] + offset, live), wv, acc[i]);
-            }
-            UNROLL for (int i = 0; i < m; i++) v_storen(t->c[i] + c, v_min(hi, v_max(lo, acc[i])), live);
+static inline __attribute__((always_inline)) void depthwise_vector(const infold_dw_tile *t, const int m, const int kw, int64_t c,
+                                                                   const bool whole, int64_t live) {
+    vf acc[INFOLD_DW_MR];
+    const vf bias = v_load(t->bias + c);
+    UNROLL for (int i = 0; i < m; i++) acc[i] = bias;
+    const float *w = t->w + c;
+    const int64_t taps = t->taps, w_stride = t->w_stride, step = t->in_step;
+    for (int64_t k = 0; k < taps; k += kw) {
+        const float *x = t->in + t->tap[k] + c;
+        vf wv[7];
+        UNROLL for (int j = 0; j < kw; j++, w += w_stride) wv[j] = v_load(w);
+        UNROLL for (int p = 0; p < m + kw - 1; p++, x += step) {
+            const vf xv = whole ? v_load(x) : v_loadn(x, live);
+            UNROLL for (int j = 0; j < kw; j++)
+                if (p - j >= 0 && p - j < m) acc[p - j] = v_fma(xv, wv[j], acc[p - j]);
         }
+    }
+    const vf lo = v_set1(t->lo), hi = v_set1(t->hi);
+    float *out = t->out + c;
+    UNROLL for (int i = 0; i < m; i++, out += t->out_step) {
+        const vf y = v_min(hi, v_max(lo, acc[i]));
+        if (whole) v_store(out, y);
+        else v_storen(out, y, live);
     }
 }
 
+static inline __attribute__((always_inline)) void depthwise_tile(const infold_dw_tile *t, const int m, const int kw) {
+    const int64_t channels = t->channels;
+    int64_t c = 0;
+    for (; channels - c >= VL; c += VL) depthwise_vector(t, m, kw, c, true, VL);
+    if (c < channels) depthwise_vector(t, m, kw, c, false, channels - c);
+}
+
+/* One function for each height and run: how many vectors are alive is known, and they stay in registers. */
+#define DEPTHWISE_DEFINE(kw)                                                                                            \
+    static void depthwise_##kw(const infold_dw_tile *t) {                                                               \
+        switch (t->m) {                                                                                                 \
+        case 1: depthwise_tile(t, 1, kw); break;                                                                        \
+        case 2: depthwise_tile(t, 2, kw); break;                                                                        \
+        case 3: depthwise_tile(t, 3, kw); break;                                                                        \
+        case 4: depthwise_tile(t, 4, kw); break;                                                                        \
+        case 5: depthwise_tile(t, 5, kw); break;                                                                        \
+        case 6: depthwise_tile(t, 6, kw); break;                                                                        \
+        case 7: depthwise_tile(t, 7, kw); break;                                                                        \
+        default: depthwise_tile(t, 8, kw); break;                                                                       \
+        }                                                                                                               \
+    }
+DEPTHWISE_DEFINE(1) DEPTHWISE_DEFINE(3) DEPTHWISE_DEFINE(5) DEPTHWISE_DEFINE(7)
+
 static void depthwise_run(const infold_dw_tile *t) {
-    switch (t->m) {
-    case 1: depthwise_tile(t, 1); break;
-    case 2: depthwise_tile(t, 2); break;
-    case 3: depthwise_tile(t, 3); break;
-    case 4: depthwise_tile(t, 4); break;
-    case 5: depthwise_tile(t, 5); break;
-    default: depthwise_tile(t, 6); break;
+    switch (t->run) {
+    case 3: depthwise_3(t); break;
+    case 5: depthwise_5(t); break;
+    case 7: depthwise_7(t); break;
+    default: depthwise_1(t); break;
     }
 }

@@ -212,11 +212,12 @@ def test_depthwise(act, mapped, threads, isa, side):
     lanes = _native.isa_info(isa)["lanes"]
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     for channels in (1, lanes - 1, lanes, lanes + 1, 3 * lanes + 2):
-        for width in (1, 2, 3, 4, 5, 6, 7, 40):
-            stride = 1 + width % 2
-            x = normal(rng, 2, 5, (width - 1) * stride + 3, channels)
+        for width, run_of in zip((1, 2, 3, 4, 5, 6, 7, 8, 41), (3, 1, 5, 7, 3, 2, 5, 3, 7), strict=True):
+            stride = 1 + (run_of == 1)
+            across = 4 if run_of in (1, 2) else run_of  # the window: 3 rows of as many taps
+            x = normal(rng, 2, 5, (width - 1) * stride + across, channels)
             height = 3
-            w = normal(rng, 9, channels)
+            w = normal(rng, 3 * across, channels)
             w_stride = channels + -channels % lanes
             bias, slope = normal(rng, channels), normal(rng, channels)
             xs = strides(x)
@@ -226,14 +227,16 @@ def test_depthwise(act, mapped, threads, isa, side):
                 "n": [2, 1, height, width],
                 "in_stride": [xs[0], 0, xs[1], stride * xs[2]],
                 "out_stride": [os[0], 0, os[1], os[2]],
-                "taps": 9,
+                "taps": 3 * across,
+                "run": run_of,
+                "block": lanes * (1 + width % 3),
                 "channels": channels,
                 "w_stride": w_stride,
                 "act": _native.ACTS[act],
                 "a": a,
                 "b": b,
             }
-            tap = np.array([y * xs[1] + z * xs[2] for y in range(3) for z in range(3)])
+            tap = np.array([y * xs[1] + z * xs[2] for y in range(3) for z in range(across)])
             arrays = {
                 "in": x,
                 "w": np.pad(w, ((0, 0), (0, w_stride - channels))),
@@ -248,7 +251,7 @@ def test_depthwise(act, mapped, threads, isa, side):
                 "out"
             ]
             expected = np.zeros(out.shape)
-            for t, (y, z) in enumerate(np.ndindex(3, 3)):
+            for t, (y, z) in enumerate(np.ndindex(3, across)):
                 expected += x[:, y : y + height, z : z + (width - 1) * stride + 1 : stride].astype(np.float64) * w[t]
             np.testing.assert_allclose(
                 got, epilogue(expected + bias, act, a, b, slope, **after), rtol=1e-5, atol=1e-5
@@ -345,6 +348,12 @@ def test_check_taps(isa):
         ({"channels": 2**62, "w_stride": 2**62}, 2),
         ({"channels": 0}, 1),
         ({"taps": 5}, 3),
+        ({"run": 0}, 1),
+        ({"run": 3}, 1),
+        ({"run": 2}, 0),
+        ({"run": 2, "in_stride": [0, 0, 0, 19]}, 1),  # the taps are not a step of the row apart
+        ({"block": 0}, 1),
+        ({"block": 17}, 1),
         ({"n": [1, 1, 1, 5]}, 2),
         ({"out_stride": [0, 0, 0, -20]}, 2),
         ({"act": -1}, 1),
@@ -359,6 +368,8 @@ def test_check_depthwise(change, status, isa):
         "taps": 2,
         "channels": 20,
         "w_stride": 32,
+        "run": 1,
+        "block": 16,
     }
     arrays = {
         "in": np.zeros((5, 20), F32),

@@ -101,6 +101,8 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "taps": 2,
         "channels": 20,
         "w_stride": 32,
+        "run": 1,
+        "block": 16,
     }
     return {
         "conv": (gemm, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
