@@ -1,7 +1,7 @@
 """Build of the native part; all metadata is in pyproject.toml.
 
 `infold._native` is one Cython extension linked with static libraries: `infold_core` (dispatch and drivers, baseline
-flags and OpenMP) and one library for each ISA file, the only objects compiled with that ISA's flags. CC, CFLAGS and
+flags) and one library for each ISA file, the only objects compiled with that ISA's flags. CC, CFLAGS and
 LDFLAGS are honoured; the target machine is asked of the compiler, so a cross compiler picks its own ISA files.
 """
 
@@ -25,7 +25,7 @@ from setuptools.command.build_clib import build_clib
 os.chdir(Path(__file__).parent)
 
 COMMON = ["-std=c11", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
-CORE = [*COMMON, "-ffp-contract=off", "-fopenmp"]
+CORE = [*COMMON, "-ffp-contract=off", "-pthread"]
 KERNEL = [*COMMON, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mavx2"]
 ISA = {
@@ -115,8 +115,8 @@ native = Extension(
     ["engine/_native.pyx"],
     include_dirs=["src_c", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-    extra_compile_args=["-fopenmp", "-fvisibility=hidden"],
-    extra_link_args=["-fopenmp"],
+    extra_compile_args=["-fvisibility=hidden"],
+    extra_link_args=["-pthread"],
 )
 
 [native] = cythonize([native], build_dir="build", language_level=3)

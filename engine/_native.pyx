@@ -56,6 +56,10 @@ cdef extern from "abi.h" nogil:
 cdef extern from "drivers/parallel.h" nogil:
     void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold_body body, const void *arg)
 
+cdef extern from "drivers/parallel.h" nogil:
+    ctypedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil
+    void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold_body body, const void *arg)
+
 infold_survive_fork()
 
 cdef double _now() noexcept nogil:
@@ -106,6 +110,35 @@ def peak_flops(str name, double seconds=0.05, bint bf16=False):
         total += spent
         best = max(best, <double>(work * iterations) / spent)
     return best
+
+
+cdef void _count(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil:
+    (<int64_t *>arg)[8 * thread] += end - begin
+
+
+def dispatch_seconds(int threads, int64_t calls):
+    """Seconds that it takes to hand work to `threads` threads and wait for them, once, the mean of `calls` calls in a row."""
+    cdef infold_ctx ctx
+    cdef int64_t *counts
+    cdef int64_t i, total = 0
+    cdef double began
+    ctx.kernels, ctx.threads = NULL, threads
+    if threads < 1 or threads > 1024 or calls < 1:
+        raise ValueError(f"1 to 1024 threads and at least one call expected, got {threads} and {calls}")
+    counts = <int64_t *>calloc(<size_t>threads * 8, sizeof(int64_t))
+    if counts == NULL:
+        raise MemoryError()
+    with nogil:
+        began = _now()
+        for i in range(calls):
+            infold_parallel(&ctx, threads, 1, _count, counts)
+        began = _now() - began
+    for i in range(threads):
+        total += counts[8 * i]
+    free(counts)
+    if total != threads * calls:
+        raise AssertionError(f"{total} pieces of {threads * calls} were done")
+    return began / calls
 
 
 def cache_bytes(int level):

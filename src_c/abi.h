@@ -188,7 +188,7 @@ typedef struct infold_kernels {
 typedef struct {
     const infold_kernels *kernels;
     const infold_bf16 *bf16;
-    int64_t threads; /* >= 1; 1 never enters OpenMP */
+    int64_t threads; /* >= 1; 1 never enters the pool of threads */
 } infold_ctx;
 
 /* Where an argument's pointer lies inside its buffer. ptr is NULL unless the buffer is a constant. */

@@ -91,7 +91,7 @@ def _in_child(subject, name, image, expected) -> None:
 
 @pytest.mark.timeout(100)
 def test_fork_with_a_live_session():
-    """OpenMP's threads do not survive a fork; sessions on both sides do."""
+    """Threads do not survive a fork; sessions on both sides do."""
     model, x = network(32, 16)
     subject = session(model, 2)
     (image,) = images(1, 32)

@@ -1,0 +1,78 @@
+"""The pool of threads: every piece is done once, by as many threads as asked for, and nobody is disturbed meanwhile."""
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from infold import _native
+
+TASKS = "import os; from infold import _native; tasks = lambda: len(os.listdir('/proc/self/task')); "
+
+
+def run_python(code: str) -> list[str]:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout.split()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7, 64, 256, 300])
+def test_every_piece_is_done_once(threads):
+    assert _native.dispatch_seconds(threads, 50) > 0  # raises if pieces are missing
+
+
+def test_callers_from_many_threads():
+    errors = []
+
+    def call(count: int) -> None:
+        try:
+            for _ in range(20):
+                _native.dispatch_seconds(count, 100)
+        except BaseException as error:  # a thread's exception would be lost
+            errors.append(error)
+
+    callers = [threading.Thread(target=call, args=(count,)) for count in (2, 3, 2, 5)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not errors
+
+
+def test_one_thread_starts_no_other():
+    code = TASKS + """
+before = tasks()
+_native.dispatch_seconds(1, 10)
+print(tasks() - before)
+_native.dispatch_seconds(3, 10)
+print(tasks() - before)"""
+    assert run_python(code) == ["0", "2"]
+
+
+def test_waiting_threads_sleep():
+    code = TASKS + """
+import time
+_native.dispatch_seconds(2, 10)
+before = time.process_time()
+time.sleep(0.3)
+print(time.process_time() - before)"""
+    assert float(run_python(code)[0]) < 0.1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_a_pool_of_its_own():
+    code = TASKS + """
+_native.dispatch_seconds(3, 10)
+child = os.fork()
+before = tasks()
+_native.dispatch_seconds(3, 10)
+if child == 0:
+    os._exit(10 * before + tasks())  # one thread, then three
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"""
+    assert run_python(code) == ["13"]
+
+
+def test_threads_on_one_cpu():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("no affinity here")
+    code = TASKS + "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(_native.dispatch_seconds(4, 200))"
+    assert float(run_python(code)[0]) < 0.02  # nobody spins while another needs the CPU
