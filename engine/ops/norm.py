@@ -17,6 +17,7 @@ from .epilogue import Epilogue, epilogue, take
 from .space import check_rank, space
 
 
+@op("LayerNormalization", "RMSNormalization", domain="infold", infer=same_shape)  # in older operator sets than theirs
 @op("LayerNormalization", "RMSNormalization",
     infer=lambda node, inputs: [inputs[0].shape] if len([o for o in node.outputs if o.name]) == 1 else None)
 def row_norm(ctx, node) -> None:
@@ -57,9 +58,21 @@ def group_norm(ctx, node) -> None:
     _grouped(ctx, node, attr(node, "num_groups"))
 
 
-def _grouped(ctx, node, groups: int) -> None:
+@op("GroupNorm", domain="infold", infer=same_shape)
+def group_norm_by_channel(ctx, node) -> None:
+    """(x, gamma, beta; groups, epsilon), the GroupNormalization of operator set 21."""
+    _grouped(ctx, node, attr(node, "groups"))
+
+
+@op("FilterResponseNorm", domain="infold", infer=same_shape)
+def filter_response_norm(ctx, node) -> None:
+    """(x, gamma, beta; epsilon): x / sqrt(mean of squares over the pixels + epsilon) * gamma + beta (arXiv 1911.09737)."""
+    _grouped(ctx, node, ctx.shape(node.inputs[0].name)[1], power=2)
+
+
+def _grouped(ctx, node, groups: int, **params) -> None:
     tables = {key: per_channel(ctx, node, index) for index, key in ((1, "gamma"), (2, "beta"))}
-    grouped(ctx, node, groups, tables, epsilon=attr(node, "epsilon", 1e-5))
+    grouped(ctx, node, groups, tables, epsilon=attr(node, "epsilon", 1e-5), **params)
 
 
 def grouped(ctx, node, groups: int, tables: dict[str, Tensor], **params) -> None:
@@ -88,17 +101,26 @@ def lp_norm(ctx, node) -> None:
     _over(ctx, node, [attr(node, "axis", -1)], power=power, divisor=1)
 
 
+@op("L2Normalization", domain="infold", infer=same_shape)
+def l2_norm(ctx, node) -> None:
+    """(x; axis, epsilon): x / max(|x|, epsilon) along one axis: the driver's max(floor, v x + |x|)."""
+    shape = ctx.shape(node.inputs[0].name)
+    tables = {key: ctx.constant(("scalar", value), lambda value=value: np.full((), value, np.float32)).broadcast(shape)
+              for key, value in (("v", 0.0), ("floor", attr(node, "epsilon", 1e-12)))}
+    _over(ctx, node, [attr(node, "axis", -1)], tables, power=2, divisor=1)
+
+
 @op("MeanVarianceNormalization", infer=same_shape)
 def mean_variance_norm(ctx, node) -> None:
     _over(ctx, node, attr(node, "axes", [0, 2, 3]), offset=1e-9)
 
 
-def _over(ctx, node, axes: Iterable[int], **params) -> None:
+def _over(ctx, node, axes: Iterable[int], tables: dict[str, Tensor] | None = None, **params) -> None:
     shape = ctx.shape(node.inputs[0].name)
     reduced = {axis % len(shape) for axis in axes}
     require(shape, reduced)
     found = activation(ctx, node)
-    normalize(ctx, *images(ctx, node.inputs[0].name, found.output), reduced, found, **params)
+    normalize(ctx, *images(ctx, node.inputs[0].name, found.output), reduced, found, tables, **params)
 
 
 # What these and others share

@@ -279,6 +279,10 @@ def _make_sum(constant: float, terms: dict[Expr, float]) -> Expr:
 
 def _make_product(scale: float, factors: dict[Expr, float]) -> Expr:
     factors = {factor: exponent for factor, exponent in factors.items() if exponent}
+    for array in [factor for factor, exponent in factors.items() if isinstance(factor, Array) and exponent == -1]:
+        if array.data.all():
+            del factors[array]
+            factors[Array(1 / array.data.astype(np.float64), array.atoms)] = 1.0
     if not factors or not scale:
         return lift(scale)
     if scale == 1 and list(factors.values()) == [1]:
@@ -298,6 +302,6 @@ def _power(expr: Expr, exponent: float) -> Expr:
     product = _product(expr)
     if exponent.is_integer() and product.scale:
         return _make_product(product.scale ** exponent, {f: e * exponent for f, e in product.factors})
-    if product.scale > 0 and all(e == 1 or not e.is_integer() for _, e in product.factors) and len(product.factors) == 1:
+    if product.scale > 0 and all(abs(e) == 1 or not e.is_integer() for _, e in product.factors) and len(product.factors) == 1:
         return _make_product(product.scale ** exponent, {f: e * exponent for f, e in product.factors})
     return Product(1.0, frozenset({(expr, exponent)}))

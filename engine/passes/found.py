@@ -40,17 +40,30 @@ class Found:
                 waiting += [value for value in node.inputs if value is not self.x and value in self.terms]
         return sorted(nodes, key=self.place.__getitem__)
 
-    def is_private(self) -> bool:
-        """Whether nothing else reads what is inside, but for its shape where only the inside needs that."""
+    @cached_property
+    def shape_nodes(self) -> list[ir.Node] | None:
+        """The nodes that read inner values for their shapes alone, which only the inside needs; None if others read them."""
         inside = set(self.nodes)
+        waiting = [value for node in self.nodes for value in node.outputs if value is not self.result]
+        while waiting:
+            value = waiting.pop()
+            users = set(value.consumers()) - inside
+            allowed = ("Shape", "Size") if value in self.terms else _SHAPES
+            if value.is_graph_output() or any(user.op_type not in allowed or user not in self.place for user in users):
+                return None
+            inside |= users
+            waiting += [output for user in users for output in user.outputs]
+        return sorted(inside - set(self.nodes), key=self.place.__getitem__)
 
-        def closed(node: ir.Node) -> bool:
-            return node in inside or (node.op_type in _SHAPES and bool(node.outputs) and all(map(unread, node.outputs)))
-
-        def unread(value: ir.Value) -> bool:
-            return not value.is_graph_output() and all(map(closed, value.consumers()))
-
-        return all(unread(value) for node in inside for value in node.outputs if value is not self.result)
+    def replace(self, *nodes: ir.Node) -> ir.Value:
+        """Let these nodes, in order, compute the result; the value that now stands for it."""
+        context, old = self.context, sorted([*self.nodes, *self.shape_nodes], key=self.place.__getitem__)
+        root = self.result.producer()
+        nodes[-1].name = root.name
+        root.append(nodes)
+        context.supersede(self.result, nodes[-1].outputs[0])
+        context.remove(*reversed(old))
+        return nodes[-1].outputs[0]
 
     def atoms(self, *axes: int) -> frozenset[Atom]:
         """All parts of these axes of x."""

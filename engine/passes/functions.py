@@ -5,6 +5,7 @@ import onnx_ir as ir
 
 from .bodies import body
 from .context import GraphContext, is_op
+from .found import Found
 from .shapes import dtype
 
 DOMAIN = "infold"
@@ -12,24 +13,20 @@ _LEAST_IR_VERSION = 8  # the first with model-local functions
 _OVERLOAD_IR_VERSION = 10
 
 
-def outline(context: GraphContext, name: str, x: ir.Value, nodes: list[ir.Node],
-            attributes: dict[str, float]) -> ir.Value | None:
-    """Replace `nodes`, which compute one value from `x` and constants, by a call of the function `infold::name`.
+def outline(found: Found, name: str, attributes: dict[str, float]) -> ir.Value | None:
+    """Replace what was found, computed of x and scalars, by a call of the function `infold::name`.
 
-    The first use of a name defines the function: by its nodes, or, where the call has attributes, by the ONNX operator
-    of that name with these attributes. Returns the call's result; None, and changes nothing, where the function is
-    defined for another data type.
-
-    Args:
-        nodes: in graph order; the last one computes the result, and only it is read from outside.
+    The first use of a name defines the function: by the nodes found, or, where the call has attributes, by the ONNX
+    operator of that name with these attributes. Returns the call's result; None, and changes nothing, where the
+    function is defined for another data type.
     """
+    context, x = found.context, found.x
     function = context.model.functions.get((DOMAIN, name, ""))
     if function is None:
-        _define(context, _wrapper(context, name, attributes) if attributes else _body(context, name, x, nodes))
+        _define(context, _wrapper(context, name, attributes) if attributes else _body(context, name, x, found.nodes))
     elif _constants_type(function) not in (None, dtype(x)):
         return None
-    node = ir.node(name, [x], attributes or None, domain=DOMAIN, name=nodes[-1].name)
-    return substitute(context, nodes, [node])
+    return found.replace(ir.node(name, [x], attributes or None, domain=DOMAIN))
 
 
 def call(context: GraphContext, name: str, inputs: list[ir.Value | None], attributes: dict[str, int | float],
@@ -38,15 +35,6 @@ def call(context: GraphContext, name: str, inputs: list[ir.Value | None], attrib
     if (DOMAIN, name, overload) not in context.model.functions:
         _define(context, body(name, overload, context.model.opset_imports[""]))
     return ir.node(name, inputs, attributes, domain=DOMAIN, overload=overload)
-
-
-def substitute(context: GraphContext, old: list[ir.Node], new: list[ir.Node]) -> ir.Value:
-    """Let `new` compute what `old` did; both in graph order, the last one with the result. Returns the result."""
-    new[-1].name = old[-1].name
-    old[-1].append(new)
-    context.supersede(old[-1].outputs[0], new[-1].outputs[0])
-    context.remove(*reversed(old))
-    return new[-1].outputs[0]
 
 
 def _define(context: GraphContext, function: ir.Function) -> None:

@@ -43,7 +43,7 @@ def _outermost(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) ->
         for pattern, build in _PATTERNS:
             for blanks in match(pattern, terms[value].expr):
                 found = Found(context, x, value, terms, place, blanks)
-                replaced = build(found) if found.is_private() else None
+                replaced = None if found.shape_nodes is None else build(found)
                 if replaced is not None:
                     return replaced
     return None

@@ -9,23 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from .context import GraphContext, attribute, is_op
-from .expression import Array, Atom, Call, Expr, Mean, X, lift, number_of
+from .dims import Dim, Size, broadcast, regroup, shape_of, size_of
+from .expression import Array, Call, Expr, Mean, X, lift, number_of
 from .shapes import dtype
+from .sizes import computed_sizes
 
 _LEAST_OPSET = 7  # the first with NumPy's broadcasting
 _LIMIT = 100  # nodes that are read from one tensor
 _LARGEST = 1 << 20  # elements of a constant that is looked at
 _CALLS = ("Sigmoid", "Tanh", "Erf", "Softplus")
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
-Dim = tuple[Atom, ...]
-Size = int | str | None  # a number, the name of an open dimension, unknown
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[
     """
     shape = x.shape
     dims = tuple(() if size == 1 else ((axis, 1, f"?{axis}" if size is None else size),)
-                 for axis, size in enumerate(_sizes(x)))
+                 for axis, size in enumerate(shape_of(x)))
     reader = _Reader(context, {x: Term(X, dims)}, dims)
     waiting: list[tuple[int, int]] = []
     nodes: dict[int, ir.Node] = {}
@@ -71,7 +69,7 @@ def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[
 
 class _Reader:
     def __init__(self, context: GraphContext, terms: dict[ir.Value, Term], dims: tuple[Dim, ...]) -> None:
-        self.context, self.terms, self.dims = context, terms, dims
+        self.context, self.terms = context, terms
         self.atoms = [atom for dim in dims for atom in dim]
 
     def input(self, node: ir.Node, index: int = 0) -> Term | None:
@@ -83,6 +81,11 @@ class _Reader:
             return list(attribute(node, name))
         array = self.context.array(node.inputs[index]) if len(node.inputs) > index else None
         return None if array is None else array.reshape(-1).tolist()
+
+    def sizes(self, value: ir.Value) -> list[Size] | None:
+        """A shape that the graph computes."""
+        return computed_sizes(self.context, value, {read: [size_of(dim) for dim in term.dims]
+                                                    for read, term in self.terms.items()})
 
     def number(self, value: ir.Value | None) -> float | None:
         array = self.context.array(value)
@@ -97,9 +100,10 @@ class _Reader:
         rank = max(array.ndim, len(other))
         for axis, size in enumerate(value.const_value.shape, start=rank - array.ndim):
             met = other[axis - rank + len(other)] if axis >= rank - len(other) else ()
-            if size != 1 and not met and rank == len(self.dims):
-                met = self.dims[axis]
-            if size != 1 and _size(met) != size:
+            if size != 1 and not met:  # as a value of this rank has it; one that differs would not align
+                met = next((term.dims[axis] for term in self.terms.values()
+                            if len(term.dims) == rank and size_of(term.dims[axis]) == size), ())
+            if size != 1 and size_of(met) != size:
                 return None
             dims.append(met if size != 1 else ())
         if array.size > _LARGEST:
@@ -115,77 +119,6 @@ class _Reader:
         elif second is None and first is not None:
             second = self.aligned(node.inputs[1], first.dims)
         return None if first is None or second is None else (first, second)
-
-    def regroup(self, atoms: list[Atom], sizes: list[Size]) -> tuple[Dim, ...] | None:
-        """The atoms, in order, dealt out to dimensions of these sizes; at most one size may be unknown."""
-        atoms, front, back = list(atoms), [], []
-        while sizes and (dim := _take(atoms, sizes[0])) is not None:
-            front.append(dim)
-            sizes = sizes[1:]
-        while len(sizes) > 1 and (dim := _take(atoms, sizes[-1], last=True)) is not None:
-            back.insert(0, dim)
-            sizes = sizes[:-1]
-        match sizes:
-            case []:
-                return None if atoms else (*front, *back)
-            case [rest] if not isinstance(rest, int):
-                return (*front, _merged(atoms), *back)
-            case _:
-                return None
-
-
-def _take(atoms: list[Atom], size: Size, last: bool = False) -> Dim | None:
-    """Remove atoms that make a dimension of this size from the list; None, and nothing removed, if there are none."""
-    if size == 1:
-        return ()
-    end = -1 if last else 0
-    if not isinstance(size, int):
-        if size is None or not atoms or atoms[end][2] != size:
-            return None
-        return (atoms.pop(end),)
-    left, taken = list(atoms), []
-    while size != 1:
-        if not left or not isinstance(left[end][2], int):
-            return None
-        axis, divisor, extent = left.pop(end)
-        if size % extent == 0:
-            taken.append((axis, divisor, extent))
-            size //= extent
-        elif extent % size == 0 and not last:
-            taken.append((axis, divisor * (extent // size), size))
-            left.insert(0, (axis, divisor, extent // size))
-            size = 1
-        elif extent % size == 0:
-            taken.append((axis, divisor, size))
-            left.append((axis, divisor * size, extent // size))
-            size = 1
-        else:
-            return None
-    atoms[:] = left
-    return _merged(taken[::-1] if last else taken)
-
-
-def _merged(atoms: list[Atom]) -> Dim:
-    """Neighbouring parts of one axis as one."""
-    merged: list[Atom] = []
-    for axis, divisor, extent in atoms:
-        if merged and merged[-1][0] == axis and merged[-1][1] == divisor * extent:
-            merged[-1] = (axis, divisor, extent * merged[-1][2])
-        else:
-            merged.append((axis, divisor, extent))
-    return tuple(merged)
-
-
-def _size(dim: Dim) -> Size:
-    if not dim:
-        return 1
-    if all(isinstance(extent, int) for *_, extent in dim):
-        return prod(extent for *_, extent in dim)
-    return dim[0][2] if len(dim) == 1 else None
-
-
-def _sizes(value: ir.Value) -> list[Size]:
-    return [] if value.shape is None else [size if isinstance(size, int) else size.value for size in value.shape]
 
 
 def _first_where_repeated(array: np.ndarray) -> np.ndarray:
@@ -220,7 +153,7 @@ def _operator(*names: str) -> Callable[[_Rule], _Rule]:
 @_operator("Add", "Sub", "Mul", "Div", "Max")
 def _binary(reader: _Reader, node: ir.Node) -> Term | None:
     operands = reader.operands(node)
-    dims = _broadcast(*(term.dims for term in operands)) if operands else None
+    dims = broadcast(*(term.dims for term in operands)) if operands else None
     if dims is None:
         return None
     a, b = (term.expr for term in operands)
@@ -235,14 +168,6 @@ def _binary(reader: _Reader, node: ir.Node) -> Term | None:
             return None if number_of(b) == 0 else Term(a / b, dims)
         case _:
             return Term(Call("Max", (a, b)), dims)
-
-
-def _broadcast(first: tuple[Dim, ...], second: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
-    rank = max(len(first), len(second))
-    first, second = (((),) * (rank - len(dims)) + dims for dims in (first, second))
-    if any(a and b and a != b for a, b in zip(first, second)):
-        return None
-    return tuple(a or b for a, b in zip(first, second))
 
 
 @_operator(*_CALLS, "HardSigmoid")
@@ -314,7 +239,7 @@ def _reduce(reader: _Reader, node: ir.Node) -> Term | None:
     expr = Mean(expr, frozenset(gone)) if gone else expr
     if node.op_type in ("ReduceMean", "GlobalAveragePool"):
         return Term(expr, dims)
-    count = _size(tuple(gone))
+    count = size_of(tuple(gone))
     if not isinstance(count, int):
         return None
     return Term((expr * count) ** (0.5 if node.op_type == "ReduceL2" else 1), dims)
@@ -328,7 +253,7 @@ def _instance_norm(reader: _Reader, node: ir.Node) -> Term | None:
     channel = ((), term.dims[1], *((),) * (len(term.dims) - 2))
     weights = [reader.context.array(value) for value in node.inputs[1:]]
     gone = frozenset(atom for dim in term.dims[2:] for atom in dim)
-    if any(array is None or _size(term.dims[1]) != array.size for array in weights) or not gone:
+    if any(array is None or size_of(term.dims[1]) != array.size for array in weights) or not gone:
         return None
     scale, bias = (_constant(array.reshape(1, -1), list(channel[:2])) for array in weights)
     centred = term.expr - Mean(term.expr, gone)
@@ -364,32 +289,29 @@ def _squeeze(reader: _Reader, node: ir.Node) -> Term | None:
 @_operator("Reshape", "Flatten")
 def _reshape(reader: _Reader, node: ir.Node) -> Term | None:
     term = reader.input(node)
-    sizes = _sizes(node.outputs[0])
+    sizes = shape_of(node.outputs[0])
     if term is None:
         return None
-    target = reader.context.array(node.inputs[1]) if node.op_type == "Reshape" else None
-    if target is not None:
+    if node.op_type == "Reshape":
         copied = not attribute(node, "allowzero", 0)
-        sizes = [None if size == -1 else _size(term.dims[axis]) if size == 0 and copied else int(size)
-                 for axis, size in enumerate(target.tolist())]
-    dims = reader.regroup([atom for dim in term.dims for atom in dim], sizes)
+        sizes = [None if size == -1 else size_of(term.dims[axis]) if size == 0 and copied else size
+                 for axis, size in enumerate(reader.sizes(node.inputs[1]) or sizes)]
+    dims = regroup([atom for dim in term.dims for atom in dim], sizes)
     return None if dims is None else Term(term.expr, dims)
 
 
 @_operator("Expand")
 def _expand(reader: _Reader, node: ir.Node) -> Term | None:
     """Only as far as the whole tensor: there each dimension's part is known."""
-    term, sizes = reader.input(node), _sizes(node.outputs[0])
-    target = reader.context.array(node.inputs[1])
+    term = reader.input(node)
     if term is None:
         return None
-    if target is not None:
-        sizes = target.tolist()
+    sizes = reader.sizes(node.inputs[1]) or shape_of(node.outputs[0])
     if len(sizes) < len(term.dims):
         sizes = [1] * (len(term.dims) - len(sizes)) + sizes
     own = ((),) * (len(sizes) - len(term.dims)) + term.dims
-    if all(size in (1, _size(dim)) for size, dim in zip(sizes, own)):
+    if all(size in (1, size_of(dim)) for size, dim in zip(sizes, own)):
         return Term(term.expr, own)
-    sizes = [_size(dim) if dim else size for size, dim in zip(sizes, own)]
-    dims = reader.regroup(reader.atoms, sizes)
+    sizes = [size_of(dim) if dim else size for size, dim in zip(sizes, own)]
+    dims = regroup(reader.atoms, sizes)
     return None if dims is None or any(dim and dim != whole for dim, whole in zip(own, dims)) else Term(term.expr, dims)
