@@ -128,10 +128,11 @@ typedef enum { INFOLD_NORM_CENTERED, INFOLD_NORM_GATED, INFOLD_NORM_BOUNDED } in
 
 /* The numbers of one call of `normalize`: clamp((form(x) * scale + shift) * gamma + beta). */
 typedef struct {
-    const float *center, *scale, *shift; /* by element if `each`, else one number */
-    const float *v, *floor;              /* by element if `v_each`, else one number */
-    bool v_each;
-    const float *gamma, *beta; /* by element, or NULL */
+    bool row;                            /* center, scale and shift are by tap, else by column */
+    const float *center, *scale, *shift;
+    bool each;                           /* v and floor are by column even so */
+    const float *v, *floor;
+    const float *gamma, *beta; /* by column, with `row` only; or NULL */
     float lo, hi;
 } infold_norm_by;
 
@@ -176,8 +177,9 @@ typedef struct infold_kernels {
                             float *m2);
     /* the same for n contiguous elements: mean[0] and m2[0], extended from `count` to count + n */
     void (*moments_run)(int64_t n, const float *x, int64_t count, double *mean, double *m2);
-    /* out[out_tap[t] + c] = form of in[in_tap[t] + c] for every tap and every c < n; each: center, scale and shift differ by c */
-    void (*normalize)(infold_norm_form form, bool each, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,
+    /* out[out_tap[t] + c] = form of in[in_tap[t] + c] for every tap and every c < n; stream: past the caches, `out` and the taps
+     * are multiples of whole vectors */
+    void (*normalize)(infold_norm_form form, bool stream, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,
                       const float *in, const infold_norm_by *by, float *out);
     /* out = x / (bias + scale * sum of the squares from c - before to c + after) ^ beta; neither reach beyond INFOLD_LRN_REACH */
     void (*lrn)(int64_t n, const float *x, float *out, int64_t before, int64_t after, float scale, float bias, float beta);

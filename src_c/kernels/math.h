@@ -24,6 +24,19 @@ static inline vf v_exp(vf x) {
     return v_scale2(p, n);
 }
 
+/* 2^x; a Chebyshev fit of (2^r - 1) / r on [-1/2, 1/2], relative error 1e-8 before rounding. */
+static inline vf v_exp2(vf x) {
+    const vf clamped = v_max(v_set1(-150.0f), v_min(v_set1(128.5f), x));
+    const vf n = v_round(clamped), r = clamped - n;
+    vf p = v_set1(1.546144777e-4f);
+    p = v_fma(p, r, v_set1(1.339086681e-3f));
+    p = v_fma(p, r, v_set1(9.618056938e-3f));
+    p = v_fma(p, r, v_set1(5.550356954e-2f));
+    p = v_fma(p, r, v_set1(2.402265072e-1f));
+    p = v_fma(p, r, v_set1(6.931471825e-1f));
+    return v_scale2(v_fma(p, r, v_set1(1.0f)), n);
+}
+
 static inline vf v_log(vf x) {
     const vm denormal = v_lt(x, v_set1(1.17549435e-38f));
     const vf scaled = v_sel(denormal, x * v_set1(8388608.0f), x);

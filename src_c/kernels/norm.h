@@ -60,16 +60,11 @@ INLINE double deviations(const bool squared, int64_t n, const float *x, float fr
             const vf d = v_load(x + i + v * VL) - f;
             part[v] = v_fma(d, squared ? d : one, part[v]);
         }
-    for (; i + VL <= n; i += VL) {
-        const vf d = v_load(x + i) - f;
+    for (; i < n; i += VL) {
+        const vf d = load_padded(x + i, n - i, from) - f;
         part[0] = v_fma(d, squared ? d : one, part[0]);
     }
-    double sum = (double)v_sum((part[0] + part[1]) + (part[2] + part[3]));
-    for (; i < n; i++) {
-        const double d = (double)x[i] - (double)from;
-        sum += squared ? d * d : d;
-    }
-    return sum;
+    return (double)v_sum((part[0] + part[1]) + (part[2] + part[3]));
 }
 
 static void moments_run_run(int64_t n, const float *x, int64_t count, double *mean, double *m2) {
@@ -80,50 +75,112 @@ static void moments_run_run(int64_t n, const float *x, int64_t count, double *me
         const double middle = (double)p[0] + deviations(false, size, p, p[0]) / (double)size;
         const double slip = middle - (double)(float)middle;
         const double square = deviations(true, size, p, (float)middle) - slip * slip * (double)size;
-        const double all = (double)count + (double)size, delta = middle - *mean;
-        *m2 = count ? *m2 + square + delta * delta * ((double)count * (double)size / all) : square;
-        *mean = count ? *mean + delta * ((double)size / all) : middle;
+        if (count == 0) {
+            *mean = middle;
+            *m2 = square;
+        } else {
+            const double delta = middle - *mean, share = (double)size / ((double)count + (double)size);
+            *mean += delta * share;
+            *m2 += square + delta * delta * ((double)count * share);
+        }
         count += size;
     }
 }
 
-/* One vector of the result. `each`: center, scale and shift differ by element. */
-INLINE vf normalized(const infold_norm_form form, const bool each, const infold_norm_by *by, vf x, int64_t c, int64_t live) {
-    const vf center = each ? load_live(by->center + c, live) : v_set1(by->center[0]);
-    const vf scale = each ? load_live(by->scale + c, live) : v_set1(by->scale[0]);
-    const vf shift = each ? load_live(by->shift + c, live) : v_set1(by->shift[0]);
-    if (form == INFOLD_NORM_CENTERED) return v_fma(x - center, scale, shift);
-    const vf v = by->v_each ? load_live(by->v + c, live) : v_set1(by->v[0]);
-    if (form == INFOLD_NORM_GATED) return v_fma(x * v_sigmoid(v * x), scale, shift);
-    const vf floor = by->v_each ? load_live(by->floor + c, live) : v_set1(by->floor[0]);
-    return v_fma(x / v_max(floor, v_fma(v, x, center)), scale, shift);
-}
-
-INLINE vf normalized_affine(const infold_norm_form form, const bool each, const infold_norm_by *by, vf x, int64_t c, int64_t live) {
-    vf y = normalized(form, each, by, x, c, live);
-    if (by->gamma) y = y * load_live(by->gamma + c, live);
-    if (by->beta) y = y + load_live(by->beta + c, live);
-    return v_min(v_set1(by->hi), v_max(v_set1(by->lo), y));
-}
-
-INLINE void normalize_form(const infold_norm_form form, const bool each, int64_t n, int64_t taps, const int64_t *in_tap,
-                           const int64_t *out_tap, const float *in, const infold_norm_by *by, float *out) {
-    for (int64_t t = 0; t < taps; t++) {
-        const float *x = in + in_tap[t];
-        float *y = out + out_tap[t];
-        int64_t c = 0;
-        for (; c + VL <= n; c += VL) v_store(y + c, normalized_affine(form, each, by, v_load(x + c), c, VL));
-        if (c < n) v_storen(y + c, normalized_affine(form, each, by, v_loadn(x + c, n - c), c, n - c), n - c);
+/* One vector of the result. GATED: v is -v log2 e, for sigmoid(v x) = 1 / (1 + 2^(-v x log2 e)). */
+INLINE vf normalized(const infold_norm_form form, vf x, vf center, vf scale, vf shift, vf v, vf floor) {
+    switch (form) {
+    case INFOLD_NORM_GATED: return v_fma(x / (v_set1(1.0f) + v_exp2(v * x)), scale, shift);
+    case INFOLD_NORM_BOUNDED: return v_fma(x / v_max(floor, v_fma(v, x, center)), scale, shift);
+    default: return v_fma(x - center, scale, shift);
     }
 }
 
-static void normalize_run(infold_norm_form form, bool each, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,
+static inline vf gate(const infold_norm_form form, vf v) {
+    return v * v_set1(form == INFOLD_NORM_GATED ? -1.44269504088896341f : 1.0f);
+}
+
+INLINE void put(const bool stream, float *p, vf y, int64_t live) {
+    if (stream && live >= VL)
+        v_stream(p, y);
+    else
+        store_live(p, y, live);
+}
+
+/* nv vectors of columns under all taps, each with numbers of its own, or one of `live` columns. */
+INLINE void normalize_columns(const infold_norm_form form, const bool stream, const int nv, int64_t live, int64_t taps,
+                              const int64_t *in_tap, const int64_t *out_tap, const float *in, const infold_norm_by *by, int64_t c,
+                              float *out) {
+    const vf lo = v_set1(by->lo), hi = v_set1(by->hi);
+    const bool gated = form != INFOLD_NORM_CENTERED;
+    vf center[4], scale[4], shift[4], v[4], floor[4];
+    UNROLL for (int k = 0; k < nv; k++) {
+        center[k] = load_live(by->center + c + k * VL, live);
+        scale[k] = load_live(by->scale + c + k * VL, live);
+        shift[k] = load_live(by->shift + c + k * VL, live);
+        v[k] = gated ? gate(form, load_live(by->v + c + k * VL, live)) : lo;
+        floor[k] = form == INFOLD_NORM_BOUNDED ? load_live(by->floor + c + k * VL, live) : lo;
+    }
+    for (int64_t t = 0; t < taps; t++)
+        UNROLL for (int k = 0; k < nv; k++) {
+            const vf x = load_live(in + in_tap[t] + c + k * VL, live);
+            const vf y = normalized(form, x, center[k], scale[k], shift[k], v[k], floor[k]);
+            put(stream, out + out_tap[t] + c + k * VL, v_min(hi, v_max(lo, y)), live);
+        }
+}
+
+/* A row under each tap, with one set of numbers. */
+INLINE void normalize_row(const infold_norm_form form, const bool stream, const bool affine, int64_t n, int64_t t, const float *x,
+                          const infold_norm_by *by, float *out) {
+    const infold_norm_by b = *by;
+    const vf lo = v_set1(b.lo), hi = v_set1(b.hi), one = v_set1(1.0f), zero = v_set1(0.0f);
+    const vf center = v_set1(b.center[t]), scale = v_set1(b.scale[t]), shift = v_set1(b.shift[t]);
+    const bool gated = form != INFOLD_NORM_CENTERED, bounded = form == INFOLD_NORM_BOUNDED;
+    const vf v_row = gated && !b.each ? gate(form, v_set1(b.v[t])) : zero, floor_row = bounded && !b.each ? v_set1(b.floor[t]) : zero;
+    for (int64_t c = 0; c < n; c += VL) {
+        const int64_t live = n - c;
+        const vf v = gated && b.each ? gate(form, load_live(b.v + c, live)) : v_row;
+        const vf floor = bounded && b.each ? load_live(b.floor + c, live) : floor_row;
+        vf y = normalized(form, load_live(x + c, live), center, scale, shift, v, floor);
+        if (affine) {
+            const vf gamma = b.gamma ? load_live(b.gamma + c, live) : one, beta = b.beta ? load_live(b.beta + c, live) : zero;
+            y = v_fma(y, gamma, beta);
+        }
+        put(stream, out + c, v_min(hi, v_max(lo, y)), live);
+    }
+}
+
+INLINE void normalize_form(const infold_norm_form form, const bool stream, int64_t n, int64_t taps, const int64_t *in_tap,
+                           const int64_t *out_tap, const float *in, const infold_norm_by *by, float *out) {
+    if (by->row) {
+        for (int64_t t = 0; t < taps; t++)
+            if (by->gamma || by->beta)
+                normalize_row(form, stream, true, n, t, in + in_tap[t], by, out + out_tap[t]);
+            else
+                normalize_row(form, stream, false, n, t, in + in_tap[t], by, out + out_tap[t]);
+        return;
+    }
+    int64_t c = 0;
+    for (; c + 4 * VL <= n; c += 4 * VL) normalize_columns(form, stream, 4, VL, taps, in_tap, out_tap, in, by, c, out);
+    for (; c + VL <= n; c += VL) normalize_columns(form, stream, 1, VL, taps, in_tap, out_tap, in, by, c, out);
+    if (c < n) normalize_columns(form, stream, 1, n - c, taps, in_tap, out_tap, in, by, c, out);
+}
+
+static void normalize_run(infold_norm_form form, bool stream, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,
                           const float *in, const infold_norm_by *by, float *out) {
-#define FORM(form, each) normalize_form(form, each, n, taps, in_tap, out_tap, in, by, out)
+#define FORM(form)                                                                                                      \
+    case form:                                                                                                          \
+        if (stream) {                                                                                                   \
+            normalize_form(form, true, n, taps, in_tap, out_tap, in, by, out);                                          \
+            v_stream_end();                                                                                             \
+        } else {                                                                                                        \
+            normalize_form(form, false, n, taps, in_tap, out_tap, in, by, out);                                         \
+        }                                                                                                               \
+        break
     switch (form) {
-    case INFOLD_NORM_CENTERED: each ? FORM(INFOLD_NORM_CENTERED, true) : FORM(INFOLD_NORM_CENTERED, false); break;
-    case INFOLD_NORM_GATED: each ? FORM(INFOLD_NORM_GATED, true) : FORM(INFOLD_NORM_GATED, false); break;
-    case INFOLD_NORM_BOUNDED: each ? FORM(INFOLD_NORM_BOUNDED, true) : FORM(INFOLD_NORM_BOUNDED, false); break;
+        FORM(INFOLD_NORM_CENTERED);
+        FORM(INFOLD_NORM_GATED);
+        FORM(INFOLD_NORM_BOUNDED);
     }
 #undef FORM
 }

@@ -17,6 +17,8 @@ static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline vf v_loadn(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_tail(n)); }
 static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 static inline void v_storen(float *p, vf a, int64_t n) { _mm256_maskstore_ps(p, v_tail(n), a); }
+static inline void v_stream(float *p, vf a) { _mm256_stream_ps(p, a); } /* past the caches; p is a multiple of the vector */
+static inline void v_stream_end(void) { _mm_sfence(); }
 static inline vf v_set1(float x) { return _mm256_set1_ps(x); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 /* min/max return the second operand when either is NaN: pass the data second and NaN survives */

@@ -31,6 +31,8 @@ static inline void v_store(float *p, vf a) { memcpy(p, &a, sizeof a); }
 static inline void v_storen(float *p, vf a, int64_t n) {
     for (int64_t i = 0; i < n; i++) p[i] = a[i];
 }
+static inline void v_stream(float *p, vf a) { v_store(p, a); } /* past the caches, where there is an instruction for that */
+static inline void v_stream_end(void) {}
 static inline vf v_set1(float x) { return (vf){x, x, x, x}; }
 static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; }
 static inline vf v_sel(vm m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); } /* m ? a : b */

@@ -136,6 +136,14 @@ def test_larger_than_a_cache(kind, channels, isa):
     agree(one, x, form, group)
 
 
+@pytest.mark.parametrize("kind,channels,group", [("image", 16, 1), ("batch", 3, 1), ("rows", 1600, 1600), ("rows", 1280000, 1280000)])
+def test_larger_than_every_cache(kind, channels, group, isa):
+    """Stores go past the caches, and must have arrived when the operation returns."""
+    pixels = max((_native.cache_bytes(3) or 1 << 20) // 4 // channels // 100, 1)
+    x = normal(np.random.default_rng(13), 1, 100, pixels, channels)
+    agree(norm(isa, x, kind, group, threads=2), x, kind, group)
+
+
 @pytest.mark.parametrize("kind,group,channels", [("image", 1, 33), ("image", 4, 12), ("batch", 1, 3), ("rows", 40, 40)])
 def test_statistics_given_away(kind, group, channels, isa, side):
     x = normal(np.random.default_rng(12), 2, 6, 4, channels) + F32(3)
