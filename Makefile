@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test bench zoo lint cross clean
+.PHONY: demo test bench zoo lint cross sanitize fuzz clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -25,6 +25,25 @@ bench: zoo $(VENV)/.bench
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
+
+# AddressSanitizer and UndefinedBehaviorSanitizer (gcc): a build of its own, then the tests that reach the native code and all file
+# formats. PYTEST= adds options. Leaks are looked for by `make soak`: CPython's own would hide them here.
+SANITIZE := build/sanitize
+SANITIZED := tests/native tests/ops tests/plan tests/fuzz tests/models/test_light.py tests/importers tests/test_api.py tests/test_runtime.py
+PRELOAD = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so) $(shell $(CC) -print-file-name=libstdc++.so.6)
+sanitize: CC := gcc
+sanitize: $(VENV)/.infold $(VENV)/.test
+	CC=$(CC) CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g" \
+	  LDFLAGS="-fsanitize=address,undefined" $(BIN)/python setup.py -q build --build-base $(SANITIZE) --build-lib $(SANITIZE)/lib
+	LD_PRELOAD="$(PRELOAD)" PYTHONPATH=$(SANITIZE)/lib PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$(SANITIZE)/report \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:log_path=$(SANITIZE)/report \
+	  $(BIN)/python -m pytest -q -p no:cacheprovider $(PYTEST) $(SANITIZED)
+
+# Mutants of models of every format, and of graphs that are run; counts grow in build/fuzz.json from call to call.
+MINUTES ?= 10
+fuzz: $(VENV)/.infold $(VENV)/.test
+	$(BIN)/python tests/fuzz/campaign.py --minutes $(MINUTES)
 
 # Compiles src_c for aarch64 (Debian: gcc-aarch64-linux-gnu); nothing is linked or run.
 cross: $(VENV)/.needs

@@ -5,18 +5,19 @@ import gc
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from . import host
-from .errors import InvalidInputError, UnsupportedError
+from .errors import InvalidInputError, MemoryLimitError, UnsupportedError
 from .importers import load
 from .importers.onnx import settle
 from .passes import prepare, training
 from .passes.context import node_name
-from .plan.build import FallbackStep
+from .plan.build import ADDRESSABLE, FallbackStep
 from .plan.options import PlanOptions
 from .report.session import Fallback, SessionReport, StepRecord
 from .runtime import Runner
@@ -32,7 +33,7 @@ class SessionOptions:
     precision: "highest" (float32 accuracy), "high" (products of 16 bits) or "medium" (bf16); a level allows more error, it never
         demands it.
     native_only: refuse models that need the reference fallback.
-    max_memory: bytes that arena and packed weights of a plan may take together; None: no limit.
+    max_memory: bytes that arena, outputs and packed weights of a plan may take together; None: no limit.
     training_mode: what to do with BatchNormalizations exported in training mode: "error" refuses the model, "running"
         normalises with their running statistics, "batch" with those of the batch, as the file says.
     algorithms: node name, or "*" for every node, -> the algorithm to use there ("direct", ...) instead of the planner's choice; what
@@ -79,7 +80,10 @@ class InferenceSession:
         self.threads = threads if threads > 0 else host.cpus()
         self.isa = host.isa()
         with _no_collection():
-            self._prepare(model, precision)
+            try:
+                self._prepare(model, precision)
+            except MemoryError as error:
+                raise error if isinstance(error, MemoryLimitError) else MemoryLimitError(f"no memory for the model: {error}") from error
 
     def _prepare(self, model: object, precision: str) -> None:
         loaded = training.resolve(load(model, lean=True), getattr(self.options, "training_mode", "error"))
@@ -169,7 +173,10 @@ class InferenceSession:
                 return None
             if value.shape is None or not all(isinstance(d, int) for d in value.shape.dims):
                 return None
-            feeds[name] = np.broadcast_to(np.zeros((), value.dtype.numpy()), tuple(value.shape.dims))
+            shape = tuple(value.shape.dims)
+            if prod(n or 1 for n in shape) > ADDRESSABLE // value.dtype.itemsize:
+                raise MemoryLimitError(f"input {name!r} of shape {list(shape)} fits no memory")
+            feeds[name] = np.broadcast_to(np.zeros((), value.dtype.numpy()), shape)
         return feeds
 
     def _checked(self, feeds: Mapping[str, object]) -> dict[str, object]:

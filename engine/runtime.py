@@ -66,7 +66,10 @@ class Runner:
                 self._plans.move_to_end(key)
                 return self._plans[key]
             facts = {name: _fact(value, name in fixed) for name, value in values.items()}
-            plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, self.options)
+            try:
+                plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, self.options)
+            except MemoryError as error:
+                raise error if isinstance(error, MemoryLimitError) else MemoryLimitError(f"no memory for a plan: {error}") from error
             self._plans[key] = plan
             if len(self._plans) > PLAN_LIMIT:
                 self._plans.popitem(last=False)
@@ -82,7 +85,7 @@ class Runner:
             arena = _native.Arena(plan.arena_bytes) if arena is None else arena
         except MemoryError as error:
             raise MemoryLimitError(f"no memory for a run: {error}") from error
-        regions = [arena, *(np.ascontiguousarray(values[n]) for n in plan.inputs), *outputs.values()]
+        regions = [arena, *(np.require(values[n], requirements="CA") for n in plan.inputs), *outputs.values()]
         objects: dict[str, object] = {**self._objects, **values}
         clock = np.zeros(len(plan.program)) if seconds is not None else None
         for stretch in plan.stretches:

@@ -9,6 +9,10 @@ import onnx
 
 from infold.errors import InvalidModelError, UnsupportedError
 
+MAX_RANK = 32  # dimensions of any tensor: NumPy's limit before its version 2
+_FLAGS = {"allowzero", "antialias", "ceil_mode", "center_point_box", "count_include_pad", "exclude_outside", "is_test", "keepdims",
+          "noop_with_empty_axes", "select_last_index", "training_mode", "transA", "transB"}
+_LARGEST = 1 << 46  # elements: what a processor can address
 # Types of attributes that hold no graph, and no tensor that could be external.
 _PLAIN = frozenset(
     onnx.AttributeProto.AttributeType.Value(name) for name in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS")
@@ -56,7 +60,10 @@ def normalise(model: onnx.ModelProto) -> None:
             item.domain = ""
     for graph in [model.graph, *(graph for node in _nodes(model) for graph in _subgraphs(node))]:
         for value in [*graph.input, *graph.output, *graph.value_info]:
-            for dim in value.type.tensor_type.shape.dim:
+            dims = value.type.tensor_type.shape.dim
+            if len(dims) > MAX_RANK or any(dim.dim_value > _LARGEST for dim in dims):
+                raise InvalidModelError(f"the value {value.name!r} is declared with a shape that no tensor can have")
+            for dim in dims:
                 if dim.dim_value < 0 or dim.dim_param == "?":
                     dim.Clear()
     versions = [opset.version for opset in model.opset_import if opset.domain == ""]
@@ -115,12 +122,37 @@ def check(model: onnx.ModelProto) -> None:
     for value in [*model.graph.input, *model.graph.output]:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
+    for value in model.graph.input:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.elem_type:
+            raise InvalidModelError(f"the input {value.name!r} has no data type")
+    for node in _nodes(model):
+        _check_node(node)
     try:
         onnx.checker.check_model(model.SerializeToString())
+    except ValueError as error:  # protobuf's limits: nesting deeper than its parser goes
+        raise InvalidModelError(f"onnx.checker cannot read the model: {error}") from None
     except onnx.checker.ValidationError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         where = [line.removeprefix("==> Context: ") for line in lines if line.startswith("==> Context: ")]
         raise InvalidModelError("; ".join([lines[0], *where])) from None
+
+
+def _check_node(node: onnx.NodeProto) -> None:
+    """What onnx.checker overlooks, and its inference or a kernel would fall over."""
+    if node.domain or not onnx.defs.has(node.op_type) or not (node.attribute or "" in node.input):
+        return
+    given = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.op_type == "Split" and given.get("num_outputs", len(node.output)) != len(node.output):
+        raise InvalidModelError(f"{describe(node)} has {len(node.output)} outputs, and num_outputs {given['num_outputs']}")
+    if node.op_type == "GatherND" and not 0 <= given.get("batch_dims", 0) <= MAX_RANK:
+        raise InvalidModelError(f"{describe(node)}: batch_dims {given['batch_dims']} are not 0 to {MAX_RANK}")
+    if wrong := [name for name in given.keys() & _FLAGS if given[name] not in (0, 1)]:
+        raise InvalidModelError(f"{describe(node)}: {wrong[0]} is a flag, 0 or 1, not {given[wrong[0]]}")
+    if "" in node.input:
+        formal = onnx.defs.get_schema(node.op_type).inputs
+        variadic = formal and formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic
+        if variadic and "" in node.input[len(formal) - 1 :]:
+            raise InvalidModelError(f"{describe(node)}: one of its inputs has no name")
 
 
 def describe(node: onnx.NodeProto) -> str:

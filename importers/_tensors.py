@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from infold.errors import ExternalDataError, InvalidModelError, UnsupportedError
+from infold.importers._legality import MAX_RANK
 
 # The typed field of TensorProto that holds a data type's elements (complex: as pairs); int32_data holds the rest.
 _FIELDS = {
@@ -48,8 +49,10 @@ def read(
         raise UnsupportedError(f"tensor {name!r}: unknown data type {proto.data_type}") from None
     if dtype == ir.DataType.UNDEFINED:
         raise InvalidModelError(f"tensor {name!r} has no data type")
-    if any(dim < 0 for dim in proto.dims):
-        raise InvalidModelError(f"tensor {name!r} has a negative dimension: {list(proto.dims)}")
+    if any(dim < 0 for dim in proto.dims) or len(proto.dims) > MAX_RANK:
+        raise InvalidModelError(
+            f"tensor {name!r} has a negative dimension, or more than {MAX_RANK}: {list(proto.dims)}"
+        )
     size = math.prod(proto.dims)
     if proto.data_location == onnx.TensorProto.EXTERNAL:
         if dtype == ir.DataType.STRING:

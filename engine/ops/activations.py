@@ -97,6 +97,8 @@ def unary(ctx, node) -> None:
     found = activation_of(ctx, node)
     if found is None:
         raise NotNative("its bounds depend on data")
+    if np.isnan((found.a, found.b)).any():
+        raise NotNative("a parameter that is not a number")
     source = ctx.tensor(node.inputs[0].name)
     target = ctx.output(node.outputs[0].name, image=prefers_image(source))
     ctx.unary(found.act, source, target, found.a, found.b)

@@ -72,6 +72,13 @@ def attr(node: ir.Node, name: str, default: Any = None) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def counted(axis: int, rank: int) -> int:
+    """The axis counted from the first dimension. Raises ValueError if there is none such: the planner names the node."""
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis {axis} of {rank} dimensions")
+    return int(axis) % rank
+
+
 def same_shape(node: ir.Node, inputs: list) -> list:
     """`infer` of elementwise functions of the first input."""
     return [inputs[0].shape]

@@ -10,7 +10,7 @@ from ..plan.lowering import Deferred
 from ..plan.tensor import Tensor
 from ..plan.walk import collapse
 from .activations import Activation, prefers_image
-from .base import NotNative, attr, op
+from .base import NotNative, attr, counted, op
 from .conv import takes_prologue
 
 BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "PRelu": "PRELU_SLOPE"}
@@ -65,7 +65,7 @@ def _operand(ctx, node, index: int) -> Tensor:
     other = ctx.shape(node.inputs[1 - index].name)
     if index == 1 and len(t.shape) < len(other):
         if attr(node, "broadcast", 0) and "axis" in node.attributes:  # opset < 7: aligned at `axis`
-            axis = attr(node, "axis") % len(other)
+            axis = counted(attr(node, "axis"), len(other))
             return t.view((*t.shape, *[1] * (len(other) - axis - len(t.shape))), (*t.strides, *[0] * (len(other) - axis - len(t.shape))))
         if node.op_type == "PRelu" and ctx.opset(node) < 7 and len(t.shape) == 1 and len(other) > 1:  # slope per channel
             return t.view((*t.shape, *[1] * (len(other) - 2)), (*t.strides, *[0] * (len(other) - 2)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..plan.tensor import Tensor
 from .activations import Activation
-from .base import NotNative, attr, op, same_shape
+from .base import NotNative, attr, counted, op, same_shape
 from .elementwise import emit_affine, scalar
 from .norm import activation, by_channel, grouped, images, normalize, per_channel, require, rows
 
@@ -53,7 +53,7 @@ def layer_norm_std(ctx, node) -> None:
     """(x, gamma, beta; axis, epsilon): (x - mean) / (s + epsilon) * gamma + beta over the dimensions from `axis` on, s the unbiased
     standard deviation (divisor n - 1)."""
     shape = ctx.shape(node.inputs[0].name)
-    count = prod(shape[attr(node, "axis", -1) % len(shape):])
+    count = prod(shape[counted(attr(node, "axis", -1), len(shape)):])
     if count < 2:
         raise NotNative("the unbiased deviation of one element")
     rows(ctx, node, node.inputs[1:3], divisor=count - 1, offset=attr(node, "epsilon", 1e-5))

@@ -5,14 +5,14 @@ from math import prod
 
 import numpy as np
 
-from .base import NotNative, attr, op
+from .base import NotNative, attr, counted, op
 
 
 @op("Gather", any_dtype=True)
 def gather(ctx, node) -> None:
     name, index_name, output = node.inputs[0].name, node.inputs[1].name, node.outputs[0].name
     shape, index_shape = ctx.shape(name), ctx.shape(index_name)
-    axis = attr(node, "axis", 0) % len(shape)
+    axis = counted(attr(node, "axis", 0), len(shape))
     index = ctx.constant_value(node.inputs[1])
     if index is not None and index.size and not (-shape[axis] <= index.min() and index.max() < shape[axis]):
         raise NotNative(f"an index outside the {shape[axis]} entries of axis {axis}")

@@ -12,7 +12,7 @@ import numpy as np
 from .. import _native
 from ..plan.tensor import Tensor
 from .activations import prefers_image
-from .base import NotNative, attr, op, same_shape
+from .base import NotNative, attr, counted, op, same_shape
 from .epilogue import Epilogue, epilogue, take
 from .space import check_rank, space
 
@@ -31,7 +31,7 @@ def rows(ctx, node, affine, **params) -> None:
     """Normalise over the dimensions from attribute `axis` on, scale and bias by element; outputs 1, 2: mean and 1 / deviation."""
     name = node.inputs[0].name
     shape = ctx.shape(name)
-    axis = attr(node, "axis", -1) % len(shape)
+    axis = counted(attr(node, "axis", -1), len(shape))
     reduced = range(axis, len(shape))
     require(shape)
     check_rank(shape, reduced)  # these are contiguous
@@ -117,7 +117,7 @@ def mean_variance_norm(ctx, node) -> None:
 
 def _over(ctx, node, axes: Iterable[int], tables: dict[str, Tensor] | None = None, **params) -> None:
     shape = ctx.shape(node.inputs[0].name)
-    reduced = {axis % len(shape) for axis in axes}
+    reduced = {counted(axis, len(shape)) for axis in axes}
     require(shape, reduced)
     found = activation(ctx, node)
     normalize(ctx, *images(ctx, node.inputs[0].name, found.output), reduced, found, tables, **params)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .activations import prefers_image
-from .base import NotNative, attr, op
+from .base import NotNative, attr, counted, op
 
 
 def _opset_1_shape(node, inputs):
@@ -27,7 +27,8 @@ def pad(ctx, node) -> None:
         axes = ctx.need(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None and node.inputs[3].name else range(rank)
         pads = [0] * 2 * rank
         for i, axis in enumerate(axes):
-            pads[int(axis) % rank], pads[int(axis) % rank + rank] = given[i], given[i + len(given) // 2]
+            axis = counted(axis, rank)
+            pads[axis], pads[axis + rank] = given[i], given[i + len(given) // 2]
     out = ctx.output(output, image=prefers_image(source) or ctx.placement.read_as_image(output))
     ctx.fill(out, value)
     # a negative pad cuts: the copied block starts where both exist

@@ -5,7 +5,7 @@ from math import prod
 
 from .. import _native
 from .activations import prefers_image
-from .base import NotNative, attr, op
+from .base import NotNative, attr, counted, op
 from .space import check_rank, space
 
 REDUCE = {
@@ -30,7 +30,7 @@ def reduce(ctx, node) -> None:
             _nothing(ctx, node)
             return
         axes = range(rank)
-    emit_reduce(ctx, node, REDUCE[node.op_type], {a % rank for a in axes} if rank else set())
+    emit_reduce(ctx, node, REDUCE[node.op_type], {counted(a, rank) for a in axes} if rank else set())
 
 
 def _nothing(ctx, node) -> None:

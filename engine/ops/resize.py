@@ -4,8 +4,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..plan.tensor import Tensor
-from .base import NotNative, attr, op
+from .base import NotNative, attr, counted, op
 
+COORDINATES = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners", "tf_half_pixel_for_nn")
 ROUND = {
     "round_prefer_floor": lambda x: np.ceil(x - x.dtype.type(0.5)),
     "round_prefer_ceil": lambda x: np.floor(x + x.dtype.type(0.5)),
@@ -40,6 +41,8 @@ def resize(ctx, node) -> None:
     outside = attr(node, "exclude_outside", 0)
     if coordinates == "tf_crop_and_resize" or attr(node, "antialias", 0) or (outside and mode != "cubic"):
         raise NotNative("a region of interest, antialiasing or excluded borders")
+    if mode not in ("nearest", "linear", "bilinear", "cubic") or coordinates not in COORDINATES or nearest not in ROUND or not np.isfinite(scales).all():
+        raise NotNative(f"mode {mode!r} with coordinates {coordinates!r}, rounding {nearest!r} and scales {scales}")
     if len(shape) in (3, 4) and axes[0] >= 2:
         x, out = ctx.image(name), ctx.output(output, image=True)
     elif len(shape) == 4 and axes[-1] <= 2 and axes[0] >= 1:  # channels last
@@ -76,7 +79,7 @@ def _scales(ctx, node, shape, target) -> list[float]:
         first = node.op_type == "Upsample" or ctx.opset(node) == 10
         array = ctx.need(inputs[0] if first else inputs[1])
         given = None if array is None or not array.size else [float(np.float32(s)) for s in array.reshape(-1)]
-    axes = [a % len(shape) for a in attr(node, "axes", list(range(len(shape))))]
+    axes = [counted(a, len(shape)) for a in attr(node, "axes", list(range(len(shape))))]
     if given is None:
         given = [target[a] / shape[a] for a in axes]
         policy = attr(node, "keep_aspect_ratio_policy", "stretch")
@@ -131,6 +134,4 @@ def _coordinates(mode: str, n: int, length: int, scale: float, dtype) -> np.ndar
     at = (x + half) / s - half
     if mode == "half_pixel_symmetric":
         at += dtype(n / 2) * (one - dtype(length) / (s * dtype(n)))
-    elif mode not in ("half_pixel", "pytorch_half_pixel"):
-        raise NotNative(f"coordinates {mode!r}")
     return at

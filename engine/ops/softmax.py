@@ -5,7 +5,7 @@ from math import prod
 
 from ..plan.tensor import Tensor
 from .activations import prefers_image
-from .base import attr, op, same_shape
+from .base import attr, counted, op, same_shape
 from .space import check_rank, space
 
 
@@ -16,7 +16,7 @@ def softmax(ctx, node) -> None:
     log = node.op_type == "LogSoftmax"
     flat = ctx.opset(node) < 13
     axis = attr(node, "axis", 1 if flat else -1)
-    axis = axis % len(shape) if axis != len(shape) else axis
+    axis = counted(axis, len(shape)) if axis != len(shape) else axis
     if flat and any(n != 1 for n in shape[axis + 1:]):
         x, out = ctx.rows(name), ctx.output(output, image=False)
         lead, tail = prod(shape[:axis]), prod(shape[axis:])

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from math import prod
 
-from .base import NotNative, attr, op
+from .base import NotNative, attr, counted, op
 from .activations import prefers_image
 
 
@@ -72,7 +72,7 @@ def expand(ctx, node) -> None:
 @op("Split", any_dtype=True)
 def split(ctx, node) -> None:
     source = ctx.tensor(node.inputs[0].name)
-    axis, at = attr(node, "axis", 0) % len(source.shape), 0
+    axis, at = counted(attr(node, "axis", 0), len(source.shape)), 0
     for value in node.outputs:
         if not value.name:
             raise NotNative("an output without a name")
@@ -95,9 +95,7 @@ def slice_(ctx, node) -> None:
         steps = [1] * len(starts) if steps is None else steps
     strides, first, channels_only = list(source.strides), 0, True
     for start, end, axis, step in zip(starts, ends, axes, steps):
-        if not -rank <= axis < rank:
-            raise ValueError(f"axis {axis} of {rank} dimensions")
-        axis %= rank
+        axis = counted(axis, rank)
         begin, _, stride = slice(start, end, step).indices(source.shape[axis])
         first += begin * source.strides[axis] if ctx.shape(node.outputs[0].name)[axis] else 0
         strides[axis] = source.strides[axis] * stride
@@ -119,7 +117,7 @@ def _opset_1_concat(node, inputs):
 def concat(ctx, node) -> None:
     output = node.outputs[0].name
     shape = ctx.shape(output)
-    axis = attr(node, "axis", 1) % len(shape)
+    axis = counted(attr(node, "axis", 1), len(shape))
     for value in node.inputs:
         if len(ctx.shape(value.name)) != len(shape) or any(n != m for d, (n, m) in enumerate(zip(ctx.shape(value.name), shape)) if d != axis):
             raise ValueError(f"a part of shape {list(ctx.shape(value.name))} in {list(shape)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
+from ..errors import InvalidModelError
 from ..report.fold import FoldReport
 from . import (
     backward,
@@ -20,7 +21,7 @@ from . import (
     shapes,
     through,
 )
-from .context import GraphContext, Pass, is_op
+from .context import GraphContext, Pass, is_op, node_name
 
 _FOLD_SIZE_LIMIT = 64 << 20  # of a file that somebody stores
 _PREPARE_SIZE_LIMIT = 2 << 30  # of a model in memory, where broadcast constants are views
@@ -82,14 +83,18 @@ def _can_inline(model: ir.Model, function: ir.Function) -> bool:
 
 def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
     """Apply the rules until none changes anything, and again where new constants may make more shapes known."""
-    constants.lift(context)
-    if shapes.believable(context):  # then often nothing is left to infer
-        constants.apply(context)
-    cleanup.apply(context)
-    size = None
-    while size != (size := len(context.nodes())):
-        shapes.apply(context)
-        while any([rule(context) for rule in rules]):
-            pass
-        if not any(is_op(node, "Shape", "Size") for node in context.nodes()):
-            break
+    try:
+        constants.lift(context)
+        if shapes.believable(context):  # then often nothing is left to infer
+            constants.apply(context)
+        cleanup.apply(context)
+        size = None
+        while size != (size := sum(1 for _ in context.nodes())):
+            shapes.apply(context)
+            while any([rule(context) for rule in rules]):
+                pass
+            if not any(is_op(node, "Shape", "Size") for node in context.nodes()):
+                break
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # numbers that contradict one another
+        at = "the model" if context.visited is None else f"node {node_name(context.visited)!r} ({context.visited.op_type})"
+        raise InvalidModelError(f"{at} contradicts itself: {error}") from error

@@ -95,8 +95,8 @@ def batchnorm(context: GraphContext, node: ir.Node, channels: Channels) -> Affin
     if channels.rank - channels.from_end != 1:
         return "its channel axis is not the one that the weights produce"
     scale, bias, mean, variance = parameters
-    if scale.size != channels.count:
-        return f"it has {scale.size} channels where its input has {channels.count}"
+    if any(array.size != channels.count for array in parameters):
+        return f"it has {', '.join(str(array.size) for array in parameters)} channels where its input has {channels.count}"
     if not all(np.isfinite(array).all() for array in parameters):
         return "its parameters or statistics are not finite"
     spread = variance + attribute(node, "epsilon", 1e-5)

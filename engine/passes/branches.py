@@ -21,7 +21,7 @@ from .rounding import rounded
 def apply(context: GraphContext) -> bool:
     """Merge the branches of each sum that read one input, where the merged kernel has no more taps than they had."""
     modified = False
-    for node in reversed(context.nodes()):  # the last addition of a sum first: it sees all the terms
+    for node in reversed(list(context.nodes())):  # the last addition of a sum first: it sees all the terms
         if node.graph is not None and _is_sum(node):
             modified |= _merge_branches(context, node)
     return modified

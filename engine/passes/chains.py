@@ -15,6 +15,7 @@ from .rounding import rounded
 from .shapes import dtype
 
 _LEAST_OPSET = 9  # BatchNormalization without `spatial`
+_MOST_CHANNELS = 1 << 20  # of a tensor whose declared shape is to be believed
 _LEAST_LENGTH = 3  # without a BatchNormalization: Mul and Add may be the last part of another normalisation
 
 
@@ -30,7 +31,7 @@ def apply(context: GraphContext) -> bool:
 def _collapse(context: GraphContext, first: ir.Node) -> bool:
     source = next((value for value in first.inputs if value is not None and context.tensor(value) is None), None)
     shape = None if source is None else source.shape
-    if shape is None or len(shape) < 2 or not isinstance(shape[1], int) or dtype(source) is None:
+    if shape is None or len(shape) < 2 or not isinstance(shape[1], int) or shape[1] > _MOST_CHANNELS or dtype(source) is None:
         return False
     channels = Channels(shape[1], from_end=len(shape) - 1, rank=len(shape), least_rank=len(shape))
     nodes, total = _chain(context, first, source, channels)

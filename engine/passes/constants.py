@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from .. import inference
 from .context import GraphContext, attribute, is_op, literal
 from .shapes import dtype
 
@@ -181,11 +182,11 @@ def _infer(context: GraphContext, node: ir.Node,
             if array.size <= _TYPE_INFERENCE_LIMIT and array.dtype.kind in "iuf":
                 data[value.name] = onnx.numpy_helper.from_array(array)
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-        found = onnx.shape_inference.infer_node_outputs(schema, ir.serde.serialize_node(node), types, data,
-                                                        opset_imports=[onnx.helper.make_opsetid("", opset)])
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError) as error:
+        found = inference.infer_node(ir.serde.serialize_node(node), opset, types, data)
+    except inference.Contradiction as error:
         logger.debug("not folding %s: %s", node.name, error)
+        return None
+    if found is None:
         return None
     result = []
     for output in node.outputs:

@@ -35,6 +35,7 @@ class GraphContext:
         self.size_limit = size_limit
         self.quantized = quantized
         self._flat = len(list(model.graphs())) == 1  # no subgraphs, and no pass adds one
+        self.visited: ir.Node | None = None
         self._names = {value.name for graph in model.graphs() for value in _values(graph) if value.name}
         self._batchnorms = {node: FoldItem(node_name(node), "kept") for node in self.nodes()
                             if is_op(node, "BatchNormalization")}
@@ -42,9 +43,11 @@ class GraphContext:
 
     # Reading
 
-    def nodes(self) -> list[ir.Node]:
-        """All nodes, subgraphs included, as a list that outlives changes; the `graph` of a removed node is None."""
-        return list(self.graph) if self._flat else _with_subgraphs(self.graph)
+    def nodes(self) -> Iterator[ir.Node]:
+        """All nodes, subgraphs included, as they were when the first is taken; the `graph` of a removed node is None."""
+        for node in list(self.graph) if self._flat else _with_subgraphs(self.graph):
+            self.visited = node  # errors can name it
+            yield node
 
     def opset(self, node: ir.Node) -> int:
         """The version of the node's operator set."""

@@ -30,9 +30,9 @@ class Linear(Protocol):
 def read(context: GraphContext, node: ir.Node) -> Linear | str | None:
     """The node as a linear layer, the reason why its weights cannot change, or None for any other operator."""
     if is_op(node, "Conv", "ConvTranspose"):
-        return _constant(context, node, (1, 2)) or Convolution(context, node)
+        return _constant(context, node, (1, 2)) or _contradiction(context, node) or Convolution(context, node)
     if is_op(node, "Gemm"):
-        return _constant(context, node, (1, 2)) or Gemm(context, node)
+        return _constant(context, node, (1, 2)) or _contradiction(context, node) or Gemm(context, node)
     if is_op(node, "MatMul"):
         index = 1 if context.tensor(node.inputs[0]) is None else 0
         refusal = _constant(context, node, (index,))
@@ -57,6 +57,18 @@ def _constant(context: GraphContext, node: ir.Node, indices: tuple[int, ...]) ->
             return f"input '{value.name}' of {node.op_type} '{node_name(node)}' {not_constant(value)}"
         if not tensor.dtype.is_floating_point():
             return f"the weights of {node.op_type} '{node_name(node)}' are integers"
+    return None
+
+
+def _contradiction(context: GraphContext, node: ir.Node) -> str | None:
+    """Why the shapes of a Conv, ConvTranspose or Gemm's weights are those of no such layer."""
+    shape = context.tensor(node.inputs[1]).shape
+    name = f"{node.op_type} '{node_name(node)}'"
+    if len(shape) != 2 if is_op(node, "Gemm") else len(shape) < 3:
+        return f"the weights of {name} have the shape {list(shape)}"
+    groups = attribute(node, "group", 1)
+    if not is_op(node, "Gemm") and (groups < 1 or shape[0] % groups):
+        return f"{name} has {groups} groups and weights of shape {list(shape)}"
     return None
 
 

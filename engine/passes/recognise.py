@@ -22,7 +22,7 @@ _PATTERNS = (*norms.PATTERNS, *activations.PATTERNS)
 def apply(context: GraphContext) -> bool:
     """Replace everything that a pattern describes, outermost first."""
     modified = False
-    nodes = context.nodes()
+    nodes = list(context.nodes())
     place = {node: index for index, node in enumerate(nodes)}
     values = deque([*context.graph.inputs, *(value for node in nodes for value in node.outputs)])
     while values:

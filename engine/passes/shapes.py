@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import logging
 
-import onnx
 import onnx_ir as ir
 
+from .. import inference
 from .context import GraphContext, is_op
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ def apply(context: GraphContext) -> bool:
                         value.shape = None
     _set_weights_aside(light.graph)
     try:
-        inferred = onnx.shape_inference.infer_shapes(ir.to_proto(light), data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
+        inferred = inference.infer_model(ir.to_proto(light))
+    except inference.Contradiction as error:
         logger.debug("shapes stay as declared: %s", error)
         return False
     modified = False

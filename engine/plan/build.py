@@ -140,7 +140,7 @@ def _require_sizes(node: ir.Node, facts: list[Fact]) -> None:
     for fact in facts:
         if fact.shape and min(fact.shape) < 0:
             raise ShapeError(f"node {node.name!r} ({node.op_type}): its output would have the shape {list(fact.shape)}")
-        if known(fact) and prod(fact.shape) * fact.dtype.itemsize > ADDRESSABLE:
+        if known(fact) and prod(n or 1 for n in fact.shape) * fact.dtype.itemsize > ADDRESSABLE:  # NumPy refuses empty ones too
             raise MemoryLimitError(f"node {node.name!r} ({node.op_type}): its output of shape {list(fact.shape)} fits no memory")
 
 
@@ -157,15 +157,17 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
     regions = [0]
     for name, fact in feeds.items():
         if known(fact) and fact.value is None:
-            buffer = Buffer("region", int(np.prod(fact.shape, dtype=np.int64)) * fact.dtype.itemsize, region=len(regions))
+            buffer = Buffer("region", prod(fact.shape) * fact.dtype.itemsize, region=len(regions))
             regions.append(buffer.nbytes)
             ctx.values[name] = Tensor(buffer, fact.shape, row_strides(fact.shape), fact.dtype)
     inputs = [n for n, f in feeds.items() if known(f) and f.value is None]
     constants = {n: np.array(facts[n].value) for n in leaving if n in facts and facts[n].value is not None}
     arrays = {n: facts[n] for n in leaving if known(facts.get(n)) and n not in constants}
     objects = [n for n in leaving if n not in constants and n not in arrays]
+    given = len(regions)
     for name, fact in arrays.items():
-        buffer = Buffer("region", int(np.prod(fact.shape, dtype=np.int64)) * fact.dtype.itemsize, region=len(regions))
+        buffer = Buffer("region", prod(fact.shape) * fact.dtype.itemsize, region=len(regions))
+        ctx.afford(buffer.nbytes)
         regions.append(buffer.nbytes)
         ctx.placement.regions[name] = buffer
     for i, node in enumerate(view.nodes):
@@ -181,9 +183,10 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
             target = Tensor(region, tensor.shape, row_strides(tensor.shape), tensor.dtype)
             _hand_out(ctx, tensor, target)
     regions[0] = plan_arena(ctx.buffers)
-    if options.max_memory is not None and regions[0] + store.nbytes > options.max_memory:
-        raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena and {store.nbytes} bytes of weights; "
-                               f"max_memory is {options.max_memory}")
+    handed_out = sum(regions[given:])
+    if options.max_memory is not None and regions[0] + handed_out + store.nbytes > options.max_memory:
+        raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena, {handed_out} bytes for outputs and {store.nbytes} bytes "
+                               f"of weights; max_memory is {options.max_memory}")
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
     return Plan(program, ctx.steps, inputs, arrays, objects, constants, regions[0], ctx.fused, rest, cut)
 

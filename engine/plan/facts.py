@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from .. import inference
 from ..errors import ShapeError
 from ..ops import base
 from .graph import opsets
@@ -15,6 +17,11 @@ VALUE_LIMIT = 1 << 16  # elements: shape arithmetic is small; larger results are
 # These versions' inference leaves out windows that begin beyond the image (`ceil_mode`), as every runtime does at every version.
 EXACT = {"MaxPool": 22, "AveragePool": 22}
 NUMERIC = "fiub"  # NumPy kinds that kernels and the fallback read as arrays
+FEW = 256  # elements whose largest product is within the limit
+ARITHMETIC = {"Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod",
+              "Mul", "Neg", "Not", "Or", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split", "Sqrt",
+              "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}  # of shapes: results no larger than the broadcast inputs
+DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the result's size follows from the data, and is at most the input's
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 
 
@@ -62,10 +69,14 @@ def infer_node(node: ir.Node, facts: dict[str, Fact], model: ir.Model) -> list[F
     present = [f for f, v in zip(inputs, node.inputs) if v is not None]
     if node.domain == "" and node.op_type in ("Shape", "Size") and known(inputs[0]):
         return [Fact.of(_shape_value(node, inputs[0].shape))]
-    if all(f is not None and f.value is not None for f in present) and _foldable(node, present):
+    if all(f is not None and f.value is not None for f in present) and _foldable(node, inputs, present, model):
         from ..reference import NodeRunner
 
         return [Fact.of(v) for v in NodeRunner(node, opsets(model, node)).run([None if f is None else f.value for f in inputs])]
+    return _infer_shapes(node, inputs, present, model)
+
+
+def _infer_shapes(node: ir.Node, inputs: list[Fact | None], present: list[Fact | None], model: ir.Model) -> list[Fact] | None:
     if any(f is None or (f.shape is None and f.dtype is not None) for f in present):
         return None
     op = base.find(node)
@@ -79,22 +90,19 @@ def infer_node(node: ir.Node, facts: dict[str, Fact], model: ir.Model) -> list[F
     return _onnx_inference(node, inputs, model)
 
 
-def _foldable(node: ir.Node, present: list[Fact]) -> bool:
+def _foldable(node: ir.Node, inputs: list[Fact | None], present: list[Fact], model: ir.Model) -> bool:
+    """Whether the node, all of whose inputs are known, is computed now: it and its result are small."""
     if node.op_type in RANDOM or any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
         return False
     if not present:
         return node.op_type == "Constant"
-    if node.op_type in ("Expand", "Tile", "ConstantOfShape", "Range"):  # the result may be far larger than the inputs
-        return _result_size(node.op_type, [f.value.astype(np.float64) for f in present]) <= VALUE_LIMIT
-    return sum(f.value.size for f in present) <= VALUE_LIMIT
-
-
-def _result_size(op_type: str, values: list[np.ndarray]) -> float:
-    if op_type == "Range":
-        start, limit, delta = (v.item() for v in values)
-        return abs(limit - start) / abs(delta) if delta else np.inf
-    size = float(np.prod(np.abs(values[-1])))
-    return size if op_type == "ConstantOfShape" else size * values[0].size
+    size = sum(f.value.size for f in present)
+    if size > VALUE_LIMIT or (size <= FEW and node.op_type in ARITHMETIC):
+        return size <= VALUE_LIMIT
+    found = _infer_shapes(node, inputs, present, model)  # the result may be far larger than the inputs
+    if found is None:
+        return node.op_type in DATA_SIZED
+    return all(f.shape is None or 0 <= prod(f.shape) <= VALUE_LIMIT for f in found)
 
 
 def _shape_value(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
@@ -108,11 +116,7 @@ def _onnx_inference(node: ir.Node, inputs: list[Fact | None], model: ir.Model) -
     opset = node.version or model.opset_imports.get(node.domain)
     if opset is not None and node.domain == "":
         opset = max(opset, EXACT.get(node.op_type, 0))
-    if opset is None or not onnx.defs.has(node.op_type, node.domain):
-        return None
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    except onnx.defs.SchemaError:
+    if opset is None:
         return None
     types, data = {}, {}
     for value, fact in zip(node.inputs, inputs):
@@ -125,11 +129,11 @@ def _onnx_inference(node: ir.Node, inputs: list[Fact | None], model: ir.Model) -
         if fact.value is not None and fact.value.size <= 1024:
             data[value.name] = onnx.numpy_helper.from_array(np.asarray(fact.value, order="C"), value.name)
     try:
-        proto = ir.to_proto(node)
-        opsets = [onnx.helper.make_opsetid(node.domain, opset)]
-        result = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
-    except onnx.shape_inference.InferenceError as error:
-        raise ShapeError(f"node {node.name!r} ({node.op_type}): {str(error).strip()}") from error
+        result = inference.infer_node(ir.to_proto(node), opset, types, data)
+    except inference.Contradiction as error:
+        raise ShapeError(f"node {node.name!r} ({node.op_type}): {error}") from error
+    if result is None:
+        return None
     facts = []
     for value in node.outputs:
         if not value.name:

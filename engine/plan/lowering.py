@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import _native
+from ..errors import MemoryLimitError
 from ..ops.base import NeedsValue, NotNative
 from .facts import Fact
 from .graph import GraphView
@@ -172,9 +173,17 @@ class Lowering:
     # Memory
 
     def arena(self, nbytes: int) -> Buffer:
+        self.afford(nbytes)
         buffer = Buffer("arena", nbytes)
         self.buffers.append(buffer)
         return buffer
+
+    def afford(self, nbytes: int) -> None:
+        """Refuse at once what alone exceeds the memory that the session may use."""
+        limit = self.options.max_memory
+        if limit is not None and nbytes > limit:
+            who = "the plan" if self.node is None else f"node {self.node.name!r} ({self.node.op_type})"
+            raise MemoryLimitError(f"{who} needs {nbytes} bytes for one value; max_memory is {limit}")
 
     def temporary(self, shape, dtype=F32) -> Tensor:
         """Row-major memory that lives as long as the steps that touch it."""

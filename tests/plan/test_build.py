@@ -85,7 +85,7 @@ def test_max_memory():
     model = net.model(y)
     free = session(model)
     expected = free.run(None, net.feeds)[0]
-    used = free.report.arena_bytes + free.report.weight_bytes
+    used = free.report.arena_bytes + free.report.weight_bytes + expected.nbytes
     np.testing.assert_array_equal(session(model, max_memory=used).run(None, net.feeds)[0], expected)
     tight = session(model, max_memory=used - 1)
     with pytest.raises(MemoryLimitError, match=str(used - 1)):

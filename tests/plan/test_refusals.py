@@ -1,6 +1,8 @@
 """Models that the checker lets through and no shape makes sense of: a typed error that names the operator, never another exception."""
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 from session_harness import Net, session
@@ -50,6 +52,15 @@ CONTRADICTIONS = {  # operator, input shape, constants (a tuple: shape of a floa
     "prelu-rank": ("PRelu", (2, 3, 4, 5), (2, 2, 3, 4, 5), {}),
     "add-opset-6": ("Add", (2, 3, 4, 5), (4,), dict(broadcast=1, axis=1, opset=6)),
     "clip-bound": ("Clip", (2, 3), (0,), {}),
+    "softmax-axis-opset-9": ("Softmax", (2, 3), dict(axis=1 << 62, opset=9)),
+    "concat-axis-opset-4": ("Concat", (2, 3), (2, 3), dict(axis=-(1 << 32), opset=4)),
+    "layernorm-axis": ("LayerNormalization", (2, 3, 4), (4,), dict(axis=(1 << 32) - 9, outputs=3)),
+    "depth-to-space-block": ("DepthToSpace", (1, 8, 2, 3), dict(blocksize=(1 << 31) + 1)),
+    "deconv-groups": ("ConvTranspose", (1, 4, 3, 3), (4, 2, 3, 3), dict(group=1 << 31)),
+    "cast-to-nothing": ("Cast", (2, 3), dict(to=0)),
+    "batchnorm-mean": ("BatchNormalization", (2, 3, 4, 5), (3,), (3,), (2,), (3,), {}),
+    "ceil-mode": ("MaxPool", (1, 3, 4, 4), dict(kernel_shape=[1, 1], ceil_mode=-1)),
+    "split-outputs": ("Split", (4, 3), dict(num_outputs=1 << 62, outputs=2)),
 }
 
 
@@ -57,7 +68,7 @@ CONTRADICTIONS = {  # operator, input shape, constants (a tuple: shape of a floa
 def test_contradictions(case: str):
     op, shape, *constants, attributes = CONTRADICTIONS[case]
     net, y = build(op, shape, *constants, **attributes)
-    with pytest.raises(InvalidModelError, match=op):
+    with pytest.raises((InvalidModelError, MemoryLimitError), match=op):
         session(net.model(y)).run(None, net.feeds)
 
 
@@ -69,3 +80,39 @@ def test_what_fits_no_memory(op: str, shape: tuple, constants: list, attributes:
     net, y = build(op, shape, *constants, **attributes)
     with pytest.raises(MemoryLimitError, match=op):
         session(net.model(y)).run(None, net.feeds)
+
+
+def test_a_batchnorm_behind_a_convolution_that_contradicts_itself():
+    net = Net(0)
+    x = net("Conv", net.input(1, 3, 5, 5), net.weight(4, 3, 3, 3))
+    y = net("BatchNormalization", x, net.normal(4), net.normal(4), net.normal(2), net.positive(4))
+    with pytest.raises(InvalidModelError):
+        session(net.model(y)).run(None, net.feeds)
+
+
+def test_inputs_that_no_memory_can_hold():
+    net = Net(0)
+    x = net.feed(np.zeros((1, 1), np.float32), (1 << 40, 1 << 40))
+    with pytest.raises(MemoryLimitError, match=x):
+        session(net.model(net("Relu", x)))
+
+
+@pytest.mark.parametrize("op", ["Expand", "Tile", "Pad", "Resize", "ConstantOfShape", "Range"])
+def test_constants_that_would_be_gigabytes(op: str):
+    """What a few bytes of constants would make larger than `max_memory` is refused before it is made."""
+    net, many = Net(0), 1 << 16
+    one = net.constant(np.ones((1, 1), np.float32))
+    y = {
+        "Expand": lambda: net(op, one, net.ints(many, many)),
+        "Tile": lambda: net(op, one, net.ints(many, many)),
+        "Pad": lambda: net(op, one, net.ints(1 << 32, 0, 0, 0)),
+        "Resize": lambda: net(op, one, None, net.constant(np.float32([many, many]))),
+        "ConstantOfShape": lambda: net(op, net.ints(many, many)),
+        "Range": lambda: net("Cast", net(op, *(net.constant(np.int64(n)) for n in (0, 1 << 34, 1))), to=1),
+    }[op]()
+    x = net.input(1, 1)
+    model = net.model(net("Add", net("Abs", y), x))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(MemoryLimitError):
+        session(model, max_memory=1 << 28).run(None, net.feeds)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18  # KiB

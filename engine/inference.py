@@ -1,0 +1,59 @@
+"""ONNX's own inference of types and shapes, made safe for models that contradict themselves."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError
+
+
+class Contradiction(Exception):
+    """The node's inputs and attributes do not fit its operator."""
+
+
+def infer_node(node: onnx.NodeProto, opset: int, types: Mapping[str, onnx.TypeProto],
+               data: Mapping[str, onnx.TensorProto]) -> dict[str, onnx.TypeProto] | None:
+    """Types of the node's outputs, as far as ONNX can tell; None if it does not know the operator.
+
+    Args:
+        types: the type of each input that is present; data: contents of those that may decide a shape.
+    Raises:
+        Contradiction: with ONNX's reason.
+    """
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
+        return None
+    first = types.get(node.input[0]) if node.input else None
+    if node.op_type == "LayerNormalization" and first is not None:
+        _require_axis(node, len(first.tensor_type.shape.dim))
+    try:
+        return onnx.shape_inference.infer_node_outputs(schema, node, dict(types), dict(data),
+                                                       opset_imports=[onnx.helper.make_opsetid(node.domain, opset)])
+    except (InferenceError, ValidationError, ValueError) as error:
+        raise Contradiction(str(error).strip()) from error
+
+
+def infer_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the types of its values. Raises Contradiction."""
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            graphs.extend(graph for a in node.attribute for graph in [*a.graphs, *([a.g] if a.HasField("g") else [])])
+            if node.op_type == "LayerNormalization":  # see `_require_axis`: the ranks are not known yet, and few want the statistics
+                del node.output[1:]
+            elif node.op_type == "Range" and len(node.input) == 3:  # its constants would be written out, be they as many as they like:
+                node.op_type = "Unique"                             # another operator whose result is 1-D, of its first input's type
+                del node.input[1:]
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (InferenceError, ValidationError, ValueError) as error:
+        raise Contradiction(str(error).strip()) from error
+
+
+def _require_axis(node: onnx.NodeProto, rank: int) -> None:
+    """onnx (1.23) writes outside the shape of the mean for an axis that does not exist."""
+    axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+    if not -rank <= axis < rank:
+        raise Contradiction(f"axis {axis} is not one of {rank} dimensions")
