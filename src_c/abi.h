@@ -63,6 +63,7 @@ typedef struct {
     const float *const *r; /* m row pointers of the residual, or NULL */
     const int64_t *tap;    /* element offsets added to every a[i] */
     int64_t taps, k;
+    int64_t chunk;     /* products added up in one float32 chain; longer sums are sums of chunks, whose error grows far slower */
     int64_t column;    /* first column of this panel: added to every c[i] and r[i] */
     const float *b;    /* taps * k rows of `width` floats, 64-byte aligned */
     const float *bias; /* at least `width` floats */
@@ -136,6 +137,32 @@ typedef struct {
     float lo, hi;
 } infold_norm_by;
 
+/* Winograd: one tile of an image into the transformed domain and back (kernels/winograd.h). A tile is `side` x `side` output
+ * pixels and the (side + 2) x (side + 2) input pixels under them; position (i, j) of the transformed tile is
+ * `position` * (i * (side + 2) + j) elements from its first. */
+typedef struct {
+    const float *in;             /* pixel (0, 0) of the image */
+    int64_t size[2], step[2];    /* its height and width; elements from row to row and from pixel to pixel */
+    int64_t at[2];               /* the tile's first pixel; pixels outside the image are zero */
+    float *v;
+    int64_t position, channels;
+    const double *point;         /* the interpolation points are 0, +-point[0] (, +-point[1] if side is 4), infinity */
+} infold_winograd_in;
+
+typedef struct {
+    const float *m;
+    int64_t position, channels;
+    const double *point;
+    const float *bias;           /* at least `channels` floats, as are r and out under each pixel */
+    const float *r;              /* the residual, or NULL */
+    int64_t r_step[2];
+    float *out;
+    int64_t step[2], live[2];    /* elements from row to row and from pixel to pixel; rows and columns to store, up to side */
+    float lo, hi;
+} infold_winograd_out;
+
+enum { INFOLD_WINOGRAD_2, INFOLD_WINOGRAD_4, INFOLD_WINOGRAD_SIDES }; /* the sides 2 and 4 */
+
 #define INFOLD_DW_MR 8
 #define INFOLD_MAX_MR 14
 #define INFOLD_LRN_REACH 64
@@ -149,6 +176,8 @@ typedef struct infold_kernels {
     infold_gemm_fn gemm[2][INFOLD_MAX_MR]; /* [vectors - 1][m - 1] */
     float (*fma_peak)(int64_t iterations); /* 2 * mr vector multiply-adds an iteration; for measuring the machine */
     void (*depthwise)(const infold_dw_tile *);
+    void (*winograd_in[INFOLD_WINOGRAD_SIDES])(const infold_winograd_in *);
+    void (*winograd_out[INFOLD_WINOGRAD_SIDES])(const infold_winograd_out *);
     /* dst[i] = act(src[i]); w: per-element PReLU slopes or NULL; dst may be src */
     void (*act)(infold_act act, int64_t n, const float *src, float *dst, const float *w, float a, float b);
     /* rows x n; strides in elements: {row, element} of each operand; element strides are 0 or 1 except in the slow path */

@@ -7,9 +7,10 @@ from .conv_bf16 import BF16
 from .conv_chain import chain
 from .conv_depthwise import depthwise
 from .conv_direct import MAX_STAGED_K, direct
+from .conv_winograd import winograd2, winograd4
 from .convolution import conv_border, conv_shape, convolution, window_of
 
-ALGORITHMS = (depthwise, direct, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
+ALGORITHMS = (depthwise, direct, winograd4, winograd2, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
 
 
 @op("Conv", infer=conv_shape, border=conv_border)

@@ -55,7 +55,10 @@ class StepRecord:
 
 
 def kernel_name(step: Step) -> str:
-    """The operation, with the function it applies where it is a map."""
+    """The operation, with the function it applies where it is a map, and its tile where it has one."""
+    if step.op.name == "winograd":
+        side = int.from_bytes(step.params[:8], "little")
+        return f"winograd.{side}x{side}"
     names = {"unary": _native.ACTS, "binary": _native.BINARIES}.get(step.op.name)
     if names is None:
         return step.op.name

@@ -8,6 +8,7 @@
 #include "kernels/math.h"
 #include "kernels/act.h"
 #include "kernels/depthwise.h"
+#include "kernels/winograd.h"
 #include "kernels/elementwise.h"
 #include "kernels/pool.h"
 #include "kernels/reduce.h"
@@ -23,6 +24,8 @@ const infold_kernels ISA(infold_kernels) = {
     .gemm = {GEMM_ROW(1), GEMM_ROW(2)},
     .fma_peak = fma_peak_run,
     .depthwise = depthwise_run,
+    .winograd_in = {winograd2_in_run, winograd4_in_run},
+    .winograd_out = {winograd2_out_run, winograd4_out_run},
     .act = act_run,
     .binary = binary_run,
     .affine = affine_run,

@@ -6,7 +6,6 @@
 
 #include "kernels/store.h"
 
-enum { CHUNK = 64 };    /* products added up in one float32 chain; longer sums are sums of chunks, whose error grows far slower */
 enum { PREFETCH = 2048 }; /* floats of B ahead: packed weights may come from memory, and 64 rows of the loop give them the time */
 
 static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t, const int m, const int nv) {
@@ -18,15 +17,15 @@ static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t
         UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(t->r[i] + t->column + j * VL, 0, 3);
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(t->c[i] + t->column + j * VL, 1, 3);
     const float *b = t->b;
-    const int64_t k_count = t->k, taps = t->taps;
-    vf total[VEC_MR][2];
+    const int64_t k_count = t->k, taps = t->taps, chunk = t->chunk;
+    volatile vf total[VEC_MR][2]; /* in memory: in registers, for some m GCC 12 would rather spill B from the inner loop */
     int64_t chained = 0;
     bool flushed = false;
     for (int64_t tap = 0; tap < taps; tap++) {
         const int64_t begin = t->tap[tap], stop = begin + k_count;
         for (int64_t k = begin; k < stop;) {
-            const int64_t end = stop - k < CHUNK ? stop : k + CHUNK;
-            if (chained + (end - k) > CHUNK) {
+            const int64_t end = stop - k < chunk ? stop : k + chunk;
+            if (chained + (end - k) > chunk) {
                 UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) {
                     if (flushed) acc[i][j] += total[i][j];
                     total[i][j] = acc[i][j];

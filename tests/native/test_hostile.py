@@ -104,7 +104,24 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "run": 1,
         "block": 16,
     }
+    lanes, winograd = _native.isa_info(isa)["lanes"], {
+        "side": 2,
+        "n": [1, 3, 4],
+        "in_size": [3, 4],
+        "pad": [1, 1],
+        "in_stride": [36, 12, 3],
+        "out_stride": [24, 8, 2],
+        "k": 3,
+        "columns": 2,
+        "slots": 2,
+        "tiles": 2,
+        "v_position": 6,
+        "m_position": 4,
+        "point": [1.0, 0.0],
+    }
     return {
+        "winograd": (winograd, {"in": zeros(3, 4, 3), "w": zeros(16, 3, lanes), "bias": zeros(lanes), "out": zeros(3, 4, 2),
+                                "scratch": zeros(2 * 16 * (6 + 4))}, ("w", "bias")),
         "conv": (gemm, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
                         "tap": np.array([0, 3]), "out": zeros(4, 5), "slope": zeros(5), "scale": zeros(5),
                         "shift": zeros(5)}, ("w", "bias", "tap", "slope", "scale", "shift")),

@@ -1,0 +1,116 @@
+"""3x3 convolution of stride 1 by Winograd's minimal filtering, F(2x2, 3x3) and F(4x4, 3x3).
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). A tile of side x side outputs is a polynomial product of
+which only the values at side + 2 points per axis are multiplied: (side + 2)^2 products per channel and filter instead of 9 side^2.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from math import ceil, inf, prod
+
+import numpy as np
+
+from .. import _native
+from ..plan.choice import Way
+from ..plan.memory import round_up
+from ..plan.tensor import Tensor
+from .convolution import Convolution
+from .epilogue import epilogue, take
+from .product import ending, vector
+
+# Opposite pairs of finite points beside 0 and infinity. For F(4x4) near the least rounding error (measured; Barabasz et al., "Error
+# Analysis and Improving the Accuracy of Winograd Convolution for DNNs", 2020), and with all constants of the transforms exact in
+# float32.
+POINTS = {2: (Fraction(1),), 4: (Fraction(5, 8), Fraction(3, 2))}
+LINE = 16  # floats of a cache line
+
+# From how many channels on a tile may serve precision "highest": F(2x2) loses in its transforms what nine times shorter sums gain,
+# if they are long enough; F(4x4) always loses more than onnxruntime's direct sum.
+HIGHEST_CHANNELS = {2: 64}
+
+# Cycles, fitted to measurements: one vector of channels of a tile into the transformed domain or back; the accumulators of a
+# product begun and stored, in rows of the reduction; a byte of weights from beyond the second-level cache.
+TRANSFORM, ENDS, FAR_BYTE = {2: 100, 4: 250}, 8, 1 / 12
+
+
+def winograd4(ctx, c: Convolution) -> Way | None:
+    return _way(ctx, c, 4)
+
+
+def winograd2(ctx, c: Convolution) -> Way | None:
+    return _way(ctx, c, 2)
+
+
+def _way(ctx, c: Convolution, side: int) -> Way | None:
+    win = c.window
+    if c.weight is None or c.groups != 1 or win.kernel != (3, 3) or win.stride != (1, 1) or win.dilation != (1, 1):
+        return None
+    allowed = c.channels >= HIGHEST_CHANNELS.get(side, inf) or ctx.options.precision != "highest"
+    return Way(f"winograd{side}", _cycles(ctx, c, side) if allowed else inf, lambda: _emit(ctx, c, side))
+
+
+def _cycles(ctx, c: Convolution, side: int) -> float:
+    positions, tiles = (side + 2) ** 2, _tiles(c, side)
+    into, back = ceil(c.channels / ctx.lanes), ceil(c.columns / ctx.lanes)
+    more_weights = (positions - 9) * c.channels * c.columns * 4
+    return tiles * (positions * back * (c.channels + ENDS) / 2 + (into + back) * TRANSFORM[side]) + more_weights * FAR_BYTE
+
+
+def filter_transform(side: int) -> list[list[Fraction]]:
+    """G, (side + 2) x 3: the filter, as a polynomial, at each point p, over the product of p - q for the other points q.
+
+    The order is that of the points 0, a, -a, (b, -b,) infinity.
+    """
+    points = [Fraction(0), *(sign * p for p in POINTS[side] for sign in (1, -1))]
+    scale = [1 / prod((p - q for q in points if q != p), start=Fraction(1)) for p in points]
+    return [[s * p ** i for i in range(3)] for s, p in zip(scale, points)] + [[Fraction(0), Fraction(0), Fraction(1)]]
+
+
+def transformed(weight: np.ndarray, side: int) -> Iterator[np.ndarray]:
+    """(M, C, 3, 3) -> float32 (side + 2, M, C) for each row of positions, computed in float64 and rounded once."""
+    g = np.array(filter_transform(side), np.float64)
+    flat = weight.reshape(-1, 9).T.astype(np.float64)
+    for row in g:
+        yield (np.kron(row, g) @ flat).astype(np.float32).reshape(len(g), *weight.shape[:2])
+
+
+def _emit(ctx, c: Convolution, side: int) -> None:
+    found = epilogue(ctx, c.node, residual=True, per_channel=True)
+    take(ctx, found)
+    x, residual = ctx.image(c.x), ctx.image(found.residual) if found.residual is not None else None
+    out = ctx.output(found.output, image=True)
+    positions, n = (side + 2) ** 2, c.pixels()
+    slots = ctx.options.threads
+    tiles = _tiles_per_block(c, side, slots)
+    v_position, m_position = round_up(tiles * c.channels, LINE) + LINE, round_up(tiles * c.columns, LINE) + LINE
+    args, parameters = ending(ctx, found)
+    ctx.emit("winograd",
+             {"in": x, "w": _pack(ctx, c, side), "bias": vector(ctx, c.bias, c.columns), "out": out, "res": residual,
+              "scratch": ctx.temporary((slots * positions * (v_position + m_position),)), **args},
+             flops=2 * c.multiply_adds, side=side, n=n, in_size=x.shape[2:], pad=[before for before, _ in c.window.pads],
+             in_stride=_steps(x), out_stride=_steps(out), res_stride=_steps(residual) if residual is not None else 0,
+             k=c.channels, columns=c.columns, slots=slots, tiles=tiles, v_position=v_position, m_position=m_position,
+             **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]])
+
+
+def _steps(t) -> tuple[int, ...]:
+    return t.strides[0], *t.strides[2:]
+
+
+def _pack(ctx, c: Convolution, side: int) -> Tensor:
+    """[position] of panels [channel] x [filter]."""
+    n, each = side + 2, c.channels * round_up(c.columns, ctx.lanes)
+    params = dict(k=[1, 1, c.channels], k_stride=[0, 0, 1], columns=c.columns, column_stride=c.channels, groups=n,
+                  in_group=c.columns * c.channels, out_group=each)
+    pieces = ((row, i * n * each, n * each, params) for i, row in enumerate(transformed(c.weight, side)))
+    return ctx.precompute((*ctx.key(c.w), "winograd", side), "pack", n * n * each, pieces)
+
+
+def _tiles(c: Convolution, side: int) -> int:
+    return c.out_shape[0] * prod(ceil(n / side) for n in c.out_shape[2:])
+
+
+def _tiles_per_block(c: Convolution, side: int, slots: int) -> int:
+    each = (side + 2) ** 2 * (c.channels + c.columns) * 4
+    return max(1, min(ceil(_tiles(c, side) / slots), max((_native.cache_bytes(2) or 1 << 19) // each, 14)))

@@ -1,0 +1,206 @@
+/* 3x3 convolution of stride 1 by Winograd's minimal filtering: blocks of tiles are transformed, multiplied position by position
+ * with the transformed filters (a matrix product of tiles x channels x filters for each of the (side + 2)^2 positions), and
+ * transformed back. A block's scratch is V, [position][tile][channel], and M, [position][tile][filter]. */
+#include "drivers/check.h"
+#include "drivers/epilogue.h"
+#include "drivers/parallel.h"
+
+typedef struct {
+    int64_t side;                                       /* 2 or 4: output pixels of a tile along each axis */
+    int64_t n[3];                                       /* output: batch, height, width */
+    int64_t in_size[2], pad[2];                         /* height and width of the input; zeros before it */
+    int64_t in_stride[3], out_stride[3], res_stride[3]; /* elements per step of n */
+    int64_t k, columns;                                 /* input channels, filters */
+    int64_t slots, tiles;                               /* the scratch holds `slots` blocks of `tiles` tiles, one for each thread */
+    int64_t v_position, m_position;                     /* elements from position to position in V and M of one block */
+    epilogue_params epilogue;
+    double point[2]; /* the interpolation points */
+} winograd_params;
+
+enum { IN, W, BIAS, OUT, SCRATCH, RES, EPILOGUE };
+enum { GRAIN = 1000000, MAX_SIDE = 4 };
+enum { CHUNK = 16 }; /* products in one chain: an error here comes out of the last transform several times as large */
+
+static int64_t positions_of(const winograd_params *p) { return (p->side + 2) * (p->side + 2); }
+
+static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
+    const winograd_params *p = params;
+    CHECK((p->side == 2 || p->side == 4) && p->k >= 1 && p->columns >= 1 && p->slots >= 1 && p->tiles >= 1, INFOLD_EPARAM);
+    int64_t count = 1, size, row;
+    for (int i = 0; i < 3; i++) CHECK(p->n[i] >= 0 && p->n[i] < INT32_MAX, INFOLD_EPARAM);
+    for (int i = 0; i < 3; i++) CHECK(!__builtin_mul_overflow(count, p->n[i], &count), INFOLD_EPARAM);
+    for (int i = 0; i < 2; i++) CHECK(p->pad[i] >= 0 && p->pad[i] < INT32_MAX && p->in_size[i] < INT32_MAX, INFOLD_EPARAM);
+    const int64_t positions = positions_of(p), lanes = kernels->lanes;
+    CHECK(p->k <= INT64_MAX / 2 && p->columns <= INT64_MAX / 2, INFOLD_EPARAM);
+    const int64_t padded = (p->columns + lanes - 1) / lanes * lanes;
+    /* pixels outside the image are not read, whatever the padding */
+    const int64_t in_shape[3] = {p->n[0], p->in_size[0], p->in_size[1]};
+    CHECK(span_fits(span_repeat(span_of_run(p->k), 3, in_shape, p->in_stride), &e[IN], 4), INFOLD_EBOUNDS);
+    CHECK(!__builtin_mul_overflow(positions, p->k, &size) && !__builtin_mul_overflow(size, padded, &size), INFOLD_EPARAM);
+    CHECK(span_fits(span_of_run(size), &e[W], 4) && span_fits(span_of_run(padded), &e[BIAS], 4), INFOLD_EBOUNDS);
+    const infold_span run = span_of_run(p->columns);
+    CHECK(span_fits(span_repeat(run, 3, p->n, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
+    if (arg_given(&e[RES])) CHECK(span_fits(span_repeat(run, 3, p->n, p->res_stride), &e[RES], 4), INFOLD_EBOUNDS);
+    CHECK(!__builtin_mul_overflow(p->tiles, p->k, &row) && p->v_position >= row, INFOLD_EBOUNDS);
+    CHECK(!__builtin_mul_overflow(p->tiles, p->columns, &row) && p->m_position >= row, INFOLD_EBOUNDS);
+    CHECK(!__builtin_add_overflow(p->v_position, p->m_position, &size) && !__builtin_mul_overflow(size, positions, &size) &&
+          !__builtin_mul_overflow(size, p->slots, &size), INFOLD_EPARAM);
+    CHECK(span_fits(span_of_run(size), &e[SCRATCH], 4), INFOLD_EBOUNDS);
+    return epilogue_check(&p->epilogue, &e[EPILOGUE], p->columns, 1, 0);
+}
+
+typedef struct {
+    const winograd_params *p;
+    const infold_kernels *kernels;
+    void *const *args;
+    int64_t grid[2], tiles; /* tiles down and across one image; in all */
+} job;
+
+/* A block of tiles [first, first + count) and where its scratch lies. */
+typedef struct {
+    int64_t first, count;
+    float *v, *m;
+    int64_t v_position, m_position;
+} block;
+
+typedef struct {
+    int64_t image, y, x; /* of the tile's first output pixel */
+} place;
+
+static place place_of(const job *j, int64_t tile) {
+    const int64_t across = j->grid[1], each = j->grid[0] * across;
+    return (place){tile / each, tile % each / across * j->p->side, tile % across * j->p->side};
+}
+
+/* V of tiles [begin, end) of the block. */
+static void transform_in(const job *j, const block *b, int64_t begin, int64_t end) {
+    const winograd_params *p = j->p;
+    infold_winograd_in t = {.size = {p->in_size[0], p->in_size[1]}, .step = {p->in_stride[1], p->in_stride[2]},
+                            .position = b->v_position, .channels = p->k, .point = p->point};
+    for (int64_t i = begin; i < end; i++) {
+        const place at = place_of(j, b->first + i);
+        t.in = (const float *)j->args[IN] + at.image * p->in_stride[0];
+        t.at[0] = at.y - p->pad[0];
+        t.at[1] = at.x - p->pad[1];
+        t.v = b->v + i * p->k;
+        j->kernels->winograd_in[p->side == 4 ? INFOLD_WINOGRAD_4 : INFOLD_WINOGRAD_2](&t);
+    }
+}
+
+/* M of the block's tiles for filters in panels [j0, j1). */
+static void multiply(const job *j, const block *b, int64_t j0, int64_t j1) {
+    const winograd_params *p = j->p;
+    const infold_kernels *kn = j->kernels;
+    const int64_t nr = kn->nr, padded = (p->columns + kn->lanes - 1) / kn->lanes * kn->lanes, positions = positions_of(p);
+    const float zero[2 * INFOLD_MAX_LANES] = {0}, *a[INFOLD_MAX_MR];
+    float *c[INFOLD_MAX_MR];
+    const int64_t no_offset = 0, groups = (b->count + kn->mr - 1) / kn->mr; /* of rows, of even height */
+    infold_tile tile = {.a = a, .c = c, .tap = &no_offset, .taps = 1, .k = p->k, .chunk = CHUNK, .bias = zero,
+                        .lo = -INFINITY, .hi = INFINITY};
+    for (int64_t at = 0; at < positions; at++)
+        for (int64_t q = j0; q < j1; q++) {
+            tile.column = q * nr;
+            tile.n = p->columns - tile.column < nr ? p->columns - tile.column : nr;
+            tile.b = (const float *)j->args[W] + p->k * (at * padded + tile.column);
+            for (int64_t g = 0; g < groups; g++) {
+                const int64_t r0 = b->count * g / groups, rows = b->count * (g + 1) / groups - r0;
+                for (int64_t i = 0; i < rows; i++) {
+                    a[i] = b->v + at * b->v_position + (r0 + i) * p->k;
+                    c[i] = b->m + at * b->m_position + (r0 + i) * p->columns;
+                }
+                kn->gemm[tile.n > kn->lanes][rows - 1](&tile);
+            }
+        }
+}
+
+/* The block's output pixels, filters in panels [j0, j1). */
+static void transform_out(const job *j, const block *b, int64_t j0, int64_t j1) {
+    const winograd_params *p = j->p;
+    const int64_t first = j0 * j->kernels->nr, last = j1 * j->kernels->nr, end = last < p->columns ? last : p->columns;
+    const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->kernels, j->args + EPILOGUE, 0);
+    const float *res = j->args[RES];
+    infold_winograd_out t = {.position = b->m_position, .channels = end - first, .point = p->point,
+                             .bias = (const float *)j->args[BIAS] + first, .r_step = {p->res_stride[1], p->res_stride[2]},
+                             .step = {p->out_stride[1], p->out_stride[2]}, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
+    for (int64_t i = 0; i < b->count; i++) {
+        const place at = place_of(j, b->first + i);
+        t.m = b->m + i * p->columns + first;
+        t.out = (float *)j->args[OUT] + at.image * p->out_stride[0] + at.y * p->out_stride[1] + at.x * p->out_stride[2] + first;
+        t.r = res ? res + at.image * p->res_stride[0] + at.y * p->res_stride[1] + at.x * p->res_stride[2] + first : NULL;
+        t.live[0] = p->n[1] - at.y < p->side ? p->n[1] - at.y : p->side;
+        t.live[1] = p->n[2] - at.x < p->side ? p->n[2] - at.x : p->side;
+        j->kernels->winograd_out[p->side == 4 ? INFOLD_WINOGRAD_4 : INFOLD_WINOGRAD_2](&t);
+        for (int64_t y = 0; y < t.live[0]; y++) {
+            float *c[MAX_SIDE];
+            for (int64_t x = 0; x < t.live[1]; x++) c[x] = t.out - first + y * t.step[0] + x * t.step[1];
+            epilogue_sweep(&epilogue, t.live[1], c, first, end - first);
+        }
+    }
+}
+
+static int64_t panels_of(const job *j) { return (j->p->columns + j->kernels->nr - 1) / j->kernels->nr; }
+
+/* Tiles [begin, end) in even blocks, in the thread's own scratch. */
+static void by_tiles(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    const job *j = arg;
+    const winograd_params *p = j->p;
+    const int64_t positions = positions_of(p), blocks = (end - begin + p->tiles - 1) / p->tiles;
+    block b = {.v_position = p->v_position, .m_position = p->m_position};
+    b.v = (float *)j->args[SCRATCH] + thread * positions * (p->v_position + p->m_position);
+    b.m = b.v + positions * p->v_position;
+    for (int64_t i = 0; i < blocks; i++) {
+        b.first = begin + (end - begin) * i / blocks;
+        b.count = begin + (end - begin) * (i + 1) / blocks - b.first;
+        transform_in(j, &b, 0, b.count);
+        multiply(j, &b, 0, panels_of(j));
+        transform_out(j, &b, 0, panels_of(j));
+    }
+}
+
+/* Few tiles: one block that all threads share, first by tiles, then by panels of filters. */
+typedef struct {
+    const job *j;
+    block b;
+} shared;
+
+static void shared_in(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
+    const shared *s = arg;
+    transform_in(s->j, &s->b, begin, end);
+}
+
+static void shared_out(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
+    const shared *s = arg;
+    multiply(s->j, &s->b, begin, end);
+    transform_out(s->j, &s->b, begin, end);
+}
+
+static void run(const void *params, void *const *args, const infold_ctx *ctx) {
+    const winograd_params *p = params;
+    job j = {.p = p, .kernels = ctx->kernels, .args = args};
+    for (int i = 0; i < 2; i++) j.grid[i] = (p->n[1 + i] + p->side - 1) / p->side;
+    j.tiles = p->n[0] * j.grid[0] * j.grid[1];
+    const int64_t positions = positions_of(p), panels = panels_of(&j);
+    const double tile = (double)positions * (double)p->k * (double)p->columns; /* multiply-adds */
+    const infold_ctx slots = {ctx->kernels, ctx->threads < p->slots ? ctx->threads : p->slots};
+    if (slots.threads == 1 || j.tiles > p->slots * p->tiles) {
+        infold_parallel(&slots, j.tiles, 1 + (int64_t)(GRAIN / (tile + 1)), by_tiles, &j);
+        return;
+    }
+    shared s = {&j, {.count = j.tiles, .v_position = p->slots * p->v_position, .m_position = p->slots * p->m_position}};
+    s.b.v = args[SCRATCH];
+    s.b.m = s.b.v + positions * s.b.v_position;
+    infold_parallel(&slots, j.tiles, 1 + GRAIN / (positions * p->k * 8), shared_in, &s);
+    infold_parallel(&slots, panels, 1 + (int64_t)(GRAIN / (tile / (double)panels * (double)j.tiles + 1)), shared_out, &s);
+}
+
+const infold_op infold_op_winograd = {
+    .name = "winograd",
+    .params = "side n[3] in_size[2] pad[2] in_stride[3] out_stride[3] res_stride[3] k columns slots tiles v_position "
+              "m_position " EPILOGUE_PARAMS " point[2]:f",
+    .args = "in w bias out scratch res? " EPILOGUE_ARGS,
+    .params_size = sizeof(winograd_params),
+    .check = check,
+    .run = run,
+};

@@ -1,0 +1,104 @@
+"""The Winograd operation between unmapped pages: tiles over every edge, channel tails, strides, epilogues, threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_harness import normal, refusal, run, strides
+from test_conv import close, epilogue, packed, whole_vectors
+from test_unary import FUNCTIONS
+
+from infold import _native
+from infold.ops.conv_winograd import POINTS, transformed
+
+F32 = np.float32
+CONSTANTS = ("w", "bias", "slope")
+
+
+def problem(isa, side, shape, columns, pads=((1, 1), (1, 1)), act="IDENTITY", residual=False, slots=1, tiles=3, seed=0):
+    """(params, arrays, float64 result): images NHWC whose pixels lie a little apart, the foreign channels of the last not there."""
+    rng = np.random.default_rng(seed)
+    images, height, width, channels = shape
+    x, w = normal(rng, images, height, width, channels + 2), normal(rng, columns, channels, 3, 3)
+    bias, slope = normal(rng, columns), normal(rng, columns)
+    inner = np.pad(x[..., :channels].astype(np.float64), ((0, 0), *pads, (0, 0)))
+    size = [n + sum(pad) - 2 for n, pad in zip((height, width), pads)]
+    y = sum(inner[:, i : i + size[0], j : j + size[1]] @ w[:, :, i, j].T for i in range(3) for j in range(3)) + bias
+    a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
+    out, res = np.full((images, *size, columns + 1), 7, F32), normal(rng, images, *size, columns)
+    panels = np.concatenate([packed(u.T, isa) for row in transformed(w, side) for u in row])
+    positions, v_position, m_position = (side + 2) ** 2, tiles * channels + 3, tiles * columns + 5
+    params = {
+        "side": side,
+        "n": [images, *size],
+        "in_size": [height, width],
+        "pad": [pads[0][0], pads[1][0]],
+        "in_stride": strides(x)[:3],
+        "out_stride": strides(out)[:3],
+        "res_stride": strides(res)[:3],
+        "k": channels,
+        "columns": columns,
+        "slots": slots,
+        "tiles": tiles,
+        "v_position": v_position,
+        "m_position": m_position,
+        "act": _native.ACTS[act],
+        "a": a,
+        "b": b,
+        "point": [float(p) for p in (*POINTS[side], 0)[:2]],
+    }
+    arrays = {"in": x.ravel()[: x.size - 2], "w": panels, "bias": whole_vectors(bias, isa), "out": out,
+              "scratch": np.full(slots * positions * (v_position + m_position), np.nan, F32)}  # fmt: skip
+    if residual:
+        arrays["res"] = res
+    if act == "PRELU":
+        arrays["slope"] = slope
+    return params, arrays, epilogue(y + (res if residual else 0), act, a, b, slope)
+
+
+def both(isa, side, *args, threads=1, guard="end", **how):
+    """The operation against float64; the memory between output pixels stays as it was. Returns the result."""
+    params, arrays, expected = problem(isa, side, *args, **how)
+    got = run("winograd", isa, params, threads=threads, side=guard, constants=CONSTANTS, **arrays)["out"]
+    assert (got[..., -1] == 7).all()
+    close(got[..., :-1], expected)
+    return got
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (4, 4), (5, 7), (8, 6)])
+def test_tiles_over_every_edge(tile, size, isa, side):
+    for pads in (((1, 1), (1, 1)), ((2, 0), (0, 3)), ((6, 5), (7, 1))):
+        both(isa, tile, (2, *size, 5), 3, pads, guard=side)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_channel_tails(tile, isa, side):
+    lanes = _native.isa_info(isa)["lanes"]
+    for channels, columns in ((1, 1), (lanes, 2 * lanes), (lanes + 1, 2 * lanes + 1), (2 * lanes - 1, 5 * lanes - 1), (70, 3)):
+        both(isa, tile, (1, 9, 6, channels), columns, guard=side)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("act", ["RELU", "SILU", "PRELU"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_epilogue_and_threads(tile, act, residual, isa, side):
+    """Tiles shared out among threads, and one block for all of them whose filters are: the same bits."""
+    shape, columns = (1, 9, 14, 40), 2 * _native.isa_info(isa)["nr"] + 3
+    one = both(isa, tile, shape, columns, act=act, residual=residual, tiles=4, guard=side)
+    for threads, slots, tiles in ((2, 2, 2), (3, 3, 50), (3, 2, 40), (1, 1, 50)):
+        other = both(isa, tile, shape, columns, act=act, residual=residual, threads=threads, slots=slots, tiles=tiles, guard=side)
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_what_does_not_fit_is_refused(tile, isa):
+    params, arrays, _ = problem(isa, tile, (1, 5, 6, 7), 9)
+    assert refusal("winograd", isa, params, constants=CONSTANTS, **arrays) == 0
+    for name in ("in", "w", "bias", "out", "scratch"):
+        short = {**arrays, name: arrays[name].ravel()[: arrays[name].size - (9 if name == "out" else 1)]}
+        assert refusal("winograd", isa, params, constants=CONSTANTS, **short) == 2, name
+    for bent in ({"side": 3}, {"pad": [-1, 1]}, {"slots": 0}, {"tiles": 0}, {"n": [1, -5, 6]}, {"k": 0}):
+        assert refusal("winograd", isa, {**params, **bent}, constants=CONSTANTS, **arrays) == 1, bent
+    for bent in ({"slots": 2}, {"tiles": 4}, {"v_position": 20}, {"in_size": [6, 6]}, {"n": [1, 6, 6]}):
+        assert refusal("winograd", isa, {**params, **bent}, constants=CONSTANTS, **arrays) == 2, bent
