@@ -34,8 +34,10 @@ ISA = {
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
         "avx512": AVX512,
         "avx512_bf16": [*AVX512, "-mavx512bf16"],
+        "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+        "amx_emulated": [],
     },
-    "aarch64": {"scalar": [], "neon": []},
+    "aarch64": {"scalar": [], "amx_emulated": [], "neon": []},
 }
 
 
@@ -105,7 +107,7 @@ def libraries() -> list[tuple[str, dict]]:
         return name, {"sources": sources, "cflags": cflags, "obj_deps": {"": headers}}
 
     core = library("infold_core", ["src_c/dispatch.c", *sorted(glob("src_c/drivers/*.c"))], CORE)
-    flags = ISA.get(target(), {"scalar": []})
+    flags = ISA.get(target(), {"scalar": [], "amx_emulated": []})
     present = [(isa, f"src_c/isa/{isa}.c") for isa in flags if os.path.exists(f"src_c/isa/{isa}.c")]
     return [core, *(library(f"infold_{isa}", [source], KERNEL + flags[isa]) for isa, source in present)]
 

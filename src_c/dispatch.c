@@ -4,19 +4,20 @@
 #include <stdbool.h>
 #include <string.h>
 #if defined(__linux__)
+#include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
 #include "abi.h"
 
 extern const infold_kernels infold_kernels_scalar;
-extern const infold_bf16 infold_bf16_scalar; /* emulated */
+extern const infold_bf16 infold_bf16_scalar, infold_bf16_amx_emulated;
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 
 extern const infold_kernels infold_kernels_avx2, infold_kernels_avx512;
-extern const infold_bf16 infold_bf16_avx512_bf16;
+extern const infold_bf16 infold_bf16_avx512_bf16, infold_bf16_amx;
 
 static uint64_t enabled_state(void) {
     unsigned a, b, c, d;
@@ -41,7 +42,27 @@ static bool has_avx512(void) {
 
 static bool has_avx512_bf16(void) {
     unsigned a, b, c, d;
-    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16);
+}
+
+/* Tiles are 8 KiB that Linux saves only for a process that has asked. */
+static bool may_use_tiles(void) {
+#if defined(__linux__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
+#else
+    return false;
+#endif
+}
+
+static bool has_amx(void) {
+    enum { NEED = 1 << 22 | 1 << 24 }; /* AMX-BF16, AMX-TILE */
+    unsigned a, b, c, d;
+    static _Atomic int answer; /* 0: not asked yet, 1: no, 2: yes */
+    if (!answer)
+        answer = 1 + (has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & NEED) == NEED &&
+                      (enabled_state() & 0x60000) == 0x60000 && may_use_tiles());
+    return answer == 2;
 }
 #endif
 
@@ -56,11 +77,13 @@ static const struct {
     bool emulated; /* for tests: never chosen unasked */
 } tables[] = {
 #if defined(__x86_64__)
+    {"amx", &infold_kernels_avx512, &infold_bf16_amx, has_amx, false},
     {"avx512_bf16", &infold_kernels_avx512, &infold_bf16_avx512_bf16, has_avx512_bf16, false},
     {"avx512", &infold_kernels_avx512, &infold_bf16_scalar, has_avx512, false},
     {"avx2", &infold_kernels_avx2, &infold_bf16_scalar, has_avx2, false},
 #endif
     {"scalar", &infold_kernels_scalar, &infold_bf16_scalar, always, false},
+    {"amx-emulated", &infold_kernels_scalar, &infold_bf16_amx_emulated, always, true},
 };
 enum { TABLES = sizeof tables / sizeof *tables };
 

@@ -12,9 +12,17 @@ enum {
 #ifdef v_dot2
 #define DOT_UNROLL UNROLL /* the instruction: everything in registers */
 #define DOT_INLINE static inline __attribute__((always_inline))
+#define DOT v_dot2
+#define DOT_STORE(out, acc, m, nv) store_tile(out, acc[0], DOT_NV, m, nv)
 #else
 #define DOT_UNROLL
 #define DOT_INLINE static
+#define DOT dot_emulated
+#define DOT_STORE(out, acc, m, nv) for (int i = 0; i < m; i++) store_row(out, i, acc[i], DOT_NV)
+
+static vf dot_emulated(vf acc, vi a, vi b) {
+    return v_flush(v_fma(v_even(a), v_even(b), v_flush(v_fma(v_odd(a), v_odd(b), v_flush(acc)))));
+}
 #endif
 
 /* acc += rows [k, end) of plane i of A times plane j of B */
@@ -29,7 +37,7 @@ DOT_INLINE void dot_rows(const infold_bf16_tile *t, int64_t i_plane, int64_t j_p
             int32_t pair;
             memcpy(&pair, a + i * t->a_row + k, sizeof pair);
             const vi av = vi_set1(pair);
-            DOT_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_dot2(acc[i][j], av, bv[j]);
+            DOT_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = DOT(acc[i][j], av, bv[j]);
         }
     }
 }
@@ -54,7 +62,7 @@ DOT_INLINE void dot_tile(const infold_bf16_tile *t, const int m, const int nv) {
         }
         DOT_UNROLL for (int i = 0; i < m; i++) DOT_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = total[i][j];
     }
-    store_tile(&t->out, acc[0], DOT_NV, m, nv);
+    DOT_STORE(&t->out, acc, m, nv);
 }
 
 #ifdef v_dot2
@@ -82,7 +90,7 @@ static float dot_peak_run(int64_t iterations) {
     const vi ones = vi_set1(0x3f803f80);
     UNROLL for (int i = 0; i < VEC_MR; i++) UNROLL for (int j = 0; j < 2; j++) acc[i][j] = v_set1((float)i);
     for (int64_t n = 0; n < iterations; n++)
-        UNROLL for (int i = 0; i < VEC_MR; i++) UNROLL for (int j = 0; j < 2; j++) acc[i][j] = v_dot2(acc[i][j], ones, ones);
+        UNROLL for (int i = 0; i < VEC_MR; i++) UNROLL for (int j = 0; j < 2; j++) acc[i][j] = DOT(acc[i][j], ones, ones);
     vf sum = v_set1(0.0f);
     UNROLL for (int i = 0; i < VEC_MR; i++) UNROLL for (int j = 0; j < 2; j++) sum += acc[i][j];
     return v_sum(sum);

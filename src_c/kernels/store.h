@@ -34,4 +34,10 @@ static inline __attribute__((always_inline)) void store_tile(const infold_store 
     }
 }
 
+/* Row i alone. */
+static inline __attribute__((always_inline)) void store_row(const infold_store *s, int64_t i, const vf *acc, const int nv) {
+    const infold_store row = {s->c + i, s->r ? s->r + i : NULL, s->column, s->bias, s->n, s->lo, s->hi};
+    store_tile(&row, acc, nv, 1, nv);
+}
+
 #endif

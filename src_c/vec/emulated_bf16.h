@@ -20,8 +20,6 @@ static inline void v_storebf16(uint16_t *p, vh a, int64_t n) {
     memcpy(lane, &a, sizeof lane);
     for (int64_t i = 0; i < n; i++) p[i] = (uint16_t)lane[i];
 }
-static inline vf v_dot2(vf acc, vi a, vi b) {
-    const vf odd_a = v_flush(v_frombits(vi_and(a, vi_set1(INT32_MIN >> 15)))), even_a = v_flush(v_frombits(vi_shl(a, 16)));
-    const vf odd_b = v_flush(v_frombits(vi_and(b, vi_set1(INT32_MIN >> 15)))), even_b = v_flush(v_frombits(vi_shl(b, 16)));
-    return v_flush(v_fma(even_a, even_b, v_flush(v_fma(odd_a, odd_b, v_flush(acc)))));
-}
+/* The numbers of pairs of bf16, even elements in the lower halves. */
+static inline vf v_even(vi pairs) { return v_flush(v_frombits(vi_shl(pairs, 16))); }
+static inline vf v_odd(vi pairs) { return v_flush(v_frombits(vi_and(pairs, vi_set1(INT32_MIN >> 15)))); }

@@ -1,0 +1,99 @@
+/* The matrix micro-kernel on tiles: 2 x 2 tiles of sums (0 to 3), two of A (4, 5) and two of B (6, 7). The same source is compiled with
+ * amx/tile.h and with amx/tile_emulated.h. */
+#include "kernels/store.h"
+
+enum {
+    TILE = 16,
+    TILE_NV = INFOLD_BF16_COLUMNS / VL,
+    TILE_CHUNK = 256, /* with three terms float32 rounding counts: sums of so many products are summed outside the tiles */
+};
+
+typedef float tile_sums[INFOLD_BF16_ROWS][INFOLD_BF16_COLUMNS];
+
+/* The products of rows [k, end). tall, wide: more than 16 rows, more than 16 columns. */
+static inline __attribute__((always_inline)) void tile_block(const infold_bf16_tile *t, int64_t k, int64_t end, tile_sums sums,
+                                                             const bool tall, const bool wide) {
+    const int64_t a_bytes = 2 * t->a_row, b_bytes = 4 * INFOLD_BF16_COLUMNS, s_bytes = 4 * INFOLD_BF16_COLUMNS;
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    for (; k < end; k += INFOLD_BF16_DEPTH)
+        for (int64_t i = 0; i < t->terms; i++) {
+            const uint16_t *a = t->a + i * t->a_plane + k;
+            tile_load(4, a, a_bytes);
+            if (tall) tile_load(5, a + TILE * t->a_row, a_bytes);
+            for (int64_t j = 0; i + j < t->terms; j++) {
+                const uint16_t *b = t->b + j * t->b_plane + k * INFOLD_BF16_COLUMNS;
+                tile_load(6, b, b_bytes);
+                tile_dot(0, 4, 6);
+                if (tall) tile_dot(2, 5, 6);
+                if (wide) {
+                    tile_load(7, b + 2 * TILE, b_bytes);
+                    tile_dot(1, 4, 7);
+                    if (tall) tile_dot(3, 5, 7);
+                }
+            }
+        }
+    tile_store(0, sums[0], s_bytes);
+    tile_store(1, sums[0] + TILE, s_bytes);
+    tile_store(2, sums[TILE], s_bytes);
+    tile_store(3, sums[TILE] + TILE, s_bytes);
+}
+
+static void tile_gemm(const infold_bf16_tile *t, int64_t m) {
+    _Alignas(64) tile_sums sums, more;
+    const int64_t chunk = t->terms < INFOLD_BF16_TERMS ? t->depth : TILE_CHUNK;
+    const bool tall = m > TILE, wide = t->out.n > TILE;
+    for (int64_t k = 0; k == 0 || k < t->depth; k += chunk) {
+        const int64_t end = t->depth - k < chunk ? t->depth : k + chunk;
+        float(*to)[INFOLD_BF16_COLUMNS] = k == 0 ? sums : more;
+        if (tall)
+            wide ? tile_block(t, k, end, to, true, true) : tile_block(t, k, end, to, true, false);
+        else
+            wide ? tile_block(t, k, end, to, false, true) : tile_block(t, k, end, to, false, false);
+        for (int64_t i = 0; k > 0 && i < m; i++)
+            for (int64_t j = 0; j < INFOLD_BF16_COLUMNS; j++) sums[i][j] += more[i][j];
+        if (chunk == 0) break; /* an empty product */
+    }
+    for (int64_t i = 0; i < m; i++) {
+        vf acc[TILE_NV];
+        for (int j = 0; j < TILE_NV; j++) acc[j] = v_load(sums[i] + j * VL);
+        store_row(&t->out, i, acc, TILE_NV);
+    }
+}
+
+static float tile_peak(int64_t iterations) {
+    tile_sums sums;
+    tile_begin();
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    tile_zero(4);
+    tile_zero(5);
+    tile_zero(6);
+    tile_zero(7);
+    for (int64_t n = 0; n < iterations; n++) {
+        tile_dot(0, 4, 6);
+        tile_dot(1, 4, 7);
+        tile_dot(2, 5, 6);
+        tile_dot(3, 5, 7);
+    }
+    tile_store(0, sums[0], 4 * INFOLD_BF16_COLUMNS);
+    tile_end();
+    return sums[0][0];
+}
+
+const infold_bf16 ISA(infold_bf16) = {
+    .mr = 2 * TILE,
+    .m_step = TILE,
+    .depth_step = INFOLD_BF16_DEPTH,
+    .macs_per_cycle = 512, /* 16 x 16 x 32 in 16 cycles */
+    .begin = tile_begin,
+    .end = tile_end,
+    .gemm = tile_gemm,
+    .split = split_run,
+    .peak = tile_peak,
+    .peak_macs = 4 * TILE * TILE * INFOLD_BF16_DEPTH,
+};
