@@ -110,13 +110,14 @@ typedef struct {
 } infold_bf16;
 
 /* Depthwise: out[i * out_step + c] = clamp(sum_t in[i * in_step + tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <=
- * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. */
+ * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. With
+ * rows = 2 also for the row out_row behind, whose window lies one row lower: 3x3 taps whose runs are evenly spaced, m <= dw_pair. */
 typedef struct {
     const float *in;
     float *out;
-    int64_t in_step, out_step;
+    int64_t in_step, out_step, out_row;
     const int64_t *tap;
-    int64_t taps, run, channels, m;
+    int64_t taps, run, channels, m, rows;
     const float *w; /* [taps][channels rounded up to a vector] */
     int64_t w_stride;
     const float *bias;
@@ -176,6 +177,7 @@ typedef struct infold_kernels {
     infold_gemm_fn gemm[2][INFOLD_MAX_MR]; /* [vectors - 1][m - 1] */
     float (*fma_peak)(int64_t iterations); /* 2 * mr vector multiply-adds an iteration; for measuring the machine */
     void (*depthwise)(const infold_dw_tile *);
+    int64_t dw_pair; /* pixels of a tile of two rows: as many sums as the registers hold */
     void (*winograd_in[INFOLD_WINOGRAD_SIDES])(const infold_winograd_in *);
     void (*winograd_out[INFOLD_WINOGRAD_SIDES])(const infold_winograd_out *);
     /* dst[i] = act(src[i]); w: per-element PReLU slopes or NULL; dst may be src */

@@ -50,13 +50,20 @@ def emit_depthwise(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor)
               "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64)), **args},
              flops=2 * prod(pixels) * len(taps) * c.channels, n=pad4(pixels, 1), in_stride=pad4(c.steps(x), 0),
              out_stride=pad4((out.strides[0], *out.strides[2:]), 0), taps=len(taps), channels=c.channels, w_stride=width,
-             run=_run(c), block=_block(ctx, c, x), **parameters)
+             rows=2 if _pairs(c, out) else 1, run=_run(c), block=_block(ctx, c, x), **parameters)
 
 
 def _run(c: Convolution) -> int:
     """Taps that slide along a row together."""
     slides = c.window.stride[-1] == c.window.dilation[-1] == 1 and c.window.kernel[-1] in RUNS
     return c.window.kernel[-1] if slides else 1
+
+
+def _pairs(c: Convolution, out: Tensor) -> bool:
+    """Whether the kernel computes two rows of the output at once."""
+    win = c.window
+    return win.kernel[-2:] == (3, 3) and win.stride[-2:] == (1, 1) and win.dilation[-2:] == (1, 1) and len(win.kernel) == 2 \
+        and out.shape[2] > 1
 
 
 def _block(ctx, c: Convolution, x: Tensor) -> int:

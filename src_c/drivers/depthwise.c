@@ -7,11 +7,13 @@
 typedef struct {
     int64_t n[4], in_stride[4], out_stride[4];
     int64_t taps, channels, w_stride;
+    int64_t rows;  /* 1, or 2 where two output rows are computed together: 3x3 taps, stride and dilation 1 */
     int64_t run;   /* taps that lie in_stride[3] apart and come together: the kernel's width where the stride is 1, or 1 */
     int64_t block; /* channels that pass over all pixels before the next ones do: the rows of a window stay in the first-level cache */
     epilogue_params epilogue;
 } depthwise_params;
 
+enum { GRAIN = 262144 }; /* multiply-adds that are worth waking a thread for */
 enum { IN, W, BIAS, TAP, OUT, EPILOGUE };
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
@@ -22,6 +24,12 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const int64_t *tap = e[TAP].ptr;
     for (int64_t t = 0, step; t < p->taps; t++)
         CHECK(t % p->run == 0 || (!__builtin_sub_overflow(tap[t], tap[t - 1], &step) && step == p->in_stride[3]), INFOLD_EPARAM);
+    CHECK(p->rows == 1 || p->rows == 2, INFOLD_EPARAM);
+    if (p->rows == 2) {
+        CHECK(p->taps == 9 && p->run == 3, INFOLD_EPARAM);
+        for (int64_t t = 3, down; t < 9; t += 3)
+            CHECK(!__builtin_sub_overflow(tap[t], tap[t - 3], &down) && down == p->in_stride[2], INFOLD_EPARAM);
+    }
     const int64_t taps[1] = {p->taps}, w_steps[1] = {p->w_stride};
     const infold_span run = span_of_run(p->channels);
     /* the kernel reads whole vectors of weights and bias: w_stride is rounded up to them */
@@ -38,48 +46,70 @@ typedef struct {
     void *const *args;
 } job;
 
-/* Pixels [begin, end) of channels [first, first + channels). */
-static void block(const job *j, int64_t begin, int64_t end, int64_t first, int64_t channels) {
+/* `count` pixels from `x` on, in one row of the image, and in the row below if `rows` is 2. */
+static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *epilogue, infold_pixel x, int64_t count, int64_t first) {
     const depthwise_params *p = j->p;
-    const float *source = (const float *)j->args[IN] + first;
-    float *target = (float *)j->args[OUT] + first;
     float *c[INFOLD_DW_MR];
-    const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->kernels, j->args + EPILOGUE, first);
-    infold_dw_tile tile = {.in_step = p->in_stride[3], .out_step = p->out_stride[3], .tap = j->args[TAP], .taps = p->taps, .run = p->run,
-                           .channels = channels, .w = (const float *)j->args[W] + first, .w_stride = p->w_stride,
-                           .bias = (const float *)j->args[BIAS] + first, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
-    infold_pixel x = pixel_at(p->n, begin);
-    for (int64_t at = begin; at < end; at += tile.m) {
-        const int64_t left = end - at < p->n[3] - x.index[3] ? end - at : p->n[3] - x.index[3]; /* of this row */
-        const int64_t tiles = (left + INFOLD_DW_MR - 1) / INFOLD_DW_MR;
-        tile.m = (left + tiles - 1) / tiles;
-        tile.in = source + pixel_offset(&x, p->in_stride);
-        tile.out = target + pixel_offset(&x, p->out_stride);
-        j->kernels->depthwise(&tile);
-        for (int64_t i = 0; i < tile.m; i++) c[i] = tile.out + i * tile.out_step;
-        epilogue_sweep(&epilogue, tile.m, c, 0, channels);
-        x.index[3] += tile.m - 1;
-        pixel_next(&x, p->n);
+    tile->in = (const float *)j->args[IN] + first + pixel_offset(&x, p->in_stride);
+    tile->out = (float *)j->args[OUT] + first + pixel_offset(&x, p->out_stride);
+    const int64_t most = tile->rows == 2 ? j->kernels->dw_pair : INFOLD_DW_MR;
+    for (; count > 0; count -= tile->m, tile->in += tile->m * tile->in_step, tile->out += tile->m * tile->out_step) {
+        const int64_t tiles = (count + most - 1) / most; /* of even width */
+        tile->m = (count + tiles - 1) / tiles;
+        j->kernels->depthwise(tile);
+        for (int64_t row = 0; row < tile->rows; row++) {
+            for (int64_t i = 0; i < tile->m; i++) c[i] = tile->out + row * tile->out_row + i * tile->out_step;
+            epilogue_sweep(epilogue, tile->m, c, 0, tile->channels);
+        }
     }
 }
 
-static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+/* How the work is cut: blocks of channels, outermost, so that a window's rows stay in the cache; bands of one or two rows; segments
+ * of a row, for images of few rows. */
+enum { SEGMENT = 64 };
+
+typedef struct {
+    int64_t blocks, bands, segments;
+} pieces;
+
+static pieces cut(const depthwise_params *p) {
+    return (pieces){(p->channels + p->block - 1) / p->block, p->n[0] * p->n[1] * ((p->n[2] + p->rows - 1) / p->rows),
+                    (p->n[3] + SEGMENT - 1) / SEGMENT};
+}
+
+static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
-    const int64_t channels = j->p->channels, step = j->p->block;
-    for (int64_t first = 0; first < channels; first += step)
-        block(j, begin, end, first, step < channels - first ? step : channels - first);
+    const depthwise_params *p = j->p;
+    const pieces all = cut(p);
+    const int64_t bands = (p->n[2] + p->rows - 1) / p->rows; /* of an image */
+    for (int64_t at = begin; at < end; at++) {
+        const int64_t first = at / (all.bands * all.segments) * p->block, band = at / all.segments % all.bands;
+        const int64_t images = band / bands, segment = at % all.segments * SEGMENT;
+        const infold_pixel x = {{images / p->n[1], images % p->n[1], band % bands * p->rows, segment}};
+        const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->kernels, j->args + EPILOGUE, first);
+        infold_dw_tile tile = {.in_step = p->in_stride[3], .out_step = p->out_stride[3], .out_row = p->out_stride[2],
+                               .tap = j->args[TAP], .taps = p->taps, .run = p->run,
+                               .channels = p->block < p->channels - first ? p->block : p->channels - first,
+                               .rows = p->rows < p->n[2] - x.index[2] ? p->rows : p->n[2] - x.index[2],
+                               .w = (const float *)j->args[W] + first, .w_stride = p->w_stride,
+                               .bias = (const float *)j->args[BIAS] + first, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
+        stretch(j, &tile, &epilogue, x, SEGMENT < p->n[3] - segment ? SEGMENT : p->n[3] - segment, first);
+    }
 }
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const depthwise_params *p = params;
     const job j = {p, ctx->kernels, args};
-    infold_parallel(ctx, pixel_count(p->n), 1 + 262144 / (p->taps * p->channels + 1), pixels, &j);
+    if (pixel_count(p->n) == 0) return;
+    const pieces all = cut(p);
+    const double unit = (double)p->taps * (double)(p->block * p->rows) * (double)(p->n[3] < SEGMENT ? p->n[3] : SEGMENT);
+    infold_parallel(ctx, all.blocks * all.bands * all.segments, 1 + (int64_t)(GRAIN / (unit + 1)), units, &j);
 }
 
 const infold_op infold_op_depthwise = {
     .name = "depthwise",
-    .params = "n[4] in_stride[4] out_stride[4] taps channels w_stride run block " EPILOGUE_PARAMS,
+    .params = "n[4] in_stride[4] out_stride[4] taps channels w_stride rows run block " EPILOGUE_PARAMS,
     .args = "in w bias tap out " EPILOGUE_ARGS,
     .params_size = sizeof(depthwise_params),
     .check = check,

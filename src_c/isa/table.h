@@ -24,6 +24,7 @@ const infold_kernels ISA(infold_kernels) = {
     .gemm = {GEMM_ROW(1), GEMM_ROW(2)},
     .fma_peak = fma_peak_run,
     .depthwise = depthwise_run,
+    .dw_pair = DW_PAIR,
     .winograd_in = {winograd2_in_run, winograd4_in_run},
     .winograd_out = {winograd2_out_run, winograd4_out_run},
     .act = act_run,

@@ -50,7 +50,70 @@ static inline __attribute__((always_inline)) void depthwise_tile(const infold_dw
     }
 DEPTHWISE_DEFINE(1) DEPTHWISE_DEFINE(3) DEPTHWISE_DEFINE(5) DEPTHWISE_DEFINE(7)
 
+/* Two rows of output under 3x3 taps: an input row in between serves both. The sums of a single row are too few to hide the latency of
+ * the multiply-add, and the input would be read three times instead of twice. */
+enum { DW_PAIR = VEC_MR > 6 ? 8 : 4 };
+
+static inline __attribute__((always_inline)) void depthwise_pair_vector(const infold_dw_tile *t, const int m, int64_t c, const bool whole,
+                                                                        int64_t live) {
+    vf acc[2][DW_PAIR], above[3], below[3] = {0};
+    const vf bias = v_load(t->bias + c);
+    UNROLL for (int i = 0; i < m; i++) acc[0][i] = acc[1][i] = bias;
+    const float *w = t->w + c, *row = t->in + t->tap[0] + c;
+    const int64_t step = t->in_step, down = t->tap[3] - t->tap[0];
+    UNROLL for (int y = 0; y < 4; y++, row += down) {
+        UNROLL for (int j = 0; j < 3; j++) above[j] = below[j]; /* what the upper output row used last serves the lower one now */
+        if (y < 3)
+            UNROLL for (int j = 0; j < 3; j++, w += t->w_stride) below[j] = v_load(w);
+        const float *x = row;
+        UNROLL for (int p = 0; p < m + 2; p++, x += step) {
+            const vf xv = whole ? v_load(x) : v_loadn(x, live);
+            if (y < 2 && p < m) __builtin_prefetch(x + 4 * down, 0, 3); /* the rows that the next two of output will add */
+            UNROLL for (int j = 0; j < 3; j++)
+                if (p - j >= 0 && p - j < m) {
+                    if (y < 3) acc[0][p - j] = v_fma(xv, below[j], acc[0][p - j]);
+                    if (y > 0) acc[1][p - j] = v_fma(xv, above[j], acc[1][p - j]);
+                }
+        }
+    }
+    const vf lo = v_set1(t->lo), hi = v_set1(t->hi);
+    UNROLL for (int y = 0; y < 2; y++) {
+        float *out = t->out + y * t->out_row + c;
+        UNROLL for (int i = 0; i < m; i++, out += t->out_step) {
+            const vf v = v_min(hi, v_max(lo, acc[y][i]));
+            if (whole) v_store(out, v);
+            else v_storen(out, v, live);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void depthwise_pair(const infold_dw_tile *t, const int m) {
+    const int64_t channels = t->channels;
+    int64_t c = 0;
+    for (; channels - c >= VL; c += VL) depthwise_pair_vector(t, m, c, true, VL);
+    if (c < channels) depthwise_pair_vector(t, m, c, false, channels - c);
+}
+
+static void depthwise_pairs(const infold_dw_tile *t) {
+    switch (t->m) {
+    case 1: depthwise_pair(t, 1); break;
+    case 2: depthwise_pair(t, 2); break;
+    case 3: depthwise_pair(t, 3); break;
+#if VEC_MR > 6
+    case 4: depthwise_pair(t, 4); break;
+    case 5: depthwise_pair(t, 5); break;
+    case 6: depthwise_pair(t, 6); break;
+    case 7: depthwise_pair(t, 7); break;
+#endif
+    default: depthwise_pair(t, DW_PAIR); break;
+    }
+}
+
 static void depthwise_run(const infold_dw_tile *t) {
+    if (t->rows == 2) {
+        depthwise_pairs(t);
+        return;
+    }
     switch (t->run) {
     case 3: depthwise_3(t); break;
     case 5: depthwise_5(t); break;

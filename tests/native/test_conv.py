@@ -228,6 +228,7 @@ def test_depthwise(act, mapped, threads, isa, side):
                 "in_stride": [xs[0], 0, xs[1], stride * xs[2]],
                 "out_stride": [os[0], 0, os[1], os[2]],
                 "taps": 3 * across,
+                "rows": 2 if run_of == 3 else 1,
                 "run": run_of,
                 "block": lanes * (1 + width % 3),
                 "channels": channels,
@@ -352,6 +353,8 @@ def test_check_taps(isa):
         ({"run": 3}, 1),
         ({"run": 2}, 0),
         ({"run": 2, "in_stride": [0, 0, 0, 19]}, 1),  # the taps are not a step of the row apart
+        ({"rows": 0}, 1),
+        ({"rows": 2}, 1),  # not 3x3
         ({"block": 0}, 1),
         ({"block": 17}, 1),
         ({"n": [1, 1, 1, 5]}, 2),
@@ -368,6 +371,7 @@ def test_check_depthwise(change, status, isa):
         "taps": 2,
         "channels": 20,
         "w_stride": 32,
+        "rows": 1,
         "run": 1,
         "block": 16,
     }

@@ -101,6 +101,7 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "taps": 2,
         "channels": 20,
         "w_stride": 32,
+        "rows": 1,
         "run": 1,
         "block": 16,
     }
