@@ -76,7 +76,7 @@ class ImageBatches:
         try:
             from PIL import Image
         except ImportError:
-            raise MissingDependencyError("reading pictures needs Pillow: pip install pillow") from None
+            raise MissingDependencyError("reading pictures needs Pillow: pip install 'infold[images]'") from None
         try:
             with Image.open(path) as picture:
                 picture = picture.convert("L" if self._channels == 1 else "RGB")
