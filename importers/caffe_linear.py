@@ -25,17 +25,7 @@ def convolution(site: Site) -> ir.Value:
         site.fail(
             f"the kernel {kernel} (dilation {dilation}, pad {pad}) is larger than the blob of shape {list(shape)}"
         )
-    weight = site.constant(site.blob(0, (outputs, shape[1] // group, *kernel), "weight"), "weight")
-    return site.node(
-        "Conv",
-        [site.bottom, weight, *_bias(site, param.bias_term, outputs)],
-        (shape[0], outputs, *spatial),
-        kernel_shape=kernel,
-        strides=stride,
-        pads=pad * 2,
-        dilations=dilation,
-        group=group,
-    )
+    return _sums(site, "Conv", (outputs, shape[1] // group, *kernel), outputs, spatial, group)
 
 
 @layer("Deconvolution")
@@ -49,16 +39,22 @@ def deconvolution(site: Site) -> ir.Value:
     ]
     if any(size < 1 for size in spatial):
         site.fail(f"the pad {pad} leaves nothing of the blob of shape {list(shape)}")
-    weight = site.constant(site.blob(0, (shape[1], outputs // param.group, *kernel), "weight"), "weight")
+    return _sums(site, "ConvTranspose", (shape[1], outputs // param.group, *kernel), outputs, spatial, param.group)
+
+
+def _sums(site: Site, operator: str, filters: tuple[int, ...], outputs: int, spatial: list[int], group: int) -> ir.Value:
+    """The node of a (transposed) convolution whose filters have this shape."""
+    param, shape = site.layer.convolution_param, site.shape(site.bottom)
+    kernel, stride, pad, dilation = window(site, param, len(spatial))
     return site.node(
-        "ConvTranspose",
-        [site.bottom, weight, *_bias(site, param.bias_term, outputs)],
+        operator,
+        [site.bottom, site.constant(site.blob(0, filters, "weight"), "weight"), *_bias(site, param.bias_term, outputs)],
         (shape[0], outputs, *spatial),
         kernel_shape=kernel,
         strides=stride,
         pads=pad * 2,
         dilations=dilation,
-        group=param.group,
+        group=group,
     )
 
 

@@ -49,16 +49,14 @@ def _convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     if channels % groups or out % groups:
         raise module.invalid(f"{groups} groups of {channels} input and {out} output planes")
     graph.check_dim(module, x, 1, channels)
-    kernel = _each(module, "k", least=1)
-    weight = graph.weight(module, "weight", module.array("weight", (out, channels // groups, *kernel)))
-    return graph.add(
+    weight = module.array("weight", (out, channels // groups, *_each(module, "k", least=1)))
+    return _filters(
+        graph,
         module,
         "Conv",
         x,
         weight,
-        *_bias(graph, module, out),
-        kernel_shape=kernel,
-        strides=_each(module, "d", 1, least=1),
+        out,
         pads=_padding(module) * 2,
         dilations=_each(module, "dilation", 1, least=1),
         group=groups,
@@ -78,15 +76,14 @@ def _full_convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     kernel, groups = _each(module, "k", least=1), module.integer("groups", 1, least=1)
     if channels % groups or out % groups:
         raise module.invalid(f"{groups} groups of {channels} input and {out} output planes")
-    weight = graph.weight(module, "weight", module.array("weight", (channels, out // groups, *kernel)))
-    return graph.add(
+    weight = module.array("weight", (channels, out // groups, *kernel))
+    return _filters(
+        graph,
         module,
         "ConvTranspose",
         x,
         weight,
-        *_bias(graph, module, out),
-        kernel_shape=kernel,
-        strides=_each(module, "d", 1, least=1),
+        out,
         pads=_padding(module) * 2,
         output_padding=_each(module, "adj", 0, least=0),
         group=groups,
@@ -109,15 +106,7 @@ def _convolution_map(graph: Graph, module: Module, x: Nested) -> Nested:
     weight = np.zeros((out, channels, *kernel))
     source, target = pairs.astype(np.int64).T - 1
     np.add.at(weight, (target, source), taps)
-    return graph.add(
-        module,
-        "Conv",
-        x,
-        graph.weight(module, "weight", weight),
-        *_bias(graph, module, out),
-        kernel_shape=kernel,
-        strides=_each(module, "d", 1, least=1),
-    )
+    return _filters(graph, module, "Conv", x, weight, out)
 
 
 @converts("nn.TemporalConvolution", "cudnn.TemporalConvolution")
@@ -126,19 +115,10 @@ def _temporal_convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     x = graph.tensor(module, x, 3)
     channels, out = module.integer("inputFrameSize", least=1), module.integer("outputFrameSize", least=1)
     graph.check_dim(module, x, 2, channels)
-    [width], [stride] = _each(module, "k", least=1), _each(module, "d", 1, least=1)
+    [width] = _each(module, "k", least=1)
     weight = module.array("weight", (out, width, channels)).transpose(0, 2, 1)
     rows = graph.add(module, "Transpose", x, perm=[0, 2, 1])
-    rows = graph.add(
-        module,
-        "Conv",
-        rows,
-        graph.weight(module, "weight", weight),
-        *_bias(graph, module, out),
-        kernel_shape=[width],
-        strides=[stride],
-        pads=[module.integer("padH", 0, least=0)] * 2,
-    )
+    rows = _filters(graph, module, "Conv", rows, weight, out, pads=[module.integer("padH", 0, least=0)] * 2)
     return graph.add(module, "Transpose", rows, perm=[0, 2, 1])
 
 
@@ -154,15 +134,22 @@ def _subsampling(graph: Graph, module: Module, x: Nested) -> Nested:
     if math.prod(kernel) > 1 << 16:
         raise module.unsupported(f"a window of {kernel}")
     weight = np.broadcast_to(module.array("weight", (channels, 1, 1, 1)), (channels, 1, *kernel))
+    return _filters(graph, module, "Conv", x, weight, channels, group=channels)
+
+
+def _filters(
+    graph: Graph, module: Module, operator: str, x: ir.Value, weight: np.ndarray, out: int, **attributes: object
+) -> ir.Value:
+    """The node of a (transposed) convolution with the module's strides and bias; the weight's last axes are the kernel."""
     return graph.add(
         module,
-        "Conv",
+        operator,
         x,
         graph.weight(module, "weight", weight),
-        *_bias(graph, module, channels),
-        kernel_shape=kernel,
+        *_bias(graph, module, out),
+        kernel_shape=weight.shape[2:],
         strides=_each(module, "d", 1, least=1),
-        group=channels,
+        **attributes,
     )
 
 
