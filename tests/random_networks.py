@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-_UNARY = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Elu", "LeakyRelu", "Abs", "Neg", "Identity", "Erf", "Selu",
+_UNARY = ("Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Elu", "LeakyRelu", "Abs", "Neg", "Identity", "Erf",
+          "Selu",
           "Mish", "Softsign", "Celu", "Exp")
 
 
@@ -38,13 +39,15 @@ class _Builder:
         return name
 
 
-def random_network(rng: random.Random, nodes: int = 12, size: int = 9, open_dims: bool | None = None) -> tuple[onnx.ModelProto, dict]:
+def random_network(rng: random.Random, nodes: int = 12, size: int = 9,
+                   open_dims: bool | None = None) -> tuple[onnx.ModelProto, dict]:
     """(model, feeds): `nodes` operators on one image of about size x size; every unread value and some others are outputs.
 
     open_dims: batch, height and width are symbols (None: at random).
     """
     b = _Builder(rng)
-    shape = (rng.choice((1, 1, 2)), rng.choice((1, 3, 4, 17)), rng.randint(max(3, size - 3), size + 3), rng.randint(max(3, size - 3), size + 3))
+    shape = (rng.choice((1, 1, 2)), rng.choice((1, 3, 4, 17)), rng.randint(max(3, size - 3), size + 3),
+             rng.randint(max(3, size - 3), size + 3))
     b.shapes["x"] = shape
     for _ in range(nodes):
         values = list(b.shapes)
@@ -62,7 +65,8 @@ def random_network(rng: random.Random, nodes: int = 12, size: int = 9, open_dims
 def _step(b: _Builder, x: str) -> None:
     rng, shape = b.rng, b.shapes[x]
     n, c, *spatial = shape
-    choices = [_conv, _conv, _conv, _depthwise, _pool, _pool, _bn, _bn, _unary, _unary, _clip, _binary, _binary, _by_channel, _concat, _concat,
+    choices = [_conv, _conv, _conv, _depthwise, _pool, _pool, _bn, _bn, _unary, _unary, _clip, _binary, _binary, _by_channel,
+               _concat, _concat,
                _squeeze, _transposed, _resize, _pad, _slice, _split, _shuffle, _norm, _lrn, _softmax, _matmul, _reduce]
     rng.choice(choices)(b, x, n, c, spatial)
 
@@ -76,7 +80,8 @@ def _conv(b, x, n, c, spatial):
     if min(out) < 1:
         return
     bias = [b.weight(filters)] if b.rng.random() < 0.5 else []
-    b.node("Conv", [x, b.weight(filters, c // group, kernel, kernel), *bias], (n, filters, *out), strides=[stride] * 2, pads=[pad] * 4,
+    b.node("Conv", [x, b.weight(filters, c // group, kernel, kernel), *bias], (n, filters, *out), strides=[stride] * 2,
+           pads=[pad] * 4,
            dilations=[dilation] * 2, group=group)
 
 

@@ -75,10 +75,12 @@ class Net:
 
 
 def session(model: ir.Model, threads: int = 1, **options) -> infold.InferenceSession:
-    return infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=threads, **{"training_mode": "batch", **options}))
+    return infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=threads,
+                                                                **{"training_mode": "batch", **options}))
 
 
-def check(net: Net, *outputs: str, native: bool = True, tolerance: float = 3e-6, types=None, trivial: bool = False) -> infold.InferenceSession:
+def check(net: Net, *outputs: str, native: bool = True, tolerance: float = 3e-6, types=None,
+          trivial: bool = False) -> infold.InferenceSession:
     """Run the net with one and two threads, which must agree bit for bit, and compare with float64, relative to max|reference|.
 
     A run on NaN in between must leave no trace in memory that is used again. `native`: no node may run in the fallback.

@@ -116,7 +116,8 @@ def test_arrays_of_any_making(model, feeds):
     assert not shifted.flags.aligned
     padded = np.zeros((2, 3, 8, 20), np.float32)[..., ::2][..., :8]
     padded[...] = x
-    for given in (frozen, shifted, padded, np.asfortranarray(x), x[::-1][::-1], x.astype(">f4"), np.asarray(x, order="K")[:, :, :, :]):
+    for given in (frozen, shifted, padded, np.asfortranarray(x), x[::-1][::-1], x.astype(">f4"),
+                  np.asarray(x, order="K")[:, :, :, :]):
         kept = np.array(given)
         np.testing.assert_array_equal(subject.run(None, feeds | {"v1": given})[0], expected)
         np.testing.assert_array_equal(given, kept)

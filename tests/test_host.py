@@ -36,7 +36,8 @@ def test_affinity_limits_the_cpus():
 
 
 @pytest.mark.parametrize("files, expected", [
-    ({"cpu.max": "150000 100000"}, 2), ({"cpu.max": "50000 100000"}, 1), ({"cpu.max": "max 100000"}, 64), ({}, 64), ({"cpu.max": "rubbish"}, 64),
+    ({"cpu.max": "150000 100000"}, 2), ({"cpu.max": "50000 100000"}, 1), ({"cpu.max": "max 100000"}, 64), ({}, 64),
+    ({"cpu.max": "rubbish"}, 64),
     ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
     ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
 ])

@@ -28,7 +28,8 @@ def network(size: int = 16, channels: int = 24, depth: int = 4):
 
 def images(count: int, *sizes: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [rng.standard_normal((1 + i % 2, 3, sizes[i % len(sizes)], sizes[-1 - i % len(sizes)])).astype(np.float32) for i in range(count)]
+    shapes = [(1 + i % 2, 3, sizes[i % len(sizes)], sizes[-1 - i % len(sizes)]) for i in range(count)]
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -68,7 +68,7 @@ def _one_pass(ctx, name: str, spatial: bool, found: Epilogue, tables: list[Tenso
     source = ctx.tensor(name)
     image = prefers_image(source) and spatial
     x = source if image else ctx.rows(name)
-    out = ctx.output(found.output, image=image or spatial and ctx.placement.read_as_image(found.output))
+    out = ctx.output(found.output, image=image or (spatial and ctx.placement.read_as_image(found.output)))
     emit_affine(ctx, x, *(_seen(t, shape, spatial) for t in tables), out, found.activation)
 
 

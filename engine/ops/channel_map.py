@@ -39,7 +39,8 @@ def is_training(ctx, node) -> bool:
 
 
 def is_spatial(ctx, node) -> bool:
-    """Whether the pixels of a channel share its statistics; else (`spatial` = 0, before opset 9) each cell of an image has its own."""
+    """Whether the pixels of a channel share its statistics; else (`spatial` = 0, before opset 9) each cell of an image has its
+    own."""
     return ctx.opset(node) >= 9 or bool(attr(node, "spatial", 1))
 
 

@@ -8,6 +8,7 @@ same as it would be layer by layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from .. import _native
@@ -58,7 +59,7 @@ def chain(ctx, c: Convolution) -> Way | None:
     images = [prod(link.c.out_shape) * 4 for link in links[:-1]]
     saved = sum(2 * n for n in images if n > far) * FAR_BYTE
     bands = c.out_shape[0] * (-(-height // band) + threads)
-    moved = sum(bands * (link.c.window.reach(0) - 1) * before.row_bytes() for before, link in zip(links, links[1:])) * FAR_BYTE
+    moved = sum(bands * (link.c.window.reach(0) - 1) * before.row_bytes() for before, link in pairwise(links)) * FAR_BYTE
     own = way.cycles if (way := depthwise(ctx, c)) is not None else cycles(ctx, fastest(ctx, product_size(c)), product_size(c))
     return Way("chain", own - saved + moved + bands * 2 * len(links) * STEP, lambda: _emit(ctx, links, band))
 
@@ -121,7 +122,7 @@ def _emit(ctx, links: list[Link], band: int) -> None:
         for begin, end in pieces:
             with track():
                 windows = [Window(ctx, writer, reader, _tall(links[i + 1:], tallest))
-                           for i, (writer, reader) in enumerate(zip(links, links[1:]))]
+                           for i, (writer, reader) in enumerate(pairwise(links))]
                 for image in range(begin // height, -(-end // height)):
                     top, stop = max(begin - image * height, 0), min(end - image * height, height)
                     for window in windows:
@@ -170,7 +171,7 @@ def _pieces(rows: int, threads: int) -> list[tuple[int, int]]:
     ends = [0]
     for t in range(threads):
         ends.append(ends[-1] + share + (t < extra))
-    return [(a, b) for a, b in zip(ends, ends[1:]) if a < b]
+    return [(a, b) for a, b in pairwise(ends) if a < b]
 
 
 class Window:

@@ -38,8 +38,8 @@ def _emit(ctx, c: Convolution, name: str) -> None:
 
 def emit_direct(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor, residual: Tensor | None = None,
                 before: Deferred | None = None, name: str = "direct") -> None:
-    """The step, computed the way `name` of SPLITS, for as many pixels as `out` has; the window of its first pixel lies, before padding,
-    at the start of x."""
+    """The step, computed the way `name` of SPLITS, for as many pixels as `out` has; the window of its first pixel lies, before
+    padding, at the start of x."""
     kernel, columns, k = c.window.kernel, c.columns // c.groups, c.channels // c.groups
     taps, bias = c.taps(x), vector(ctx, c.bias, columns, c.groups)
     if c.groups == 1 and c.window.dilation[-1] == 1 and x.strides[-1] == c.channels and kernel[-1] > 1:

@@ -12,7 +12,6 @@ from .epilogue import epilogue, take
 from .product import pack_constant, product, vector
 from .window import window
 
-
 MAX_PHASES = 4096
 
 
@@ -96,7 +95,7 @@ def conv_transpose(ctx, node) -> None:
         first = sum(p[0] * s for p, s in zip(phase, out.strides[2:]))
         shape = (out.shape[0], out.shape[1], *(p[1] for p in phase))
 
-        def every(t):
+        def every(t, shape=shape, phase=phase):
             return t.view(shape, t.strides, sum(p[0] * s for p, s in zip(phase, t.strides[2:])))
 
         product(ctx, x, packed, bias, out.view(shape, out.strides, first), offsets, pixels=(shape[0], *shape[2:]),

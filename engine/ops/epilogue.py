@@ -17,7 +17,7 @@ class Epilogue:
 
     output: str
     residual: str | None = None
-    activation: Activation = Activation()
+    activation: Activation = field(default_factory=Activation)
     map: ChannelMap | None = None  # a BatchNormalization behind the activation
     nodes: list[ir.Node] = field(default_factory=list)
 
@@ -25,8 +25,8 @@ class Epilogue:
 def epilogue(ctx, node: ir.Node, *, residual: bool = False, per_channel: bool = False, sweep: bool = True) -> Epilogue:
     """Follow the single readers of the node's output as far as an epilogue can go. Takes nothing yet.
 
-    residual: whether a residual can be added; per_channel: whether PReLU and BatchNormalization can follow, which want a vector over
-    the channels; sweep: whether more than a clamp is allowed, which a sweep over the stored tile computes.
+    residual: whether a residual can be added; per_channel: whether PReLU and BatchNormalization can follow, which want a vector
+    over the channels; sweep: whether more than a clamp is allowed, which a sweep over the stored tile computes.
     """
     found = Epilogue(node.outputs[0].name)
     while (reader := ctx.graph.only_reader(found.output)) is not None and reader not in ctx.done:

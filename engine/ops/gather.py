@@ -27,10 +27,8 @@ def gather(ctx, node) -> None:
     if 0 in (*shape, *index_shape):
         raise NotNative("an empty tensor")
     x = ctx.rows(name)
-    if index is None:
-        indices = ctx.rows(index_name)
-    else:
-        indices = ctx.constant(("int64", index_name), lambda: index.astype(np.int64))
+    constant = index is not None
+    indices = ctx.constant(("int64", index_name), lambda: index.astype(np.int64)) if constant else ctx.rows(index_name)
     out = ctx.output(output, image=False)
     outer, count, row = prod(shape[:axis]), prod(index_shape), prod(shape[axis + 1:])
     ctx.emit("gather", {"in": x, "index": indices, "out": out}, outer=outer, count=count, size=shape[axis], row=row,

@@ -24,7 +24,8 @@ def pad(ctx, node) -> None:
         given = [int(p) for p in ctx.need(node.inputs[1])]
         constant = ctx.need(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None and node.inputs[2].name else None
         value = 0.0 if constant is None else float(constant.reshape(-1)[0])
-        axes = ctx.need(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None and node.inputs[3].name else range(rank)
+        some_axes = len(node.inputs) > 3 and node.inputs[3] is not None and node.inputs[3].name
+        axes = ctx.need(node.inputs[3]) if some_axes else range(rank)
         pads = [0] * 2 * rank
         for i, axis in enumerate(axes):
             axis = counted(axis, rank)

@@ -52,7 +52,8 @@ def _panels(ctx, k, k_stride, columns: int, column_stride: int, groups: int, in_
 
 def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column_stride: int, groups: int = 1,
                   in_group: int = 0, terms: int = 0) -> Packed:
-    """Pack a constant now. k, k_stride: up to three nested dimensions of the reduction, in elements of `array`; terms: of Packed."""
+    """Pack a constant now. k, k_stride: up to three nested dimensions of the reduction, in elements of `array`; terms: of
+    Packed."""
     stride, params = _panels(ctx, k, k_stride, columns, column_stride, groups, in_group, terms)
     step, dtype = ("pack_bf16", np.dtype(np.uint16)) if terms else ("pack", np.dtype(np.float32))
     params |= {"terms": terms} if terms else {}

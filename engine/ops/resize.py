@@ -41,7 +41,8 @@ def resize(ctx, node) -> None:
     outside = attr(node, "exclude_outside", 0)
     if coordinates == "tf_crop_and_resize" or attr(node, "antialias", 0) or (outside and mode != "cubic"):
         raise NotNative("a region of interest, antialiasing or excluded borders")
-    if mode not in ("nearest", "linear", "bilinear", "cubic") or coordinates not in COORDINATES or nearest not in ROUND or not np.isfinite(scales).all():
+    known = mode in ("nearest", "linear", "bilinear", "cubic") and coordinates in COORDINATES and nearest in ROUND
+    if not known or not np.isfinite(scales).all():
         raise NotNative(f"mode {mode!r} with coordinates {coordinates!r}, rounding {nearest!r} and scales {scales}")
     if len(shape) in (3, 4) and axes[0] >= 2:
         x, out = ctx.image(name), ctx.output(output, image=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from math import prod
 
-from .base import NotNative, attr, counted, op
 from .activations import prefers_image
+from .base import NotNative, attr, counted, op
 
 
 @op("Identity", "Dropout", any_dtype=True)
@@ -119,7 +119,8 @@ def concat(ctx, node) -> None:
     shape = ctx.shape(output)
     axis = counted(attr(node, "axis", 1), len(shape))
     for value in node.inputs:
-        if len(ctx.shape(value.name)) != len(shape) or any(n != m for d, (n, m) in enumerate(zip(ctx.shape(value.name), shape)) if d != axis):
+        if len(ctx.shape(value.name)) != len(shape) or any(n != m for d, (n, m) in enumerate(zip(ctx.shape(value.name), shape))
+                                                           if d != axis):
             raise ValueError(f"a part of shape {list(ctx.shape(value.name))} in {list(shape)}")
     parts = [ctx.tensor(v.name) for v in node.inputs if ctx.shape(v.name)[axis]]
     if parts and _adjacent(parts, axis):

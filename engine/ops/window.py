@@ -34,7 +34,8 @@ def window(node: ir.Node, in_size, kernel) -> Window:
     if not len(kernel) == len(stride) == len(dilation) == rank or len(flat) != 2 * rank or min((*kernel, *stride, *dilation)) < 1:
         raise NotNative("kernel, strides, dilations and pads do not fit the input's rank")
     if tuple(attr(node, "kernel_shape", kernel)) != kernel:
-        raise ShapeError(f"node {node.name!r} ({node.op_type}): kernel_shape {attr(node, 'kernel_shape')} contradicts its weights' {kernel}")
+        raise ShapeError(f"node {node.name!r} ({node.op_type}): kernel_shape {attr(node, 'kernel_shape')} "
+                         f"contradicts its weights' {kernel}")
     auto = attr(node, "auto_pad", "NOTSET")
     pads = list(zip(flat[:rank], flat[rank:]))
     if auto == "VALID":

@@ -186,11 +186,13 @@ def _pad(context: GraphContext, node: ir.Node, fill: np.ndarray) -> None:
     if context.opset(node) < 11:
         pad = ir.node("Pad", [source], {"pads": pads.tolist(), "value": float(fill)})
     else:
-        pad = ir.node("Pad", [source, context.constant(pads, f"{source.name}_pads"), context.constant(fill, f"{source.name}_border")])
+        pad = ir.node("Pad", [source, context.constant(pads, f"{source.name}_pads"),
+                              context.constant(fill, f"{source.name}_border")])
     padded = pad.outputs[0]
     padded.name, padded.type = context.unique_name(f"{source.name}_padded"), source.type
     if source.shape is not None and all(isinstance(size, int) for size in source.shape[2:]):
-        padded.shape = ir.Shape([*source.shape[:2], *(size + a + b for size, a, b in zip(source.shape[2:], pads[2:], pads[half + 4:]))])
+        sizes = (size + a + b for size, a, b in zip(source.shape[2:], pads[2:], pads[half + 4:]))
+        padded.shape = ir.Shape([*source.shape[:2], *sizes])
     node.prepend(pad)
     node.replace_input_with(0, padded)
     node.attributes["pads"] = ir.AttrInt64s("pads", [0] * 2 * half)

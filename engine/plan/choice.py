@@ -9,7 +9,8 @@ EVERY = "*"  # in `algorithms`: every node that can
 
 @dataclass(frozen=True)
 class Way:
-    """One algorithm for one node. cycles: the cost model's estimate, on one thread; emit: lowers the node that way, without refusing."""
+    """One algorithm for one node. cycles: the cost model's estimate, on one thread; emit: lowers the node that way, without
+    refusing."""
 
     name: str
     cycles: float

@@ -1,4 +1,5 @@
-"""What is known of every value before a plan is made: shape, data type and, where it does not depend on the data, the value itself."""
+"""What is known of every value before a plan is made: shape, data type and, where it does not depend on the data, the value
+itself."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ VALUE_LIMIT = 1 << 16  # elements: shape arithmetic is small; larger results are
 EXACT = {"MaxPool": 22, "AveragePool": 22}
 NUMERIC = "fiub"  # NumPy kinds that kernels and the fallback read as arrays
 FEW = 256  # elements whose largest product is within the limit
-ARITHMETIC = {"Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod",
+ARITHMETIC = {"Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Floor", "Gather", "Greater", "Identity", "Less", "Max",
+              "Min", "Mod",
               "Mul", "Neg", "Not", "Or", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split", "Sqrt",
               "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}  # of shapes: results no larger than the broadcast inputs
 DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the result's size follows from the data, and is at most the input's
@@ -84,7 +86,8 @@ def _infer_shapes(node: ir.Node, inputs: list[Fact | None], present: list[Fact |
         try:
             shapes = op.infer(node, inputs)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise ShapeError(f"node {node.name!r} ({node.op_type}): no output shape for inputs {[f.shape for f in present]}: {error}") from error
+            raise ShapeError(f"node {node.name!r} ({node.op_type}): no output shape for inputs "
+                             f"{[f.shape for f in present]}: {error}") from error
         if shapes is not None:
             return [Fact(tuple(s), present[0].dtype) for s in shapes]
     return _onnx_inference(node, inputs, model)

@@ -59,7 +59,8 @@ class Store:
 @dataclass(frozen=True)
 class Deferred:
     """A per-channel map in front of one or more convolutions: out = clamp(source * scale + shift), not computed unless somebody
-    needs it in memory. `make` emits the step that does. by_image: elements from the map of one image of the batch to that of the next;
+    needs it in memory. `make` emits the step that does. by_image: elements from the map of one image of the batch to that of the
+    next;
     0: one map for all."""
 
     source: Tensor
@@ -256,8 +257,8 @@ class Lowering:
 
     @contextmanager
     def side_by_side(self):
-        """Steps emitted inside run on several threads: those of one `with track():` in order on one thread, tracks in any order. The
-        memory they touch stays theirs from the first step to the last."""
+        """Steps emitted inside run on several threads: those of one `with track():` in order on one thread, tracks in any order.
+        The memory they touch stays theirs from the first step to the last."""
         begin, self._sections = len(self.steps), self._sections + 1
         tracks = 0
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """isa: whose kernels; precision: "highest", "high" or "medium" (see SessionOptions); threads: of a run; max_memory: bytes or None;
+    """isa: whose kernels; precision: "highest", "high" or "medium" (see SessionOptions); threads: of a run; max_memory: bytes or
+    None;
     algorithms: node name (or "*": every node) -> algorithm (see plan/choice.py); release: there will be no plan for
     other shapes, so a weight that is packed need not be kept as it was."""
 

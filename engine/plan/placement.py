@@ -62,6 +62,9 @@ class Placement:
             return False
         return base.attr(node, "axis", 1) in (1, 1 - len(fact.shape))
 
+    def _keeps_pixels(self, node: ir.Node) -> bool:
+        return (node.op_type in ("Split", "Slice") and not node.domain) or self._is_channel_concat(node)
+
     def _parent(self, concat: ir.Node) -> Tensor:
         if concat not in self._parents:
             self._parents[concat] = self.output(concat.outputs[0].name, image=True)
@@ -86,10 +89,9 @@ class Placement:
                 for index, value in enumerate(node.inputs):
                     if value is not None and value.name == name and known_output(ctx, node):
                         wanted.append(op.border(ctx, node, index))
-            elif node.op_type in ("Concat", "Split", "Slice") and not node.domain and depth < DEPTH and known_output(ctx, node):
-                if node.op_type != "Concat" or self._is_channel_concat(node):
-                    same_size = [o.name for o in node.outputs if ctx.shape(o.name)[2:] == ctx.shape(name)[2:]]
-                    wanted += filter(None, (self.border(o, depth + 1) for o in same_size))
+            elif depth < DEPTH and known_output(ctx, node) and self._keeps_pixels(node):
+                same_size = [o.name for o in node.outputs if ctx.shape(o.name)[2:] == ctx.shape(name)[2:]]
+                wanted += filter(None, (self.border(o, depth + 1) for o in same_size))
         wanted = [w for w in wanted if w and any(a or b for a, b in w)]
         if not wanted:
             return None

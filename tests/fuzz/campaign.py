@@ -83,7 +83,7 @@ class Campaign:
         return int(self.shared[0])
 
     def _worker(self, last: int, end: float) -> None:
-        begun, notes = int(self.shared[0]), tempfile.TemporaryFile()
+        begun, notes = int(self.shared[0]), tempfile.TemporaryFile()  # noqa: SIM115 closed with the worker
         child = os.fork()
         if child == 0:
             self._work(notes, last, end)

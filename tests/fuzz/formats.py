@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import random
 import warnings
 import zipfile
 
@@ -17,7 +14,8 @@ from campaign import Harness
 from test_caffe_detection import detector
 from torch7_writer import Writer, dump
 
-from infold.importers import caffe, onnx as onnx_importer, torch7
+from infold.importers import caffe, torch7
+from infold.importers import onnx as onnx_importer
 
 
 class OnnxBytes(Harness):
@@ -62,7 +60,8 @@ def caffe_nets() -> list[tuple[bytes, bytes]]:
         .layer("InnerProduct", ["p"], ["f"], "inner_product_param { num_output: 5 }", blobs=[(5, 24), (5,)])
         .layer("Softmax", ["f"], ["out"]),
         Net(**image).layer("Deconvolution", params=deconv, blobs=[(6, 2, 4, 4), (4,)])
-        .layer("PReLU", ["y"], ["q"], blobs=[(4,)]).layer("LRN", ["q"], ["l"], "lrn_param { local_size: 3 alpha: 0.7 beta: 0.6 k: 1.5 }")
+        .layer("PReLU", ["y"], ["q"], blobs=[(4,)])
+        .layer("LRN", ["q"], ["l"], "lrn_param { local_size: 3 alpha: 0.7 beta: 0.6 k: 1.5 }")
         .layer("Tile", ["l"], ["t"], "tile_param { axis: 1 tiles: 3 }")
         .layer("Reduction", ["t"], ["r"], "reduction_param { operation: MEAN axis: 2 }"),
         Net(**image, z=(2, 6, 3, 11)).layer("Concat", ["x", "z"], ["c"], "concat_param { axis: 2 }")
@@ -172,7 +171,8 @@ class Pt2(Harness):
         name = rng.choice(list(records))
         records[name] = (mutate.text if name.endswith(".json") else mutate.data)(rng, records[name])
         if rng.random() < 0.1:
-            records[f"{name.partition('/')[0]}/{rng.choice(('code.py', 'data/weights/weight_9', '../x', 'byteorder'))}"] = b"import os"
+            entry = rng.choice(("code.py", "data/weights/weight_9", "../x", "byteorder"))
+            records[f"{name.partition('/')[0]}/{entry}"] = b"import os"
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
             for record, content in records.items():

@@ -150,7 +150,8 @@ def inputs_for(session: infold.InferenceSession, rng: random.Random) -> dict[str
         kind = {"float": "float32", "double": "float64"}.get(kind, kind)
         if prod(shape) > ELEMENTS or kind not in ("float32", "float64", "float16", "int64", "int32", "uint8", "int8", "bool"):
             return None
-        values = numbers.standard_normal(shape) if kind.startswith("float") else numbers.integers(0, 2 if kind == "bool" else 4, shape)
+        top = 2 if kind == "bool" else 4
+        values = numbers.standard_normal(shape) if kind.startswith("float") else numbers.integers(0, top, shape)
         feeds[value.name] = values.astype(kind)
     return feeds
 
@@ -233,9 +234,10 @@ def _attribute(rng: random.Random, model: onnx.ModelProto) -> None:
         if rng.random() < 0.7:
             value[rng.randrange(len(value))] = mutate.integer(rng, value[0])
         else:
-            value = value + [1] if rng.random() < 0.5 else value[:-1]
+            value = [*value, 1] if rng.random() < 0.5 else value[:-1]
     elif kind == "STRING":
-        value = rng.choice(("SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET", "linear", "nearest", "cubic", "edge", "reflect", "wrap", "constant",
+        value = rng.choice(("SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET", "linear", "nearest", "cubic", "edge", "reflect",
+                            "wrap", "constant",
                             "CRD", "DCR", "tanh", "asymmetric", "align_corners", "half_pixel", "floor", "ceil", "", "none"))
     else:
         return

@@ -1,4 +1,5 @@
-"""Mutations: of bytes, of the numbers in a text, of protobuf messages by reflection. Everything is drawn from the given generator."""
+"""Mutations: of bytes, of the numbers in a text, of protobuf messages by reflection. Everything is drawn from the given
+generator."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def data(rng: random.Random, seed: bytes, other: bytes = b"") -> bytes:
         elif kind == 1:
             out[at] = rng.randrange(256)
         elif kind == 2:  # a number
-            code = rng.choice("<i <q >i >q <f <d".split())
+            code = rng.choice(["<i", "<q", ">i", ">q", "<f", "<d"])
             value = rng.choice(FLOATS[:-4]) if code[1] in "fd" else integer(rng)
             with_room = struct.pack(code, max(min(value, 3e38), -3e38)) if code[1] in "fd" else value.to_bytes(
                 16, "little" if code[0] == "<" else "big", signed=True)
@@ -74,7 +75,8 @@ def text(rng: random.Random, seed: bytes, other: bytes = b"") -> bytes:
         elif kind == 4 and (found := list(re.finditer(rb"[{}\"':]", out))):
             out = _replace(out, rng.choice(found), rng.choice((b"", b"{", b"}", b'"', b"{" * 1000)))
         elif kind == 5 and (lines := out.splitlines(True)):
-            lines.insert(rng.randrange(len(lines)), rng.choice((other if other and rng.random() < 0.3 else out).splitlines(True) or [b""]))
+            source = other if other and rng.random() < 0.3 else out
+            lines.insert(rng.randrange(len(lines)), rng.choice(source.splitlines(True) or [b""]))
             out = b"".join(lines)
         elif kind == 6 and (lines := out.splitlines(True)):
             del lines[rng.randrange(len(lines))]

@@ -64,6 +64,7 @@ def test_every_way_of_going_wrong_is_counted():
     campaign = Campaign(Bad())
     assert campaign.run(0, 100, 9) == 9
     counts = {outcome: n for outcome, n in campaign.counts.items() if n}
-    assert counts == {"refused": 1, "loaded": 2, "untyped error": 2, "out of memory": 1, "crash": 1, "hang": 1, "second opinion failed": 1}
+    assert counts == {"refused": 1, "loaded": 2, "untyped error": 2, "out of memory": 1, "crash": 1, "hang": 1,
+                      "second opinion failed": 1}
     assert [u["mutant"] for u in campaign.unclean] == ["bad:1", "bad:2", "bad:3", "bad:4", "bad:5"]
     assert {u["outcome"] for u in campaign.unclean} <= set(UNCLEAN) and not set(CLEAN) & set(UNCLEAN)

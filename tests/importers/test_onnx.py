@@ -296,7 +296,7 @@ def test_light_models_come_through(path):
 def test_dispatch_by_suffix(tmp_path):
     assert isinstance(infold.importers.load(LIGHT / "light_squeezenet.onnx"), ir.Model)
     for suffix in (".t7", ".caffemodel", ".pt2"):  # each format's own importer answers
-        with pytest.raises(Error, match="net."):
+        with pytest.raises(Error, match=r"net\."):
             infold.importers.load(tmp_path / f"net{suffix}")
     with pytest.raises(UnsupportedError, match="pickle"):
         infold.importers.load(tmp_path / "net.pt")

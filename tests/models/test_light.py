@@ -23,7 +23,8 @@ onnxruntime.set_default_logger_severity(4)
 
 @cache
 def network(name: str, batch: int = 1) -> ir.Model:
-    """A light model has constants for weights, so its output is uniform: here they are He-scaled random numbers, variances positive."""
+    """A light model has constants for weights, so its output is uniform: here they are He-scaled random numbers, variances
+    positive."""
     rng, proto = np.random.default_rng(0), onnx.load(LIGHT / f"light_{name}.onnx")
     shapes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     nodes = list(proto.graph.node)

@@ -14,7 +14,8 @@ def statistics(net: Net, channels: int) -> list[str]:
     return [net.normal(channels), net.normal(channels), net.normal(channels), net.positive(channels)]
 
 
-FORMS = [(1, dict(is_test=1, consumed_inputs=[0, 0, 0, 1, 1])), (6, dict(is_test=1)), (7, {}), (7, dict(momentum=0.5)), (9, dict(epsilon=0.1)),
+FORMS = [(1, dict(is_test=1, consumed_inputs=[0, 0, 0, 1, 1])), (6, dict(is_test=1)), (7, {}), (7, dict(momentum=0.5)),
+         (9, dict(epsilon=0.1)),
          (14, {}), (15, dict(momentum=0.3)), (22, dict(epsilon=1e-3))]
 
 

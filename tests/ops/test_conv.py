@@ -128,7 +128,8 @@ def test_residual_that_comes_later():
     x = net.input(2, 6, 8, 8)
     a = net("Conv", x, net.weight(8, 6, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
     b = net("Conv", x, net.weight(8, 6, 1, 1), strides=[2, 2])
-    check(net, net("Relu", net("Add", a, b)), net("Relu", net("Add", net("Sigmoid", b), net("Conv", x, net.weight(8, 6, 2, 2), strides=[2, 2]))))
+    y = net("Conv", x, net.weight(8, 6, 2, 2), strides=[2, 2])
+    check(net, net("Relu", net("Add", a, b)), net("Relu", net("Add", net("Sigmoid", b), y)))
 
 
 def test_residual_of_broadcast_shape_is_added_apart():
@@ -142,7 +143,8 @@ def test_a_subgraph_that_reads_the_convolution():
     net = Net(8)
     y = net("Conv", net.input(1, 4, 6, 6), net.weight(4, 4, 1, 1))
     bodies = [onnx.helper.make_graph([onnx.helper.make_node(op, [y], ["inner"])], op, [],
-                                     [onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, None)]) for op in ("Relu", "Neg")]
+                                     [onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, None)])
+                for op in ("Relu", "Neg")]
     out = net("If", net.feed(np.array(False)), then_branch=bodies[0], else_branch=bodies[1])
     check(net, out, native=False)
 

@@ -32,7 +32,8 @@ def network(case: str, activation: str | None = "Relu", residual: bool = False):
     if middle is not None:
         x, channels = net("Conv", x, net.weight(middle, channels, 1, 1), net.normal(middle)), middle
         x = net(activation, x) if activation else x
-    x = net("Conv", x, net.weight(channels, 1, kernel, kernel), net.normal(channels), group=channels, strides=[stride] * 2, pads=pads,
+    x = net("Conv", x, net.weight(channels, 1, kernel, kernel), net.normal(channels), group=channels, strides=[stride] * 2,
+            pads=pads,
             dilations=[dilation] * 2)
     x = net(activation, x) if activation else x
     if project is not None:

@@ -38,7 +38,8 @@ def test_attributes(case: str, bias: bool):
     shape, w_shape, attributes = CASES[case]
     net = Net(1)
     filters = w_shape[1] * attributes.get("group", 1)
-    check(net, net("ConvTranspose", net.input(*shape), net.normal(*w_shape), *([net.normal(filters)] if bias else []), **attributes))
+    check(net, net("ConvTranspose", net.input(*shape), net.normal(*w_shape), *([net.normal(filters)] if bias else []),
+                   **attributes))
 
 
 @pytest.mark.parametrize("group", [1, 2])

@@ -20,9 +20,11 @@ def first(net: Net, op: str, *shape: int) -> str:
     return net.feed(net.rng.uniform(0.1, 2, shape).astype(np.float32)) if op == "Pow" else net.input(*shape)
 
 
-SHAPES = [((3, 4), (3, 4)), ((3, 4), ()), ((), (3, 4)), ((3, 4), (4,)), ((3, 4), (3, 1)), ((3, 1), (1, 4)), ((5,), (5,)), ((1,), (1,)),
+SHAPES = [((3, 4), (3, 4)), ((3, 4), ()), ((), (3, 4)), ((3, 4), (4,)), ((3, 4), (3, 1)), ((3, 1), (1, 4)), ((5,), (5,)),
+          ((1,), (1,)),
           ((2, 17, 5, 3), (17, 1, 1)), ((2, 17, 5, 3), (5, 1)), ((1, 1, 5, 3), (2, 4, 1, 1)), ((2, 1, 4), (3, 5, 2, 6, 1)),
-          ((2, 3, 2, 3, 2, 3), (3, 1, 3, 1, 3)), ((2, 1, 2, 1, 2, 1), (1, 3, 1, 3, 1, 3)), ((70, 70), (70, 70)), ((9, 4096), (1, 4096)),
+          ((2, 3, 2, 3, 2, 3), (3, 1, 3, 1, 3)), ((2, 1, 2, 1, 2, 1), (1, 3, 1, 3, 1, 3)), ((70, 70), (70, 70)),
+          ((9, 4096), (1, 4096)),
           ((9, 1), (9, 4099))]
 
 
@@ -59,13 +61,15 @@ def test_broadcasting_of_views(data):
 
 def test_more_dimensions_than_the_kernels_walk():
     net = Net(2)
-    check(net, net("Add", net.input(*[2, 1] * 4), net.input(*[1, 2] * 4)), net("Transpose", net.input(*[2] * 8), perm=[1, 0, 3, 2, 5, 4, 7, 6]),
+    check(net, net("Add", net.input(*[2, 1] * 4), net.input(*[1, 2] * 4)),
+          net("Transpose", net.input(*[2] * 8), perm=[1, 0, 3, 2, 5, 4, 7, 6]),
           native=False)
 
 
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 @pytest.mark.parametrize("opset", [1, 6])
-@pytest.mark.parametrize("shape, axis", [((4,), 1), ((4, 5), 1), ((3,), 0), ((3, 4), 0), ((6,), 3), ((5, 6), None), ((3, 4, 5, 6), None),
+@pytest.mark.parametrize("shape, axis", [((4,), 1), ((4, 5), 1), ((3,), 0), ((3, 4), 0), ((6,), 3), ((5, 6), None),
+                                         ((3, 4, 5, 6), None),
                                          ((1,), None), ((5,), -2)], ids=str)
 def test_broadcast_attribute_of_old_opsets(op: str, opset: int, shape: tuple, axis: int | None):
     net = Net(3, opset)
@@ -105,7 +109,8 @@ def test_prelu_slopes():
     x = net.input(2, 6, 4, 5)
     image = net("Conv", x, net.weight(6, 6, 3, 3), pads=[1] * 4)
     outputs = [net("PRelu", source, slope) for source in (x, net("Identity", image))
-               for slope in (net.normal(6, 1, 1), net.normal(1), net.normal(4, 5), net.normal(1, 6, 1, 5), net.input(6, 1, 1), net.normal(5))]
+               for slope in (net.normal(6, 1, 1), net.normal(1), net.normal(4, 5), net.normal(1, 6, 1, 5), net.input(6, 1, 1),
+                             net.normal(5))]
     check(net, *outputs, image)
 
 

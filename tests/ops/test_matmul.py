@@ -17,7 +17,8 @@ def test_gemm(trans_a: int, trans_b: int, factors: tuple, constant: bool):
     net = Net(1)
     shape = (7, 11) if trans_b else (11, 7)
     b = net.normal(*shape) if constant else net.input(*shape)
-    y = net("Gemm", net.input(*((11, 5) if trans_a else (5, 11))), b, net.normal(7), alpha=factors[0], beta=factors[1], transA=trans_a,
+    y = net("Gemm", net.input(*((11, 5) if trans_a else (5, 11))), b, net.normal(7), alpha=factors[0], beta=factors[1],
+            transA=trans_a,
             transB=trans_b)
     check(net, y, native=constant or factors[0] == 1.0)
 

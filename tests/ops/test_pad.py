@@ -23,7 +23,8 @@ def test_opsets(opset: int, value: float):
 def test_axes():
     net = Net(2, 18)
     x = net.input(2, 3, 4)
-    check(net, net("Pad", x, net.ints(1, 2, 3, 0), None, net.ints(-1, 1)), net("Pad", x, net.ints(1, 1), net.constant(np.float32(2)), net.ints(0)))
+    check(net, net("Pad", x, net.ints(1, 2, 3, 0), None, net.ints(-1, 1)),
+          net("Pad", x, net.ints(1, 1), net.constant(np.float32(2)), net.ints(0)))
 
 
 @settings(max_examples=50, deadline=None)
@@ -58,4 +59,5 @@ def test_a_value_known_only_in_the_run():
 def test_other_modes(mode: str):
     net = Net(4, 19)
     y = net("Conv", net.input(1, 3, 6, 6), net.weight(4, 3, 1, 1))
-    check(net, net("Conv", net("Pad", y, net.ints(0, 0, 1, 2, 0, 0, 2, 1), mode=mode), net.weight(2, 4, 3, 3), pads=[1] * 4), native=False)
+    check(net, net("Conv", net("Pad", y, net.ints(0, 0, 1, 2, 0, 0, 2, 1), mode=mode), net.weight(2, 4, 3, 3), pads=[1] * 4),
+          native=False)

@@ -5,7 +5,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-
 from session_harness import Net, check
 
 import infold
@@ -18,7 +17,8 @@ def model(rng, relu: bool, readers: int, kernel: int = 1, channels: int = 19, st
         data = rng.standard_normal(shape).astype(np.float32)
         return onnx.numpy_helper.from_array(np.abs(data) + 0.5 if positive else data, name)
 
-    weights = [tensor("gamma", channels), tensor("beta", channels), tensor("mean", channels), tensor("var", channels, positive=True)]
+    weights = [tensor("gamma", channels), tensor("beta", channels), tensor("mean", channels),
+               tensor("var", channels, positive=True)]
     nodes = [helper.make_node("MaxPool", ["x"], ["p"], "pool", kernel_shape=[2, 2]),
              helper.make_node("BatchNormalization", ["p", "gamma", "beta", "mean", "var"], ["n"], "bn")]
     mapped = "n"
@@ -39,7 +39,8 @@ def model(rng, relu: bool, readers: int, kernel: int = 1, channels: int = 19, st
 
 
 def run(proto, threads: int):
-    x = np.random.default_rng(7).standard_normal((2, proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value, 9, 8)).astype(np.float32)
+    channels = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    x = np.random.default_rng(7).standard_normal((2, channels, 9, 8)).astype(np.float32)
     session = infold.InferenceSession(proto, infold.SessionOptions(intra_op_num_threads=threads))
     return session, session.run(None, {"x": x}), list(run_float64(infold.load(proto), {"x": x}).values())
 

@@ -14,8 +14,10 @@ from session_harness import Net, check, session
 HUGE = (1 << 31) - 1
 
 
-@pytest.mark.parametrize("shape, target", [((2, 3, 4), (6, 4)), ((2, 3, 4), (0, -1)), ((2, 3, 4), (-1,)), ((2, 3, 4), (1, 2, 12, 1)), ((6,), (2, 3)),
-                                           ((1,), ()), ((), (1, 1)), ((2, 12, 3, 3), (2, 3, 4, 3, 3)), ((2, 12, 3, 3), (2, -1))], ids=str)
+@pytest.mark.parametrize("shape, target", [((2, 3, 4), (6, 4)), ((2, 3, 4), (0, -1)), ((2, 3, 4), (-1,)),
+                                           ((2, 3, 4), (1, 2, 12, 1)), ((6,), (2, 3)),
+                                           ((1,), ()), ((), (1, 1)), ((2, 12, 3, 3), (2, 3, 4, 3, 3)), ((2, 12, 3, 3), (2, -1))],
+                                           ids=str)
 @pytest.mark.parametrize("layout", ["rows", "image", "turned"])
 def test_reshape(shape: tuple, target: tuple, layout: str):
     net = Net(1)
@@ -54,7 +56,8 @@ def test_squeeze_and_unsqueeze(opset: int):
         return net(op, value, net.ints(*axes)) if opset >= 13 else net(op, value, axes=list(axes))
 
     negative = (-1,) if opset >= 11 else (4,)
-    check(net, apply("Squeeze", x, 0, 2), apply("Squeeze", x, *negative), net("Squeeze", x), apply("Unsqueeze", x, 0, 3), apply("Unsqueeze", x, 5))
+    check(net, apply("Squeeze", x, 0, 2), apply("Squeeze", x, *negative), net("Squeeze", x), apply("Unsqueeze", x, 0, 3),
+          apply("Unsqueeze", x, 5))
 
 
 @pytest.mark.parametrize("perm", [None, *itertools.permutations(range(3))], ids=str)
@@ -69,7 +72,8 @@ SLICES = [
     ([1], [3], [0], [1]), ([0, 2], [HUGE, HUGE], [1, 2], [1, 1]), ([-3], [-1], [1], [1]), ([-1], [-HUGE - 1], [2], [-1]),
     ([5, 4], [0, 1], [1, 3], [-2, -1]), ([1], [2**63 - 1], [-1], [2]), ([100], [-100], [0], [-1]), ([-100], [100], [1], [3]),
     ([0, 0, 0, 0], [2, 4, 3, 2], None, None), ([3], [HUGE], [1], None), ([2, 1], [9, 4], None, None),
-    ([-1, -1, -1, -1], [-2**63, -2**63, -2**63, -2**63], [0, 1, 2, 3], [-1, -1, -1, -1]), ([3], [3], [1], [1]), ([4], [2], [2], [1]),
+    ([-1, -1, -1, -1], [-2**63, -2**63, -2**63, -2**63], [0, 1, 2, 3], [-1, -1, -1, -1]), ([3], [3], [1], [1]),
+    ([4], [2], [2], [1]),
 ]
 
 
@@ -103,7 +107,8 @@ def test_slices_of_an_image_feed_padded_convolutions():
     def conv(value: str, channels: int) -> str:
         return net("Conv", value, net.weight(4, channels, 3, 3), pads=[1] * 4)
 
-    check(net, conv(cut(1, 2, 7), 5), conv(cut(2, 1, 8), 8), conv(cut(3, 0, 5), 8), conv(cut(2, 0, HUGE, 2), 8), conv(cut(3, -1, -HUGE, -1), 8),
+    check(net, conv(cut(1, 2, 7), 5), conv(cut(2, 1, 8), 8), conv(cut(3, 0, 5), 8), conv(cut(2, 0, HUGE, 2), 8),
+          conv(cut(3, -1, -HUGE, -1), 8),
           conv(cut(1, 0, 8, 2), 4), conv(x, 8))
 
 
@@ -169,7 +174,8 @@ def test_concat_of_opset_1_without_axis():
     np.testing.assert_array_equal(found, np.concatenate([net.feeds[x], net.feeds[y]], 1))
 
 
-@pytest.mark.parametrize("opset, attributes", [(1, dict(is_test=1, ratio=0.3)), (6, dict(is_test=1)), (7, dict(ratio=0.4)), (12, {}), (13, {})])
+@pytest.mark.parametrize("opset, attributes", [(1, dict(is_test=1, ratio=0.3)), (6, dict(is_test=1)), (7, dict(ratio=0.4)),
+                                               (12, {}), (13, {})])
 def test_dropout_does_nothing(opset: int, attributes: dict):
     net = Net(15, opset)
     check(net, net("Relu", net("Dropout", net.input(2, 3, 4), **attributes)))

@@ -21,7 +21,8 @@ def body(nodes, inputs=(), outputs=(), name="body") -> onnx.GraphProto:
 
 
 def test_a_shape_computed_from_data_cuts_the_plan():
-    """Reshape to a shape that is read off the input's values; what follows is planned when it is known, and planned again for others."""
+    """Reshape to a shape that is read off the input's values; what follows is planned when it is known, and planned again for
+    others."""
     net = Net(1)
     x, target = net.input(2, 6, 4, 4), net.feed(np.array([4, 3, 16], np.int64))
     y = net("Conv", x, net.weight(6, 6, 3, 3), pads=[1] * 4)
@@ -113,7 +114,8 @@ def test_if_reads_the_outer_scope(taken: bool):
     net = Net(8)
     x = net("Conv", net.input(1, 3, 6, 6), net.weight(4, 3, 3, 3), pads=[1] * 4)
     shared, weight = net("Sigmoid", x), net.normal(4, 1, 1)
-    branches = [body([helper.make_node("Mul", [x, weight], ["p"]), helper.make_node("Add", ["p", shared], ["o"])], outputs=[("o", 1)]),
+    branches = [body([helper.make_node("Mul", [x, weight], ["p"]), helper.make_node("Add", ["p", shared], ["o"])],
+                     outputs=[("o", 1)]),
                 body([helper.make_node("Neg", [shared], ["o2"])], outputs=[("o2", 1)])]
     y = net("If", net.feed(np.array(taken)), then_branch=branches[0], else_branch=branches[1])
     check(net, net("Conv", y, net.weight(2, 4, 3, 3), pads=[1] * 4), shared, native=False)
@@ -126,7 +128,8 @@ def test_loop_with_state_and_outer_values(count: int):
     step = net.normal(5)
     loop = body([helper.make_node("Add", ["state", step], ["next"]), helper.make_node("Mul", ["next", x], ["row"]),
                  helper.make_node("Identity", ["go"], ["on"])],
-                [("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []), ("state", 1, [3, 5])], [("on", TensorProto.BOOL), ("next", 1), ("row", 1)])
+                [("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []), ("state", 1, [3, 5])],
+                [("on", TensorProto.BOOL), ("next", 1), ("row", 1)])
     last, rows = net("Loop", net.feed(np.array(count, np.int64)), net.constant(np.array(True)), x, body=loop, outputs=2)
     check(net, net("Relu", net("MatMul", last, net.normal(5, 4))), *([rows] if count else []), native=False)
 
@@ -136,7 +139,8 @@ def test_loop_without_inputs_after_a_convolution():
     net = Net(10)
     x = net("Conv", net.input(1, 2, 4, 4), net.weight(2, 2, 1, 1))
     loop = body([helper.make_node("Add", ["state", x], ["next"]), helper.make_node("Less", ["i", "two"], ["on"])],
-                [("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []), ("state", 1, [1, 2, 4, 4])], [("on", TensorProto.BOOL), ("next", 1)])
+                [("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []), ("state", 1, [1, 2, 4, 4])],
+                [("on", TensorProto.BOOL), ("next", 1)])
     loop.initializer.append(onnx.numpy_helper.from_array(np.int64(2), "two"))
     check(net, net("Loop", None, net.constant(np.array(True)), net.normal(1, 2, 4, 4), body=loop), native=False)
 
@@ -194,7 +198,8 @@ def test_other_data_types_between_native_steps():
     x = net.input(1, 3, 6, 6)
     y = net("Conv", x, net.weight(4, 3, 3, 3), pads=[1] * 4)
     positive = net("Greater", y, net.constant(np.float32(0)))
-    mask = net("Where", net("And", positive, net("Not", net("Less", y, net.constant(np.float32(0.1))))), y, net.constant(np.float32(0)))
+    mask = net("Where", net("And", positive, net("Not", net("Less", y, net.constant(np.float32(0.1))))), y,
+               net.constant(np.float32(0)))
     check(net, net("Conv", mask, net.weight(2, 4, 3, 3), pads=[1] * 4), positive, native=False, types={positive: TensorProto.BOOL})
 
 

@@ -1,4 +1,5 @@
-"""What is known before a run: shape arithmetic becomes constants, data types and empty values are kept, nothing large is computed."""
+"""What is known before a run: shape arithmetic becomes constants, data types and empty values are kept, nothing large is
+computed."""
 from __future__ import annotations
 
 import numpy as np
@@ -86,7 +87,8 @@ def test_random_values_are_no_constants():
 def test_shape_and_size_forms():
     net = Net(5)
     x = net.input(2, 3, 4)
-    outputs = [net("Shape", x), net("Shape", x, start=1), net("Shape", x, start=-2, end=-1), net("Shape", x, end=10), net("Size", x)]
+    outputs = [net("Shape", x), net("Shape", x, start=1), net("Shape", x, start=-2, end=-1), net("Shape", x, end=10),
+               net("Size", x)]
     model = net.model(*outputs, types=dict.fromkeys(outputs, onnx.TensorProto.INT64))
     found = session(model).run(None, net.feeds)
     for array, expected in zip(found, ([2, 3, 4], [3, 4], [3], [2, 3, 4], 24)):

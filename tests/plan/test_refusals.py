@@ -1,4 +1,5 @@
-"""Models that the checker lets through and no shape makes sense of: a typed error that names the operator, never another exception."""
+"""Models that the checker lets through and no shape makes sense of: a typed error that names the operator, never another
+exception."""
 from __future__ import annotations
 
 import resource
@@ -73,7 +74,8 @@ def test_contradictions(case: str):
 
 
 @pytest.mark.parametrize("op, shape, constants, attributes", [
-    ("Conv", (1, 3, 4, 4), [(4, 3, 3, 3)], dict(pads=[FAR] * 4)), ("ConvTranspose", (1, 3, 8, 8), [(3, 5, 3, 3)], dict(strides=[1 << 30] * 2)),
+    ("Conv", (1, 3, 4, 4), [(4, 3, 3, 3)], dict(pads=[FAR] * 4)),
+    ("ConvTranspose", (1, 3, 8, 8), [(3, 5, 3, 3)], dict(strides=[1 << 30] * 2)),
     ("Pad", (2, 3), [[FAR, 0, 0, FAR]], {}),
 ])
 def test_what_fits_no_memory(op: str, shape: tuple, constants: list, attributes: dict):

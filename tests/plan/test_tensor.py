@@ -69,7 +69,8 @@ def test_reshape_is_a_view_where_numpy_has_one(pair, data):
 @given(views(), st.data())
 def test_broadcast(pair, data):
     base, view = pair
-    shape = [*data.draw(st.lists(st.integers(1, 3), max_size=2)), *(data.draw(st.integers(1, 3)) if n == 1 else n for n in view.shape)]
+    shape = [*data.draw(st.lists(st.integers(1, 3), max_size=2)),
+             *(data.draw(st.integers(1, 3)) if n == 1 else n for n in view.shape)]
     np.testing.assert_array_equal(read(tensor(view, base).broadcast(shape), base), np.broadcast_to(view, shape))
 
 
@@ -90,7 +91,8 @@ def test_empty_tensors_reshape():
     assert t.is_rows() and t.reshape((0, 7)).shape == (0, 7)
 
 
-@given(st.integers(1, 3), st.integers(1, 5), st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=3),
+@given(st.integers(1, 3), st.integers(1, 5), st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3), st.integers(0, 3)),
+                                                      min_size=1, max_size=3),
        st.integers(0, 3))
 def test_image_layout(batch, channels, spatial, slack):
     """The layout is that of a padded NHWC array of `pixel` floats a pixel, seen without its border."""

@@ -15,7 +15,8 @@ from infold.plan.walk import MAX_DIMS, collapse
 
 def visits(shape, operands) -> Counter:
     """How often each tuple of offsets, one per operand, is visited."""
-    return Counter(tuple(sum(i * s for i, s in zip(index, strides)) for strides in operands) for index in product(*map(range, shape)))
+    return Counter(tuple(sum(i * s for i, s in zip(index, strides)) for strides in operands)
+                   for index in product(*map(range, shape)))
 
 
 @st.composite
