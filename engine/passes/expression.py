@@ -134,6 +134,12 @@ def number_of(expr: Expr) -> float | None:
     return expr.constant if isinstance(expr, Sum) and not expr.terms else None
 
 
+def mean(of: Expr, over: frozenset[Atom]) -> Expr:
+    """The mean; a factor is taken out of it."""
+    product = _product(of)
+    return Mean(_make_product(1.0, dict(product.factors)), over) * product.scale
+
+
 def match(pattern: Expr, expr: Expr, bindings: Bindings | None = None) -> Iterator[dict[str, object]]:
     """Every way to fill the pattern's blanks so that it becomes the formula.
 

@@ -87,5 +87,6 @@ class Found:
         return np.broadcast_to(constant.array.data[index].astype(np.float64) * constant.number, sizes)
 
 
-_SHAPES = ("Shape", "Size", "Gather", "Concat", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Cast", "Identity", "Mul", "Div")
+_SHAPES = ("Shape", "Size", "Gather", "Slice", "Concat", "Reshape", "Unsqueeze", "Squeeze", "Cast", "Identity", "Mul", "Div",
+           "Equal", "Where")
 Build = Callable[[Found], "ir.Value | None"]  # replaces what was found; None: it is left as it is

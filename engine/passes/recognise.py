@@ -20,11 +20,13 @@ _PATTERNS = (*norms.PATTERNS, *activations.PATTERNS)
 
 
 def apply(context: GraphContext) -> bool:
-    """Replace everything that a pattern describes, outermost first."""
+    """Replace everything in the main graph that a pattern describes, outermost first.
+
+    (Subgraphs run in the reference, which would gain nothing, and ONNX infers no shapes of functions called in them.)
+    """
     modified = False
-    nodes = list(context.nodes())
-    place = {node: index for index, node in enumerate(nodes)}
-    values = deque([*context.graph.inputs, *(value for node in nodes for value in node.outputs)])
+    place = {node: index for index, node in enumerate(context.graph)}
+    values = deque([*context.graph.inputs, *(value for node in place for value in node.outputs)])
     while values:
         x = values.popleft()
         result = _outermost(context, x, place)

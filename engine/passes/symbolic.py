@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from .context import GraphContext, attribute, is_op
 from .dims import Dim, Size, broadcast, regroup, shape_of, size_of
-from .expression import Array, Call, Expr, Mean, X, lift, number_of
+from .expression import Array, Atom, Call, Expr, Mean, X, lift, mean, number_of
 from .shapes import dtype
 from .sizes import computed_sizes
 
@@ -38,12 +38,11 @@ def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[
     """The values that are computed from `x` and constants alone, by operators with a formula, in graph order.
 
     Args:
-        place: every node's position in the graph.
+        place: the position of the nodes that may be read.
     """
-    shape = x.shape
     dims = tuple(() if size == 1 else ((axis, 1, f"?{axis}" if size is None else size),)
                  for axis, size in enumerate(shape_of(x)))
-    reader = _Reader(context, {x: Term(X, dims)}, dims)
+    reader = _Reader(context, {x: Term(X, dims)}, [atom for dim in dims for atom in dim])
     waiting: list[tuple[int, int]] = []
     nodes: dict[int, ir.Node] = {}
 
@@ -53,7 +52,7 @@ def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[
                 nodes[place[user]] = user
                 heappush(waiting, place[user])
 
-    if shape is not None:
+    if x.shape is not None:
         follow(x)
     while waiting and len(reader.terms) < _LIMIT:
         node = nodes[heappop(waiting)]
@@ -61,16 +60,15 @@ def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[
             term = _OPERATORS[node.op_type](reader, node)
         except (ArithmeticError, LookupError, TypeError, ValueError):  # contradictions, which planning explains
             term = None
-        if term is not None and node.graph is next(iter(nodes.values())).graph:
+        if term is not None:
             reader.terms[node.outputs[0]] = term
             follow(node.outputs[0])
     return reader.terms
 
 
 class _Reader:
-    def __init__(self, context: GraphContext, terms: dict[ir.Value, Term], dims: tuple[Dim, ...]) -> None:
-        self.context, self.terms = context, terms
-        self.atoms = [atom for dim in dims for atom in dim]
+    def __init__(self, context: GraphContext, terms: dict[ir.Value, Term], atoms: list[Atom]) -> None:
+        self.context, self.terms, self.atoms = context, terms, atoms
 
     def input(self, node: ir.Node, index: int = 0) -> Term | None:
         return self.terms.get(node.inputs[index])
@@ -92,8 +90,13 @@ class _Reader:
         return float(array.item()) if array is not None and array.size == 1 else None
 
     def aligned(self, value: ir.Value, other: tuple[Dim, ...]) -> Term | None:
-        """A constant operand, its dimensions named after what they meet."""
+        """A constant operand, its dimensions named after what they meet; also one expanded to the shape of the tensor."""
         array = self.context.array(value)
+        if array is None and is_op(value.producer(), "Expand"):
+            source, shape = value.producer().inputs
+            dims = regroup(self.atoms, self.sizes(shape) or [])
+            term = None if dims is None or self.context.array(source) is None else self.aligned(source, dims)
+            return None if term is None else Term(term.expr, dims)
         if array is None or array.dtype.kind != "f":
             return None
         array, dims = _first_where_repeated(array), []
@@ -236,7 +239,7 @@ def _reduce(reader: _Reader, node: ir.Node) -> Term | None:
     gone = [atom for axis in axes for atom in term.dims[axis]]
     dims = tuple(() if axis in axes else dim for axis, dim in enumerate(term.dims) if keep or axis not in axes)
     expr = term.expr ** 2 if node.op_type in ("ReduceSumSquare", "ReduceL2") else term.expr
-    expr = Mean(expr, frozenset(gone)) if gone else expr
+    expr = mean(expr, frozenset(gone)) if gone else expr
     if node.op_type in ("ReduceMean", "GlobalAveragePool"):
         return Term(expr, dims)
     count = size_of(tuple(gone))

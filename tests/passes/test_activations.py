@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from passes_harness import fold_and_compare, model, normal, operators
 
-from infold import passes
+from infold import InferenceSession, passes
 
 ROOT2, TANH = math.sqrt(2), math.sqrt(2 / math.pi)
 CONSTANTS = {
@@ -186,3 +186,14 @@ def test_a_prepared_model_may_be_stored_and_prepared_again():
     twice, _ = fold_and_compare(once, {"x": normal(rng, 2, 9)}, rule=passes.prepare)
     assert operators(once) == {"infold::Silu": 1, "infold::HardSigmoid": 1}
     assert operators(twice) == {"infold::Silu": 1, "HardSigmoid": 1}
+
+
+def test_subgraphs_keep_their_operators():
+    text = """g (float[2,3] x, bool c) => (float[2,3] y) {
+        y = If(c) <then_branch = t () => (float[2,3] a) { s = Sigmoid(x) a = Mul(x, s) },
+                   else_branch = e () => (float[2,3] b) { b = Neg(x) }> }"""
+    x = normal(np.random.default_rng(0), 2, 3)
+    subject = model(text)
+    fold_and_compare(subject, {"x": x, "c": np.array(True)}, rule=passes.prepare)
+    (y,) = InferenceSession(subject).run(None, {"x": x, "c": np.array(True)})  # used to fail: no operator Silu in the branch
+    np.testing.assert_allclose(y, x / (1 + np.exp(-x)), rtol=1e-6)

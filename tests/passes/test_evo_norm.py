@@ -57,6 +57,17 @@ def test_b0(how, opset, training):
     check(evo_norm("B0", training=training), how, opset, "EvoNormB0")
 
 
+@pytest.mark.parametrize("kind", ["S0", "B0"])
+@pytest.mark.parametrize("how, opset, dynamic", [("script", 17, (0, 2, 3)), ("traced", 18, (0,))])
+def test_open_dimensions(kind, how, opset, dynamic):
+    import torch
+
+    x = torch.randn(3, 12, 5, 7)
+    subject = export(evo_norm(kind, groups=4), x, how, opset, dynamic)
+    prepared, _ = fold_and_compare(subject, {"x": x.numpy()}, rule=passes.prepare, tolerance=4e-6)
+    assert operators(prepared) == {f"infold::EvoNorm{kind}": 1}
+
+
 SMALL = """
     m = ReduceMean <axes = [2, 3]> (x) d = Sub(x, m) q = Mul(d, d) w = ReduceMean <axes = [2, 3]> (q)
     u = Mul(x, v) s = Sigmoid(u) n = Mul(x, s) e = Add(w, epsilon) r = Sqrt(e) z = Div(n, r)

@@ -182,6 +182,48 @@ def test_statistics_of_the_batch():
     assert operators(passes.fold(subject)[0])["BatchNormalization"] == 0
 
 
+def test_statistics_of_a_batch_of_vectors():
+    subject = model("g (float[7,6] x) => (float[7,6] y) { m = ReduceMean(x, axes) d = Sub(x, m) q = Mul(d, d)"
+                    " w = ReduceMean(q, axes) e = Add(w, epsilon) r = Sqrt(e) y = Div(d, r) }",
+                    {"epsilon": np.float32(1e-3), "axes": np.int64([0])}, opset=18)
+    x = normal(np.random.default_rng(0), 7, 6)
+    session = infold.InferenceSession(subject, infold.SessionOptions(native_only=True))
+    assert operators(session.model) == {"BatchNormalization": 1}
+    assert_close(session.run(None, {"x": x})[0], Float64Model(subject).run({"x": x})["y"], 2e-6)
+
+
+class Network(nn.Module):
+    """A residual block as networks use them: convolution, norm, activation."""
+
+    def __init__(self, norm) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), norm(), nn.SiLU())
+        self.second = nn.Sequential(nn.Conv2d(12, 12, 3, padding=1), norm(), nn.GELU(), nn.Conv2d(12, 4, 1))
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x) + x[:, :4]
+
+
+@pytest.mark.zoo
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("norm, name", [
+    (lambda: nn.GroupNorm(4, 12), "infold::GroupNorm"),
+    (lambda: timm_layers("evo_norm").EvoNorm2dS0(12, groups=4), "infold::EvoNormS0"),
+    (lambda: Written(channels_first, 12), "LayerNormalization"),
+])
+def test_between_convolutions(norm, name):
+    x = torch.randn(2, 3, 8, 8)
+    subject = export(drawn(lambda: Network(norm)), x, "script", 17, (0, 2, 3))
+    prepared, _ = fold_and_compare(subject, {"x": x.numpy()}, rule=passes.prepare, tolerance=1e-5)
+    found = operators(prepared)
+    assert found[name] == 2 and found["Conv"] == 3 and found["infold::Gelu"] == 1 and found["ReduceMean"] == found["Sqrt"] == 0
+    session = infold.InferenceSession(subject, infold.SessionOptions(native_only=True))
+    for shape in ((2, 3, 8, 8), (1, 3, 9, 5)):
+        feeds = {"x": normal(np.random.default_rng(0), *shape)}
+        assert_close(session.run(None, feeds)[0], Float64Model(subject).run(feeds)["y"], 2e-6)
+
+
 # Spelled by hand
 
 def spelled(mean: str, square: str, root: str, affine: str, minuend: str = "d = Sub(x, m)", keepdims: int = 1) -> str:
@@ -201,7 +243,7 @@ def graph(body: str, axes: tuple[int, ...], channels: int = 1, outputs: str = ""
     rng, shape = np.random.default_rng(0), (2, 6, 4, 3)
     each = [size if axis == channels else 1 for axis, size in enumerate(shape)]
     weights = {name: normal(rng, *each) for name in ("gamma", "beta")}
-    numbers = {"epsilon": 1e-3, "two": 2, "half": 0.5, "minus_half": -0.5, "one": 1}
+    numbers = {"epsilon": 1e-3, "two": 2, "half": 0.5, "minus_half": -0.5}
     sizes = ",".join(map(str, shape))
     return model(f"g (float[{sizes}] x) => (float[{sizes}] y{outputs}) {{ {body} }}",
                  {**weights, **{name: np.float32(value) for name, value in numbers.items()}, "axes": np.int64(axes)}, opset=18)
@@ -243,6 +285,13 @@ def test_near_misses(old, new):
     feeds = {"x": normal(np.random.default_rng(1), 2, 6, 4, 3)}
     found = operators(fold_and_compare(subject, feeds, rule=passes.prepare, tolerance=1e-5)[0])
     assert "InstanceNormalization" not in found and "infold::GroupNorm" not in found
+
+
+def test_a_factor_of_nearly_one_is_not_lost():
+    body = "c = Constant <value_float = 1.0005> () " + GOOD.replace("q = Mul(d, d)", "o = Mul(d, c) q = Mul(o, d)")
+    feeds = {"x": normal(np.random.default_rng(1), 2, 6, 4, 3)}
+    prepared, _ = fold_and_compare(graph(body, (2, 3)), feeds, rule=passes.prepare, tolerance=1e-6)
+    assert operators(prepared) == {"InstanceNormalization": 1}
 
 
 @pytest.mark.parametrize("axes", [(0,), (0, 1), (2,), (0, 1, 2, 3), (0, 2)])
