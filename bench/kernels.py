@@ -1,6 +1,6 @@
 """How close the convolution kernels come to the machine's roofline, layer by layer and ISA by ISA.
 
-    python bench/kernels.py [MODEL.onnx ...] [--isa avx512 ...] [--threads 1] [--batch 1] [--seconds 0.2] [--json out.json]
+    python bench/kernels.py [MODEL.onnx ...] [--isa avx512 ...] [--algorithm bf16] [--threads 1] [--batch 1] [--seconds 0.2] [--json out.json]
 
 Every distinct convolution of the models (default: ResNet-50's, which need no file) runs alone through a session, bias and ReLU
 included. For each: best time of many runs, the algorithm's kernel, GFLOP/s, and the fraction of its roof: the smaller of the
@@ -109,17 +109,20 @@ def bandwidth(size: int) -> float:
     return 2 * source.nbytes / best
 
 
-def measure(layers: dict[Layer, int], threads: int, batch: int, seconds: float) -> dict:
-    """All layers on the ISA of this process (INFOLD_ISA)."""
+def measure(layers: dict[Layer, int], algorithm: str | None, threads: int, batch: int, seconds: float) -> dict:
+    """All layers on the ISA of this process (INFOLD_ISA), by the planner's choice of algorithms or by one: "bf16" is measured against
+    the peak of the bf16 instruction."""
     import numpy as np
 
     import infold
     from infold import _native, host
 
     isa, rows, peaks = host.isa(), [], []
-    options = infold.SessionOptions(intra_op_num_threads=threads)
+    bf16 = algorithm == "bf16"
+    options = infold.SessionOptions(intra_op_num_threads=threads, precision="medium" if bf16 else "highest",
+                                    algorithms={"*": algorithm} if algorithm else {})
     for layer, count in layers.items():
-        peaks.append(_native.peak_flops(isa, 0.02))
+        peaks.append(_native.peak_flops(isa, 0.02, bf16))
         speed = bandwidth(layer.bytes(batch))
         session = infold.InferenceSession(layer_model(layer, batch), options)
         x = {"x": np.random.default_rng(1).standard_normal((batch, layer.channels, layer.size, layer.size)).astype(np.float32)}
@@ -153,6 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL.onnx", help="default: ResNet-50's layers")
     parser.add_argument("--isa", nargs="*", help="ISAs to measure (default: all of this CPU)")
+    parser.add_argument("--algorithm", help='for every layer that can ("direct", "bf16", ...); default: the planner chooses')
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.2, help="time per layer")
@@ -163,14 +167,14 @@ def main() -> None:
         layers: Counter[Layer] = Counter()
         for path in args.models:
             layers.update(layers_of(path))
-        json.dump(measure(dict(layers) or RESNET50, args.threads, args.batch, args.seconds), sys.stdout)
+        json.dump(measure(dict(layers) or RESNET50, args.algorithm, args.threads, args.batch, args.seconds), sys.stdout)
         return
     from infold import _native
 
     results = []
     for isa in args.isa or _native.isa_names():
         command = [sys.executable, __file__, *args.models, "--one", "--threads", str(args.threads), "--batch", str(args.batch),
-                   "--seconds", str(args.seconds)]
+                   "--seconds", str(args.seconds), *(["--algorithm", args.algorithm] if args.algorithm else [])]
         done = subprocess.run(command, env={**os.environ, "INFOLD_ISA": isa}, stdout=subprocess.PIPE, check=True)
         results.append(json.loads(done.stdout))
         show(results[-1])

@@ -88,7 +88,7 @@ static void dot_nothing(void) {}
 static float dot_peak_run(int64_t iterations) {
     vf acc[VEC_MR][2];
     const vi ones = vi_set1(0x3f803f80);
-    UNROLL for (int i = 0; i < VEC_MR; i++) UNROLL for (int j = 0; j < 2; j++) acc[i][j] = v_set1((float)i);
+    UNROLL for (int i = 0; i < VEC_MR; i++) UNROLL for (int j = 0; j < 2; j++) acc[i][j] = v_set1((float)(2 * i + j));
     for (int64_t n = 0; n < iterations; n++)
         UNROLL for (int i = 0; i < VEC_MR; i++) UNROLL for (int j = 0; j < 2; j++) acc[i][j] = DOT(acc[i][j], ones, ones);
     vf sum = v_set1(0.0f);

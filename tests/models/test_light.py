@@ -87,6 +87,19 @@ def test_as_accurate_as_onnxruntime(name: str, batch: int):
     assert {fallback.op_type for fallback in subject.report.fallbacks} <= {"LRN"}
 
 
+@pytest.mark.parametrize("isa", [None, *_native.isa_names(emulated=True)])
+@pytest.mark.parametrize("precision, tolerance", [("highest", 2e-6), ("high", 3e-4), ("medium", 3e-2)])
+def test_precision_levels(precision: str, tolerance: float, isa: str | None, monkeypatch):
+    """The error of a whole network at each level, also with the kernels of a CPU that this one may not be."""
+    if isa is not None:
+        monkeypatch.setenv("INFOLD_ISA", isa)
+    model = network("squeezenet")
+    feeds = image(model)
+    (expected,) = run_float64(model, feeds).values()
+    (found,) = session(model, precision=precision).run(None, feeds)
+    assert error(found, expected) <= tolerance and found.argmax() == expected.argmax()
+
+
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
 def test_values_inside(name: str):
     """What the plan computes on the way, by name; activations that ran inside a convolution are there as well."""

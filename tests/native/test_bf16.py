@@ -262,3 +262,11 @@ def test_check_pack(change, status, isa):
     w = np.zeros((3, 5), F32)
     params = {"k": [1, 1, 3], "k_stride": [0, 0, 5], "columns": 5, "column_stride": 1, "groups": 1, "terms": 2}
     assert refusal("pack_bf16", isa, params | change, **{"in": w}, out=packed(w, 2)) == status
+
+
+@pytest.mark.parametrize("isa", INSTRUCTIONS)
+def test_peak(isa):
+    """Both peaks are measured with the same number of independent sums: their ratio is that of the work in the instructions."""
+    ratio = max(_native.peak_flops(isa, bf16=True) / _native.peak_flops(isa) for _ in range(3))
+    nominal = _native.isa_info(isa)["bf16_macs"] / (2 * _native.isa_info(isa)["lanes"])
+    assert 0.4 * nominal < ratio < 1.6 * nominal
