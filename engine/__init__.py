@@ -26,10 +26,12 @@ from .errors import (
 __version__ = "0.1.0"
 
 _LAZY = {  # name -> module (its own: the module itself); `import infold` itself stays light
-    "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "api", "load": "importers",
+    "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "ports", "compile": "compiled", "load": "importers",
     "fold": "passes",
     "verify": "report.verify", "doctor": "report.doctor", "recalibrate": "report.recalibrate",
 }
+
+_WITHOUT_ONNX = {"api", "ports", "compiled"}  # they import it, by way of `light`, when they need it
 
 __all__ = ["Error", "ExternalDataError", "InvalidInputError", "InvalidModelError", "MemoryLimitError", "MissingDependencyError",
            "NativeError", "ShapeError", "UnsupportedError", *_LAZY]
@@ -38,7 +40,8 @@ __all__ = ["Error", "ExternalDataError", "InvalidInputError", "InvalidModelError
 def __getattr__(name: str):
     if name not in _LAZY:
         raise AttributeError(f"module 'infold' has no attribute {name!r}")
-    import_module(".light", __name__)
+    if _LAZY[name] not in _WITHOUT_ONNX:
+        import_module(".light", __name__)
     module = import_module(f".{_LAZY[name]}", __name__)
     return module if _LAZY[name] == name else getattr(module, name)
 

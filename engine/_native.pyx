@@ -280,7 +280,8 @@ cdef class Program:
         return self.count
 
     def append(self, int op_index, bytes params, list args, int64_t section=0, int64_t track=0):
-        """Add a step. args: None, or (region, byte offset), or (array, byte offset) for a constant.
+        """Add a step. args: None, or (region, byte offset), or (array, byte offset) for a constant (tables
+        whose contents a check must see are writable arrays).
 
         Neighbouring steps of the same `section` > 0 run by `track`: each track in order on one thread, tracks side by side. Whoever
         plans them sees to it that no track writes what another touches.
@@ -313,7 +314,8 @@ cdef class Program:
                 PyObject_GetBuffer(where, &view, PyBUF_C_CONTIGUOUS)
                 total = view.len
                 step.region[i], step.offset[i] = -1, <int64_t><intptr_t>view.buf + offset
-                extents[i].ptr = <char *>view.buf + offset
+                if not view.readonly:  # else it may be a mapped file, whose contents change: a check must not rely on them
+                    extents[i].ptr = <char *>view.buf + offset
                 PyBuffer_Release(&view)
                 self.constants.append(where)
             if offset < 0 or offset > total:

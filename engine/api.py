@@ -4,23 +4,21 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 
 from . import host
+from .compiled import CompiledFile, CompiledRunner, is_compiled
 from .errors import InvalidInputError, MemoryLimitError, UnsupportedError
-from .importers import load
-from .importers.onnx import settle
-from .passes import prepare, training
-from .passes.context import node_name
-from .plan.build import ADDRESSABLE, FallbackStep
-from .plan.options import PlanOptions
+from .plan.plan import FallbackStep
+from .ports import NodeArg
 from .report.session import Fallback, SessionReport, StepRecord
-from .runtime import Runner
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 
 PRECISIONS = ("highest", "high", "medium")
 
@@ -48,20 +46,12 @@ class SessionOptions:
     algorithms: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class NodeArg:
-    """An input or output as onnxruntime describes it; `shape` holds ints, names of symbolic dimensions, and None."""
-
-    name: str
-    shape: list[int | str | None]
-    type: str
-
-
 class InferenceSession:
     """A model made ready to run.
 
     Args:
-        model: path (.onnx; other formats by their importers), bytes, onnx.ModelProto or onnx_ir.Model. Never modified.
+        model: path (.onnx; other formats by their importers; .infold, see `infold.compile`), bytes, onnx.ModelProto or
+            onnx_ir.Model. Never modified.
         sess_options: see `SessionOptions`.
         providers: accepted for onnxruntime's sake; anything other than the CPU is refused.
     Raises:
@@ -79,40 +69,73 @@ class InferenceSession:
         threads = int(getattr(self.options, "intra_op_num_threads", 0) or 0)
         self.threads = threads if threads > 0 else host.cpus()
         self.isa = host.isa()
+        self._file: CompiledFile | None = None
         with _no_collection():
             try:
-                self._prepare(model, precision)
+                if is_compiled(model):
+                    self._open(model)
+                else:
+                    self._prepare(model, precision)
             except MemoryError as error:
                 raise error if isinstance(error, MemoryLimitError) else MemoryLimitError(f"no memory for the model: {error}") from error
 
     def _prepare(self, model: object, precision: str) -> None:
+        from . import light  # noqa: F401, I001  (before onnx_ir)
+        from .importers import load
+        from .importers.onnx import settle
+        from .passes import prepare, training
+        from .plan.options import PlanOptions
+        from .runtime import Runner, port
+
         loaded = training.resolve(load(model, lean=True), getattr(self.options, "training_mode", "error"))
-        self.model, folds = prepare(loaded, own=loaded is not model)
+        self._model, self._folds = prepare(loaded, own=loaded is not model)
         del loaded
-        graph = self.model.graph
-        self._inputs = {v.name: v for v in graph.inputs if v.name not in graph.initializers}
-        self._optional = {v.name: v for v in graph.inputs if v.name in graph.initializers}
-        self._outputs = [v.name for v in graph.outputs]
-        static = self._static_feeds()
+        graph = self._model.graph
+        self._inputs = {v.name: port(v) for v in graph.inputs if v.name not in graph.initializers}
+        self._optional = {v.name: port(v) for v in graph.inputs if v.name in graph.initializers}
+        self._outputs = {v.name: port(v) for v in graph.outputs}
+        feeds = {name: given.stand_in() for name, given in self._inputs.items()}
+        static = all(array is not None for array in feeds.values())
         self._plan_options = PlanOptions(
             self.isa, precision, self.threads, bool(getattr(self.options, "native_only", False)),
-            getattr(self.options, "max_memory", None), dict(getattr(self.options, "algorithms", {})), release=static is not None)
-        if static is None:
-            settle(self.model)
-        self._runner = Runner(self.model, self._outputs, self._plan_options)
-        self._folds = folds
-        if static is not None:
-            self._runner.plan(static)
-            settle(self.model)
+            getattr(self.options, "max_memory", None), dict(getattr(self.options, "algorithms", {})), release=static)
+        if not static:
+            settle(self._model)
+        self._runner = Runner(self._model, list(self._outputs), self._plan_options)
+        if static:  # such a model is planned before its first run
+            self._runner.plan(feeds)
+            settle(self._model)
+
+    def _open(self, path: object) -> None:
+        self._file, self._rebuilt = CompiledFile(path), None
+        self._inputs, self._optional, self._outputs, self._folds = self._file.inputs, {}, self._file.outputs, self._file.folds
+        misfit = self._file.misfit(self.isa)
+        self._runner = self._rebuild(misfit)._runner if misfit else CompiledRunner(
+            self._file, lambda reason: self._rebuild(reason)._runner, getattr(self.options, "max_memory", None))
+
+    def _rebuild(self, reason: str) -> InferenceSession:
+        """A session of the model inside the compiled file, where its plans do not serve."""
+        if self._file.model is None:
+            raise UnsupportedError(f"{self._file.path}: {reason}; and it was compiled without the model itself")
+        if self._rebuilt is None:
+            options = self.options if isinstance(self.options, SessionOptions) else SessionOptions()
+            self._rebuilt = InferenceSession(self._file.model, replace(
+                options, intra_op_num_threads=self.threads, precision=self._file.precision, training_mode="batch"))
+        return self._rebuilt
+
+    @property
+    def model(self) -> ir.Model:
+        """The prepared graph."""
+        return self._model if self._file is None else self._rebuild("its graph was asked for").model
 
     # onnxruntime's face
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs that a run needs, in the model's order."""
-        return [_node_arg(v) for v in self._inputs.values()]
+        return [port.node_arg() for port in self._inputs.values()]
 
     def get_outputs(self) -> list[NodeArg]:
-        return [_node_arg(v) for v in self.model.graph.outputs]
+        return [port.node_arg() for port in self._outputs.values()]
 
     def get_providers(self) -> list[str]:
         return ["CPUExecutionProvider"]
@@ -129,7 +152,7 @@ class InferenceSession:
         Raises:
             InvalidInputError: a name, data type, rank or dimension does not fit the model.
         """
-        wanted = list(output_names) if output_names else self._outputs
+        wanted = list(output_names) if output_names else list(self._outputs)
         unknown = [n for n in wanted if n not in self._outputs]
         if unknown:
             raise InvalidInputError(f"no output named {unknown[0]!r}; the model has {', '.join(self._outputs)}")
@@ -143,9 +166,9 @@ class InferenceSession:
         """BatchNorms and what became of them; fallbacks and memory of the plans made so far."""
         plans = self._runner.plans
         fallbacks = {(s.node, s.op_type, s.reason): None for p in plans for s in p.steps if isinstance(s, FallbackStep)}
-        fused = {node_name(node): ", ".join(map(node_name, into)) for p in plans for node, into in p.fused.items()}
+        fused = {name: into for p in plans for name, into in p.fused.items()}
         return SessionReport(fold=self._folds.with_fused(fused), fallbacks=[Fallback(*f) for f in fallbacks], isa=self.isa,
-                             threads=self.threads, weight_bytes=self._runner.store.nbytes, arena_bytes=max([p.arena_bytes for p in plans], default=0),
+                             threads=self.threads, weight_bytes=self._runner.weight_bytes, arena_bytes=max([p.arena_bytes for p in plans], default=0),
                              plans=len(plans))
 
     def profile(self, input_feed: Mapping[str, object], runs: int = 10) -> list[StepRecord]:
@@ -158,6 +181,10 @@ class InferenceSession:
 
     def run_intermediates(self, input_feed: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
         """Values inside the prepared graph, by name; names that folding has removed are left out."""
+        if self._file is not None:
+            return self._rebuild("values inside it were asked for").run_intermediates(input_feed, names)
+        from .runtime import Runner
+
         alive = {v.name for node in self.model.graph for v in node.outputs} | set(self._inputs)
         wanted = [n for n in names if n in alive]
         runner = Runner(self.model, wanted, self._plan_options, self._runner.store)
@@ -165,30 +192,16 @@ class InferenceSession:
 
     # Inputs
 
-    def _static_feeds(self) -> dict[str, np.ndarray] | None:
-        """Stand-ins for the inputs if all their dimensions are fixed: such a model is planned before its first run."""
-        feeds = {}
-        for name, value in self._inputs.items():
-            if not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING:
-                return None
-            if value.shape is None or not all(isinstance(d, int) for d in value.shape.dims):
-                return None
-            shape = tuple(value.shape.dims)
-            if prod(n or 1 for n in shape) > ADDRESSABLE // value.dtype.itemsize:
-                raise MemoryLimitError(f"input {name!r} of shape {list(shape)} fits no memory")
-            feeds[name] = np.broadcast_to(np.zeros((), value.dtype.numpy()), shape)
-        return feeds
-
     def _checked(self, feeds: Mapping[str, object]) -> dict[str, object]:
         missing = [n for n in self._inputs if n not in feeds]
         if missing:
             raise InvalidInputError(f"the input {missing[0]!r} is missing; the model needs {', '.join(self._inputs)}")
         out = {}
         for name, given in feeds.items():
-            value = self._inputs.get(name) or self._optional.get(name)
-            if value is None:
+            port = self._inputs.get(name) or self._optional.get(name)
+            if port is None:
                 raise InvalidInputError(f"no input named {name!r}; the model has {', '.join(self._inputs)}")
-            out[name] = _checked_input(name, value, given)
+            out[name] = port.checked(given)
         return {n: out[n] for n in [*self._inputs, *self._optional] if n in out}
 
 
@@ -202,37 +215,3 @@ def _no_collection():
     finally:
         if enabled:
             gc.enable()
-
-
-def _checked_input(name: str, value: ir.Value, given: object) -> object:
-    if not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING:
-        return given
-    array = np.asarray(given)
-    expected = value.dtype.numpy() if value.dtype is not None else array.dtype
-    if array.dtype.newbyteorder("=") != expected:
-        raise InvalidInputError(f"input {name!r}: data type {expected} expected, got {array.dtype}")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if value.shape is not None:
-        dims = [d if isinstance(d, int) else None for d in value.shape.dims]
-        if len(dims) != array.ndim:
-            raise InvalidInputError(f"input {name!r}: rank {len(dims)} expected ({_dims(value)}), got shape {list(array.shape)}")
-        wrong = [i for i, (d, n) in enumerate(zip(dims, array.shape)) if d is not None and d != n]
-        if wrong:
-            raise InvalidInputError(f"input {name!r}: dimension {wrong[0]} must be {dims[wrong[0]]} ({_dims(value)}), "
-                                    f"got shape {list(array.shape)}")
-    return array
-
-
-def _dims(value: ir.Value) -> list[int | str | None]:
-    return [] if value.shape is None else [d if isinstance(d, int) else d.value for d in value.shape.dims]
-
-
-def _node_arg(value: ir.Value) -> NodeArg:
-    if isinstance(value.type, ir.TensorType) and value.dtype is not None:
-        name = onnx.TensorProto.DataType.Name(int(value.dtype)).lower()
-        kind = f"tensor({name})"
-    else:
-        kind = str(value.type)
-    return NodeArg(value.name, _dims(value), kind)
-

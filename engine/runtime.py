@@ -1,22 +1,20 @@
-"""Running plans: one plan per input shape, kept; native stretches in one GIL-free call each, fallback nodes between them."""
+"""Running a model: one plan per input shape, kept."""
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from math import prod
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
-from . import _native
-from .errors import MemoryLimitError, ShapeError
+from .errors import MemoryLimitError
 from .plan import calls
-from .plan.build import FallbackStep, Plan, make_plan
+from .plan.build import make_plan
 from .plan.facts import Fact
 from .plan.lowering import Store
 from .plan.options import PlanOptions
-from .plan.tensor import Tensor
+from .plan.plan import Plan, execute, plan_key
+from .ports import Port
 
 PLAN_LIMIT = 64  # plans kept per session; the least recently used one goes first
 
@@ -43,7 +41,7 @@ class Runner:
         values, start, fixed = dict(feeds), 0, ()
         while True:
             plan = self._plan(values, start, fixed)
-            got = self._execute(plan, values, threads, seconds)
+            got = execute(plan, values, self._objects, threads, seconds)
             results.update((n, v) for n, v in got.items() if n in self.outputs)
             if plan.start is None:
                 return {n: results[n] if n in results else feeds[n] for n in self.outputs}
@@ -58,9 +56,13 @@ class Runner:
         with self._lock:
             return list(self._plans.values())
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of packed weights and constants that the plans share."""
+        return self.store.nbytes
+
     def _plan(self, values: dict[str, object], start: int, fixed: tuple[str, ...]) -> Plan:
-        key = (start, *[(n, v.shape, v.dtype, v.tobytes() if n in fixed else None) if isinstance(v, np.ndarray) else n
-                        for n, v in values.items()])
+        key = plan_key(values, start, fixed)
         with self._lock:
             if key in self._plans:
                 self._plans.move_to_end(key)
@@ -75,72 +77,18 @@ class Runner:
                 self._plans.popitem(last=False)
             return plan
 
-    def _execute(self, plan: Plan, values: dict[str, object], threads: int, seconds: dict | None) -> dict[str, object]:
-        try:
-            arena = plan.arenas.pop()
-        except IndexError:
-            arena = None
-        try:
-            outputs = {n: np.empty(f.shape, f.dtype) for n, f in plan.outputs.items()}
-            arena = _native.Arena(plan.arena_bytes) if arena is None else arena
-        except MemoryError as error:
-            raise MemoryLimitError(f"no memory for a run: {error}") from error
-        regions = [arena, *(np.require(values[n], requirements="CA") for n in plan.inputs), *outputs.values()]
-        objects: dict[str, object] = {**self._objects, **values}
-        clock = np.zeros(len(plan.program)) if seconds is not None else None
-        for stretch in plan.stretches:
-            if not isinstance(stretch, FallbackStep):
-                plan.program.run(regions, threads, *stretch, clock)
-                continue
-            began = _native.now()
-            _run_fallback(stretch, regions, objects)
-            if seconds is not None:
-                seconds.setdefault(stretch, []).append(_native.now() - began)
-        if clock is not None:
-            native = (s for s in plan.steps if not isinstance(s, FallbackStep))
-            for step, spent in zip(native, clock):
-                seconds.setdefault(step, []).append(float(spent))
-        plan.arenas.append(arena)
-        return {**outputs, **{n: v.copy() for n, v in plan.constants.items()}, **{n: objects[n] for n in plan.objects}}
+
+def port(value: ir.Value) -> Port:
+    """The description of a graph input or output."""
+    is_array = isinstance(value.type, ir.TensorType) and value.dtype != ir.DataType.STRING
+    dims = None if value.shape is None else tuple(d if isinstance(d, int) else d.value for d in value.shape.dims)
+    kind = str(value.type)
+    if isinstance(value.type, ir.TensorType) and value.dtype is not None:
+        kind = f"tensor({onnx.TensorProto.DataType.Name(int(value.dtype)).lower()})"
+    return Port(value.name, kind, is_array, value.dtype.numpy() if is_array and value.dtype is not None else None, dims)
 
 
 def _fact(value: object, fixed: bool) -> Fact:
     """What a plan may rely on of a value handed to it: its contents only if they are part of the plan's key."""
     fact = Fact.of(value)
     return fact if fixed or fact.value is None else Fact(fact.shape, fact.dtype)
-
-
-def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object]) -> None:
-    leaves = any(isinstance(target, str) for target in step.outputs)  # a result may be a view of an argument: the arena goes on
-
-    def fetch(source: Tensor | str | None):
-        if source is None or isinstance(source, str):
-            return None if source is None else objects[source]
-        return np.array(_array(source, regions), order="C", copy=True if leaves else None)
-
-    try:
-        results = step.call.run([fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()})
-    except MemoryError as error:
-        raise MemoryLimitError(f"node {step.node!r} ({step.op_type}): {error}") from error
-    for target, value in zip(step.outputs, results):
-        if isinstance(target, Tensor):
-            if np.shape(value) != target.shape:
-                raise ShapeError(f"node {step.node!r} ({step.op_type}) gave shape {list(np.shape(value))}, "
-                                 f"{list(target.shape)} was inferred")
-            _array(target, regions)[...] = value
-        elif target is not None:
-            objects[target] = value
-
-
-def _array(t: Tensor, regions: list) -> np.ndarray:
-    """The tensor as a NumPy view of the run's memory."""
-    if t.buffer.kind == "const":
-        raw = t.buffer.array.reshape(-1).view(np.uint8)
-    else:
-        region = regions[t.buffer.region]
-        raw = np.frombuffer(region, np.uint8) if isinstance(region, _native.Arena) else region.reshape(-1).view(np.uint8)
-    offset = t.offset + (t.buffer.offset if t.buffer.kind == "arena" else 0)
-    item = t.dtype.itemsize
-    if prod(t.shape) == 0:
-        return np.empty(t.shape, t.dtype)
-    return np.ndarray(t.shape, t.dtype, raw, offset, [s * item for s in t.strides])

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infold.cli import bench, convert, demo, doctor, fold, info, profile, recalibrate, run, verify
+from infold.cli import bench, compile, convert, demo, doctor, fold, info, profile, recalibrate, run, verify
 
 CommandLineError = typer.BadParameter.__mro__[
     2
@@ -49,6 +49,7 @@ for command in (
     doctor.doctor,
     recalibrate.recalibrate,
     convert.convert,
+    compile.compile,
     info.info,
     demo.demo,
 ):

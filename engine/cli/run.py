@@ -25,12 +25,18 @@ def run(
 
     import infold
     from infold.cli import files
+    from infold.compiled import is_compiled
 
     with common.working(f"Preparing {model}"):
-        loaded = files.load(model, shapes, weights, runs=True)
-        feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
         options = infold.SessionOptions(intra_op_num_threads=threads, training_mode=training_mode)
-        session = infold.InferenceSession(loaded, options)
+        if is_compiled(model):
+            session = infold.InferenceSession(model, options)
+            loaded = files.inputs_only(session)
+        else:
+            loaded = files.load(model, shapes, weights, runs=True)
+            session = None
+        feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
+        session = session or infold.InferenceSession(loaded, options)
     with common.working(f"Running {model}"):
         start = time.perf_counter()
         values = session.run(None, feeds)

@@ -2,81 +2,28 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
-from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from .. import _native
 from ..errors import InvalidModelError, MemoryLimitError, ShapeError, UnsupportedError
 from ..ops import base
 from ..ops.base import NeedsValue, NotNative
+from ..passes.context import node_name
 from . import calls
 from .facts import Fact, infer_node, known
 from .graph import GraphView, opsets, reads
 from .lowering import Lowering, Store
 from .memory import plan_arena
 from .options import PlanOptions
+from .plan import FallbackStep, Plan
 from .program import Step, assemble
-from .tensor import Buffer, Tensor, row_strides
+from .tensor import ADDRESSABLE, Buffer, Tensor, row_strides
 
 if TYPE_CHECKING:
-    from ..reference import NodeRunner
-
-ADDRESSABLE = 1 << 46  # bytes of one value
-
-
-@dataclass(eq=False)
-class FallbackStep:
-    """A node run by the reference evaluator between native steps. Inputs and outputs: Tensor, or the name of a Python object."""
-
-    call: NodeRunner
-    inputs: list[Tensor | str | None]
-    captured: dict[str, Tensor | str]  # what the node's subgraphs read
-    outputs: list[Tensor | str | None]
-    node: str
-    op_type: str
-    reason: str
-
-    def touch(self, index: int) -> None:
-        for tensor in (*self.inputs, *self.captured.values(), *self.outputs):
-            if isinstance(tensor, Tensor):
-                tensor.buffer.touch(index)
-
-
-@dataclass(eq=False)
-class Plan:
-    """A prepared run for one set of input shapes.
-
-    Regions of a run: 0 the arena, then `inputs`, then `outputs` in order. `start` is the index of the first node not covered
-    (None: all are); `cut_values` are those outputs whose contents the rest of the plan depends on.
-    """
-
-    program: _native.Program
-    steps: list
-    inputs: list[str]
-    outputs: dict[str, Fact]     # handed out as arrays
-    objects: list[str]           # handed out as Python objects
-    constants: dict[str, np.ndarray]
-    arena_bytes: int
-    fused: dict[ir.Node, list[ir.Node]]  # BatchNorm -> the nodes whose kernels do its work
-    start: int | None = None
-    cut_values: tuple[str, ...] = ()
-    stretches: list[tuple[int, int] | FallbackStep] = field(init=False)  # native steps [first, last) of the program between fallbacks
-    arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
-
-    def __post_init__(self) -> None:
-        self.stretches, at = [], 0
-        for fallback, steps in groupby(self.steps, key=lambda s: isinstance(s, FallbackStep)):
-            steps = list(steps)
-            if fallback:
-                self.stretches += steps
-            else:
-                self.stretches.append((at, at + len(steps)))
-                at += len(steps)
+    pass
 
 
 def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str, Fact], outputs: list[str], store: Store,
@@ -188,7 +135,9 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
         raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena, {handed_out} bytes for outputs and {store.nbytes} bytes "
                                f"of weights; max_memory is {options.max_memory}")
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
-    return Plan(program, ctx.steps, inputs, arrays, objects, constants, regions[0], ctx.fused, rest, cut)
+    fused = {node_name(node): ", ".join(map(node_name, into)) for node, into in ctx.fused.items()}
+    shapes = {name: (fact.shape, fact.dtype) for name, fact in arrays.items()}
+    return Plan(program, ctx.steps, inputs, shapes, objects, constants, regions[0], fused, rest, cut)
 
 
 def _hand_out(ctx: Lowering, tensor: Tensor, target: Tensor) -> None:

@@ -7,6 +7,8 @@ from math import prod
 
 import numpy as np
 
+ADDRESSABLE = 1 << 46  # bytes of one value
+
 
 @dataclass(eq=False)
 class Buffer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from .. import _native
-from ..plan.build import FallbackStep
+from ..plan.plan import FallbackStep
 from ..plan.program import Step
 from .fold import FoldReport
 

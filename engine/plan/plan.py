@@ -1,0 +1,144 @@
+"""A prepared run and its execution: native stretches in one GIL-free call each, fallback nodes between them.
+
+Needs neither onnx nor onnx_ir, so that a compiled model starts without them.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import _native
+from ..errors import MemoryLimitError, ShapeError
+from .tensor import Tensor
+
+if TYPE_CHECKING:
+
+    from ..reference import NodeRunner
+
+
+@dataclass(eq=False)
+class FallbackStep:
+    """A node run by the reference evaluator between native steps. Inputs and outputs: Tensor, or the name of a Python object."""
+
+    call: NodeRunner
+    inputs: list[Tensor | str | None]
+    captured: dict[str, Tensor | str]  # what the node's subgraphs read
+    outputs: list[Tensor | str | None]
+    node: str
+    op_type: str
+    reason: str
+
+    def touch(self, index: int) -> None:
+        for tensor in (*self.inputs, *self.captured.values(), *self.outputs):
+            if isinstance(tensor, Tensor):
+                tensor.buffer.touch(index)
+
+
+@dataclass(eq=False)
+class Plan:
+    """A prepared run for one set of input shapes.
+
+    Regions of a run: 0 the arena, then `inputs`, then `outputs` in order. `start` is the index of the first node not covered
+    (None: all are); `cut_values` are those outputs whose contents the rest of the plan depends on.
+    """
+
+    program: _native.Program
+    steps: list
+    inputs: list[str]
+    outputs: dict[str, tuple[tuple[int, ...], np.dtype]]  # handed out as arrays
+    objects: list[str]           # handed out as Python objects
+    constants: dict[str, np.ndarray]
+    arena_bytes: int
+    fused: dict[str, str]        # BatchNorm node -> the nodes whose kernels do its work
+    start: int | None = None
+    cut_values: tuple[str, ...] = ()
+    stretches: list[tuple[int, int] | FallbackStep] = field(init=False)  # native steps [first, last) of the program, fallbacks
+    arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
+
+    def __post_init__(self) -> None:
+        self.stretches, at = [], 0
+        for fallback, steps in groupby(self.steps, key=lambda s: isinstance(s, FallbackStep)):
+            steps = list(steps)
+            if fallback:
+                self.stretches += steps
+            else:
+                self.stretches.append((at, at + len(steps)))
+                at += len(steps)
+
+
+def plan_key(values: dict[str, object], start: int = 0, fixed: tuple[str, ...] = ()) -> tuple:
+    """What tells plans apart: where they start, the shapes of their feeds, and the contents of those named in `fixed`."""
+    return (start, *[(n, v.shape, v.dtype, v.tobytes() if n in fixed else None) if isinstance(v, np.ndarray) else n
+                     for n, v in values.items()])
+
+
+def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], threads: int,
+            seconds: dict | None = None) -> dict[str, object]:
+    """What leaves the plan, by name. values: its feeds; objects: constants that are no arrays of numbers; seconds: receives step ->
+    list of seconds."""
+    try:
+        arena = plan.arenas.pop()
+    except IndexError:
+        arena = None
+    try:
+        outputs = {n: np.empty(shape, dtype) for n, (shape, dtype) in plan.outputs.items()}
+        arena = _native.Arena(plan.arena_bytes) if arena is None else arena
+    except MemoryError as error:
+        raise MemoryLimitError(f"no memory for a run: {error}") from error
+    regions = [arena, *(np.require(values[n], requirements="CA") for n in plan.inputs), *outputs.values()]
+    objects = {**objects, **values}
+    clock = np.zeros(len(plan.program)) if seconds is not None else None
+    for stretch in plan.stretches:
+        if not isinstance(stretch, FallbackStep):
+            plan.program.run(regions, threads, *stretch, clock)
+            continue
+        began = _native.now()
+        _run_fallback(stretch, regions, objects)
+        if seconds is not None:
+            seconds.setdefault(stretch, []).append(_native.now() - began)
+    if clock is not None:
+        native = (s for s in plan.steps if not isinstance(s, FallbackStep))
+        for step, spent in zip(native, clock):
+            seconds.setdefault(step, []).append(float(spent))
+    plan.arenas.append(arena)
+    return {**outputs, **{n: v.copy() for n, v in plan.constants.items()}, **{n: objects[n] for n in plan.objects}}
+
+
+def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object]) -> None:
+    leaves = any(isinstance(target, str) for target in step.outputs)  # a result may be a view of an argument: the arena goes on
+
+    def fetch(source: Tensor | str | None):
+        if source is None or isinstance(source, str):
+            return None if source is None else objects[source]
+        return np.array(_array(source, regions), order="C", copy=True if leaves else None)
+
+    try:
+        results = step.call.run([fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()})
+    except MemoryError as error:
+        raise MemoryLimitError(f"node {step.node!r} ({step.op_type}): {error}") from error
+    for target, value in zip(step.outputs, results):
+        if isinstance(target, Tensor):
+            if np.shape(value) != target.shape:
+                raise ShapeError(f"node {step.node!r} ({step.op_type}) gave shape {list(np.shape(value))}, "
+                                 f"{list(target.shape)} was inferred")
+            _array(target, regions)[...] = value
+        elif target is not None:
+            objects[target] = value
+
+
+def _array(t: Tensor, regions: list) -> np.ndarray:
+    """The tensor as a NumPy view of the run's memory."""
+    if t.buffer.kind == "const":
+        raw = t.buffer.array.reshape(-1).view(np.uint8)
+    else:
+        region = regions[t.buffer.region]
+        raw = np.frombuffer(region, np.uint8) if isinstance(region, _native.Arena) else region.reshape(-1).view(np.uint8)
+    offset = t.offset + (t.buffer.offset if t.buffer.kind == "arena" else 0)
+    item = t.dtype.itemsize
+    if prod(t.shape) == 0:
+        return np.empty(t.shape, t.dtype)
+    return np.ndarray(t.shape, t.dtype, raw, offset, [s * item for s in t.strides])
