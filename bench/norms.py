@@ -24,6 +24,7 @@ import onnx_ir as ir
 from onnx import helper
 
 LAST, FIRST = "channels last", "channels first"
+LINE = 16  # floats of a cache line
 
 
 @dataclass
@@ -53,18 +54,19 @@ def cases() -> list[Case]:
         for layout in (FIRST, LAST):
             images, channels, pixels = shape[0], shape[1], prod(shape[2:])
             groups = 32 if channels % 32 == 0 else 1
-            in_group = pixels * channels // groups
-            out.append(Case("instance", "InstanceNormalization", shape, layout, together=pixels))
-            out.append(Case("group", "GroupNormalization", shape, layout, together=in_group, attributes={"num_groups": groups}))
-            out.append(Case("batch", "BatchNormalization", shape, layout, 4, together=images * pixels, attributes={"training_mode": 1}))
-            out.append(Case("evo-s0", "EvoNormS0", shape, layout, 3, in_group, {"groups": groups, "epsilon": 1e-5}, "infold"))
-            out.append(Case("evo-b0", "EvoNormB0", shape, layout, 4, pixels, {"epsilon": 1e-3}, "infold"))
+            line = min(channels, LINE) if layout == LAST else 1  # channels that no read can part
+            one, some = pixels * line, pixels * max(line, channels // groups)
+            out.append(Case("instance", "InstanceNormalization", shape, layout, together=one))
+            out.append(Case("group", "GroupNormalization", shape, layout, together=some, attributes={"num_groups": groups}))
+            out.append(Case("batch", "BatchNormalization", shape, layout, 4, images * one, {"training_mode": 1}))
+            out.append(Case("evo-s0", "EvoNormS0", shape, layout, 3, some, {"groups": groups, "epsilon": 1e-5}, "infold"))
+            out.append(Case("evo-b0", "EvoNormB0", shape, layout, 4, one, {"epsilon": 1e-3}, "infold"))
     return out
 
 
 def model(case: Case) -> ir.Model:
-    """The norm, and behind it the largest element: as inside a network, the result goes to memory that was used before. Channels last:
-    behind a Transpose, which is a view."""
+    """The norm, and behind it the largest element: as inside a network, the result goes to memory that was used before. Channels
+    last: behind a Transpose, which is a view."""
     rng = np.random.default_rng(0)
     length = case.shape[1]
     vectors = [onnx.numpy_helper.from_array(rng.uniform(0.5, 1.5, length).astype(np.float32), f"v{i}") for i in range(case.vectors)]
@@ -72,15 +74,16 @@ def model(case: Case) -> ir.Model:
     if case.layout == LAST and rank > 2:
         shape, x = (shape[0], *shape[2:], shape[1]), "first"
         nodes.append(helper.make_node("Transpose", ["x"], [x], perm=[0, rank - 1, *range(1, rank - 1)]))
-    nodes.append(helper.make_node(case.op, [x, *(v.name for v in vectors)], ["y"], "norm", domain=case.domain, **case.attributes))
+    inputs = [x, *(v.name for v in vectors)]
+    nodes.append(helper.make_node(case.op, inputs, ["y"], "norm", domain=case.domain, **case.attributes))
     nodes.append(helper.make_node("ReduceMax", ["y"], ["top"], keepdims=0))
     graph = helper.make_graph(nodes, "norm", [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
                               [helper.make_tensor_value_info("top", onnx.TensorProto.FLOAT, [])], vectors)
     opsets, functions = [helper.make_opsetid("", 23)], []
     if case.domain:  # its body is never run, nor inlined: it is of another operator set
         opsets.append(helper.make_opsetid(case.domain, 1))
-        functions.append(helper.make_function(case.domain, case.op, ["x", *(v.name for v in vectors)], ["y"], [
-            helper.make_node("Relu", ["x"], ["y"])], [helper.make_opsetid("", 22)], list(case.attributes)))
+        functions.append(helper.make_function(case.domain, case.op, inputs, ["y"], [
+            helper.make_node("Relu", [x], ["y"])], [helper.make_opsetid("", 22)], list(case.attributes)))
     return ir.from_proto(helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10))
 
 
@@ -88,7 +91,7 @@ def norm_seconds(case: Case, threads: int, seconds: float) -> float:
     import infold
 
     session = infold.InferenceSession(model(case), infold.SessionOptions(intra_op_num_threads=threads, training_mode="batch"))
-    shape = [d for d in session.get_inputs()[0].shape]
+    shape = session.get_inputs()[0].shape
     feeds = {"x": np.random.default_rng(1).standard_normal(shape, dtype=np.float32)}
     best, until = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < until or best == np.inf:
@@ -97,7 +100,7 @@ def norm_seconds(case: Case, threads: int, seconds: float) -> float:
 
 
 def memcpy_seconds(nbytes: int, threads: int, seconds: float) -> float:
-    """Best time of copying so many bytes, each thread its part; several copies per round, so that starting threads costs nothing."""
+    """Best time of copying so many bytes, each thread its part; several copies per round: starting threads costs nothing."""
     libc = ctypes.CDLL(None)
     libc.memcpy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
     source, target = (np.ones(nbytes, np.uint8) for _ in range(2))
@@ -149,8 +152,8 @@ def main() -> None:
         for threads in args.threads:
             r = measure(case, threads, args.seconds)
             results.append(r)
-            print(f"{r['norm']:<40} {threads:7} {r['MB']:7.1f} {r['passes']:7} {r['ms']:8.3f} {r['GB/s']:7.1f} {r['memcpy GB/s']:7.1f} "
-                  f"{100 * r['of memcpy']:8.0f} %", flush=True)
+            print(f"{r['norm']:<40} {threads:7} {r['MB']:7.1f} {r['passes']:7} {r['ms']:8.3f} {r['GB/s']:7.1f} "
+                  f"{r['memcpy GB/s']:7.1f} {100 * r['of memcpy']:8.0f} %", flush=True)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(results, file, indent=1)

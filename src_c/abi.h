@@ -167,6 +167,7 @@ enum { INFOLD_WINOGRAD_2, INFOLD_WINOGRAD_4, INFOLD_WINOGRAD_SIDES }; /* the sid
 #define INFOLD_DW_MR 8
 #define INFOLD_MAX_MR 14
 #define INFOLD_LRN_REACH 64
+#define INFOLD_SHORT_ROW 2048
 #define INFOLD_REDUCE_BLOCK 32 /* elements summed naively before the sum joins a compensated one */
 
 typedef struct infold_kernels {
@@ -208,6 +209,8 @@ typedef struct infold_kernels {
                             float *m2);
     /* the same for n contiguous elements: mean[0] and m2[0], extended from `count` to count + n */
     void (*moments_run)(int64_t n, const float *x, int64_t count, double *mean, double *m2);
+    /* the same for each row of n elements at in[tap[r]]: mean[r] and m2[r]; for n <= INFOLD_SHORT_ROW, which one chain sums well */
+    void (*moments_rows)(int64_t rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2);
     /* out[out_tap[t] + c] = form of in[in_tap[t] + c] for every tap and every c < n; stream: past the caches, `out` and the taps
      * are multiples of whole vectors */
     void (*normalize)(infold_norm_form form, bool stream, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,

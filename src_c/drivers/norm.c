@@ -150,15 +150,16 @@ static void batches_of_rows(const void *arg, int64_t begin, int64_t end, int64_t
         double mean[ROWS], sum[ROWS];
         for (; rows < j->rows && at < end; at++, rows++, cursor_next(j, &c)) {
             it[rows] = item_at(j, &c);
+            in[rows] = it[rows].in - j->in;
+            out[rows] = j->out ? it[rows].out - j->out : 0;
             mean[rows] = sum[rows] = 0.0;
-            measure_elements(j, p->group, it[rows].in, 0, &mean[rows], &sum[rows]);
+            if (p->power == 1) measure_elements(j, p->group, it[rows].in, 0, &mean[rows], &sum[rows]);
         }
+        if (p->power != 1) j->kernels->moments_rows(rows, p->group, in, j->in, mean, sum);
         for (int64_t r = 0; r < rows; r++) {
             const statistics s = settle(p, mean[r], sum[r], (double)p->group);
             give(j, it[r].stat, s);
             enter(j, s, &t, r, it[r].affine);
-            in[r] = it[r].in - j->in;
-            out[r] = it[r].out - j->out;
         }
         if (!j->out) continue;
         const infold_norm_by by = row_numbers(j, &t, it->affine);
@@ -201,12 +202,13 @@ static void item_in_blocks(const infold_ctx *ctx, const job *shape, int64_t at) 
     infold_parallel(ctx, j.blocks, 1, apply_blocks, &j);
 }
 
-/* Few channels: as many whole pixels as make NARROW columns are read as one, where they lie side by side. */
+/* Few channels: several pixels are read as one, where they lie side by side. */
 static void widen(job *j) {
     norm_params *p = &j->p;
     if (p->in_pixel[3] != p->channels || (j->out && p->out_pixel[3] != p->channels)) return;
-    int64_t pixels = NARROW / p->channels;
-    if (pixels > p->pixels[3]) pixels = p->pixels[3];
+    if (p->channels > NARROW) return;
+    int64_t pixels = COLUMNS / p->channels;
+    if (pixels > p->pixels[3] / INFOLD_REDUCE_BLOCK) pixels = p->pixels[3] / INFOLD_REDUCE_BLOCK;
     while (pixels > 1 && p->pixels[3] % pixels) pixels--;
     if (pixels <= 1) return;
     j->repeat = pixels;
@@ -257,9 +259,9 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     j.chunks = (p->channels + j.width - 1) / j.width;
     const int64_t items = pixel_count(p->n) * j.chunks, work = j.columns ? j.size * j.width : j.size;
     j.stream = streams(&j);
-    if (!j.columns && pixel_count(p->pixels) == 1 && p->group <= SHORT) {
+    if (!j.columns && pixel_count(p->pixels) == 1 && p->group <= INFOLD_SHORT_ROW) {
         const bool same = !p->affine_channel || (j.chunks == 1 && !moves(p->n, p->affine_stride));
-        j.rows = !same ? 1 : SHORT / p->group < ROWS ? SHORT / p->group : ROWS;
+        j.rows = !same ? 1 : 2 * INFOLD_SHORT_ROW / p->group < ROWS ? 2 * INFOLD_SHORT_ROW / p->group : ROWS;
         infold_parallel(ctx, items, 1 + 16384 / work, batches_of_rows, &j);
         return;
     }

@@ -14,7 +14,7 @@ typedef struct {
 } norm_params;
 
 enum { IN, GAMMA, BETA, V, FLOOR, OUT, MEAN, SPREAD };
-enum { COLUMNS = 256, NARROW = 64, PARTIALS = 2048, ROWS = 32, SHORT = 4096 };
+enum { COLUMNS = 256, NARROW = 64, PARTIALS = 2048, ROWS = 32 };
 
 /* What one set of sums is taken over: `width` channels side by side, or a single group along runs. */
 typedef struct {

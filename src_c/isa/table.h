@@ -38,6 +38,7 @@ const infold_kernels ISA(infold_kernels) = {
     .reduce_run = reduce_run_run,
     .moments_columns = moments_columns_run,
     .moments_run = moments_run_run,
+    .moments_rows = moments_rows_run,
     .normalize = normalize_run,
     .softmax = softmax_run,
     .lrn = lrn_run,

@@ -87,6 +87,43 @@ static void moments_run_run(int64_t n, const float *x, int64_t count, double *me
     }
 }
 
+/* Short rows four at a time, a chain of sums each: what one waits for, another fills. */
+static void moments_rows_run(int64_t rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2) {
+    const double share = 1.0 / (double)n;
+    for (int64_t row = 0; row < rows; row += 4) {
+        const float *x[4];
+        vf from[4], sum[4];
+        UNROLL for (int r = 0; r < 4; r++) {
+            x[r] = in + tap[row + r < rows ? row + r : row];
+            from[r] = v_set1(x[r][0]);
+            sum[r] = v_set1(0.0f);
+        }
+        int64_t i = 0;
+        for (; i + VL <= n; i += VL) UNROLL for (int r = 0; r < 4; r++) sum[r] += v_load(x[r] + i) - from[r];
+        if (i < n) UNROLL for (int r = 0; r < 4; r++) sum[r] += load_padded(x[r] + i, n - i, x[r][0]) - from[r];
+        double middle[4];
+        UNROLL for (int r = 0; r < 4; r++) {
+            middle[r] = (double)x[r][0] + (double)v_sum(sum[r]) * share;
+            from[r] = v_set1((float)middle[r]);
+            sum[r] = v_set1(0.0f);
+        }
+        for (i = 0; i + VL <= n; i += VL) UNROLL for (int r = 0; r < 4; r++) {
+            const vf d = v_load(x[r] + i) - from[r];
+            sum[r] = v_fma(d, d, sum[r]);
+        }
+        if (i < n) UNROLL for (int r = 0; r < 4; r++) {
+            const vf d = load_padded(x[r] + i, n - i, (float)middle[r]) - from[r];
+            sum[r] = v_fma(d, d, sum[r]);
+        }
+        UNROLL for (int r = 0; r < 4; r++) {
+            if (row + r >= rows) break;
+            const double slip = middle[r] - (double)(float)middle[r];
+            mean[row + r] = middle[r];
+            m2[row + r] = (double)v_sum(sum[r]) - slip * slip * (double)n;
+        }
+    }
+}
+
 /* One vector of the result. GATED: v is -v log2 e, for sigmoid(v x) = 1 / (1 + 2^(-v x log2 e)). */
 INLINE vf normalized(const infold_norm_form form, vf x, vf center, vf scale, vf shift, vf v, vf floor) {
     switch (form) {
