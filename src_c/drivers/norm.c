@@ -261,7 +261,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     j.stream = streams(&j);
     if (!j.columns && pixel_count(p->pixels) == 1 && p->group <= INFOLD_SHORT_ROW) {
         const bool same = !p->affine_channel || (j.chunks == 1 && !moves(p->n, p->affine_stride));
-        j.rows = !same ? 1 : 2 * INFOLD_SHORT_ROW / p->group < ROWS ? 2 * INFOLD_SHORT_ROW / p->group : ROWS;
+        const int64_t fit = 2 * INFOLD_SHORT_ROW / p->group / 4 * 4; /* the kernel takes four at a time */
+        j.rows = !same ? 1 : fit > ROWS ? ROWS : fit < 4 ? 4 : fit;
         infold_parallel(ctx, items, 1 + 16384 / work, batches_of_rows, &j);
         return;
     }

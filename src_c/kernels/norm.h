@@ -1,6 +1,11 @@
 /* Moments and normalisation. Each block is read twice while it is in the first-level cache: mean, then squared deviations.
  * Blocks are merged as by Chan, Golub and LeVeque (1979): one pass of memory, the accuracy of two. */
 
+/* x + ahead may be anywhere: a guess. */
+INLINE void prefetch(const float *x, int64_t ahead) {
+    __builtin_prefetch((const void *)((uintptr_t)x + (uintptr_t)ahead * sizeof(float)));
+}
+
 INLINE void moments_columns_tile(const int nv, int64_t live, int64_t taps, const int64_t *tap, const float *in, int64_t count,
                                  float *mean, float *low, float *m2) {
     const vf size = v_set1((float)taps), zero = v_set1(0.0f);
@@ -16,8 +21,10 @@ INLINE void moments_columns_tile(const int nv, int64_t live, int64_t taps, const
         offset[v] = offset[v] / size;
         middle[v] = first[v] + offset[v];
     }
+    const int64_t ahead = taps > 1 ? (tap[1] - tap[0]) * taps : 0; /* the next block, if pixels follow one another */
     for (int64_t t = 0; t < taps; t++)
         UNROLL for (int v = 0; v < nv; v++) {
+            prefetch(in + tap[t] + v * VL, ahead);
             const vf d = load_live(in + tap[t] + v * VL, live) - middle[v];
             square[v] = v_fma(d, d, square[v]);
         }
@@ -49,14 +56,15 @@ static void moments_columns_run(int64_t n, int64_t taps, const int64_t *tap, con
     if (c < n) moments_columns_tile(1, n - c, taps, tap, in + c, count, mean + c, low + c, m2 + c);
 }
 
-/* Sum of x - from, or of its square. */
-INLINE double deviations(const bool squared, int64_t n, const float *x, float from) {
+/* Sum of x - from, or of its square, while what lies `ahead` is on its way. */
+INLINE double deviations(const bool squared, int64_t n, const float *x, float from, int64_t ahead) {
     const vf f = v_set1(from), one = v_set1(1.0f);
     vf part[4];
     UNROLL for (int v = 0; v < 4; v++) part[v] = v_set1(0.0f);
     int64_t i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL)
         UNROLL for (int v = 0; v < 4; v++) {
+            if (squared) prefetch(x + i + v * VL, ahead);
             const vf d = v_load(x + i + v * VL) - f;
             part[v] = v_fma(d, squared ? d : one, part[v]);
         }
@@ -72,9 +80,9 @@ static void moments_run_run(int64_t n, const float *x, int64_t count, double *me
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         const int64_t size = n - begin < BLOCK ? n - begin : BLOCK;
         const float *p = x + begin;
-        const double middle = (double)p[0] + deviations(false, size, p, p[0]) / (double)size;
+        const double middle = (double)p[0] + deviations(false, size, p, p[0], 0) / (double)size;
         const double slip = middle - (double)(float)middle;
-        const double square = deviations(true, size, p, (float)middle) - slip * slip * (double)size;
+        const double square = deviations(true, size, p, (float)middle, BLOCK) - slip * slip * (double)size;
         if (count == 0) {
             *mean = middle;
             *m2 = square;
