@@ -109,7 +109,8 @@ def test_weights_are_in_memory_once(tmp_path):
         import infold, sys, gc
         def peak():
             return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
-        infold.InferenceSession
+        infold.InferenceSession, infold.fold, infold.load
+        import infold.importers.onnx, infold.runtime
         before = peak()
         session = infold.InferenceSession(sys.argv[1], infold.SessionOptions(
             intra_op_num_threads=1, algorithms={"*": "direct"}))  # whose panels have the size of the weights
