@@ -24,6 +24,7 @@ from .product import ending, vector
 # float32.
 POINTS = {2: (Fraction(1),), 4: (Fraction(5, 8), Fraction(3, 2))}
 LINE = 16  # floats of a cache line
+SHARED, LEAST = 56, 14  # tiles that threads which share out the filters take at once; tiles that read a filter from afar once
 
 # From how many channels on a tile may serve precision "highest": F(2x2) loses in its transforms what nine times shorter sums gain,
 # if they are long enough; F(4x4) always loses more than onnxruntime's direct sum.
@@ -82,7 +83,7 @@ def _emit(ctx, c: Convolution, side: int) -> None:
     out = ctx.output(found.output, image=True)
     positions, n = (side + 2) ** 2, c.pixels()
     slots = ctx.options.threads
-    tiles = _tiles_per_block(c, side, slots)
+    tiles = _tiles_at_once(c, side)
     v_position, m_position = round_up(tiles * c.channels, LINE) + LINE, round_up(tiles * c.columns, LINE) + LINE
     args, parameters = ending(ctx, found)
     ctx.emit("winograd",
@@ -111,6 +112,7 @@ def _tiles(c: Convolution, side: int) -> int:
     return c.out_shape[0] * prod(ceil(n / side) for n in c.out_shape[2:])
 
 
-def _tiles_per_block(c: Convolution, side: int, slots: int) -> int:
-    each = (side + 2) ** 2 * (c.channels + c.columns) * 4
-    return max(1, min(ceil(_tiles(c, side) / slots), max((_native.cache_bytes(2) or 1 << 19) // each, 14)))
+def _tiles_at_once(c: Convolution, side: int) -> int:
+    """Tiles in a block: all if they are few, otherwise as many as the second-level cache holds with their products."""
+    tiles, each = _tiles(c, side), 4 * (side + 2) ** 2 * (c.channels + c.columns)
+    return tiles if tiles <= SHARED else min(max((_native.cache_bytes(2) or 1 << 19) // each, LEAST), SHARED)

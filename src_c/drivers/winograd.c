@@ -56,11 +56,12 @@ typedef struct {
     int64_t grid[2], tiles; /* tiles down and across one image; in all */
 } job;
 
+static int64_t panels_of(const job *j) { return (j->p->columns + j->kernels->nr - 1) / j->kernels->nr; }
+
 /* A block of tiles [first, first + count) and where its scratch lies. */
 typedef struct {
     int64_t first, count;
     float *v, *m;
-    int64_t v_position, m_position;
 } block;
 
 typedef struct {
@@ -72,12 +73,11 @@ static place place_of(const job *j, int64_t tile) {
     return (place){tile / each, tile % each / across * j->p->side, tile % across * j->p->side};
 }
 
-/* V of tiles [begin, end) of the block. */
-static void transform_in(const job *j, const block *b, int64_t begin, int64_t end) {
+static void transform_in(const job *j, const block *b) {
     const winograd_params *p = j->p;
     infold_winograd_in t = {.size = {p->in_size[0], p->in_size[1]}, .step = {p->in_stride[1], p->in_stride[2]},
-                            .position = b->v_position, .channels = p->k, .point = p->point};
-    for (int64_t i = begin; i < end; i++) {
+                            .position = p->v_position, .channels = p->k, .point = p->point};
+    for (int64_t i = 0; i < b->count; i++) {
         const place at = place_of(j, b->first + i);
         t.in = (const float *)j->args[IN] + at.image * p->in_stride[0];
         t.at[0] = at.y - p->pad[0];
@@ -105,8 +105,8 @@ static void multiply(const job *j, const block *b, int64_t j0, int64_t j1) {
             for (int64_t g = 0; g < groups; g++) {
                 const int64_t r0 = b->count * g / groups, rows = b->count * (g + 1) / groups - r0;
                 for (int64_t i = 0; i < rows; i++) {
-                    a[i] = b->v + at * b->v_position + (r0 + i) * p->k;
-                    c[i] = b->m + at * b->m_position + (r0 + i) * p->columns;
+                    a[i] = b->v + at * p->v_position + (r0 + i) * p->k;
+                    c[i] = b->m + at * p->m_position + (r0 + i) * p->columns;
                 }
                 kn->gemm[tile.n > kn->lanes][rows - 1](&tile);
             }
@@ -119,7 +119,7 @@ static void transform_out(const job *j, const block *b, int64_t j0, int64_t j1) 
     const int64_t first = j0 * j->kernels->nr, last = j1 * j->kernels->nr, end = last < p->columns ? last : p->columns;
     const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->kernels, j->args + EPILOGUE, 0);
     const float *res = j->args[RES];
-    infold_winograd_out t = {.position = b->m_position, .channels = end - first, .point = p->point,
+    infold_winograd_out t = {.position = p->m_position, .channels = end - first, .point = p->point,
                              .bias = (const float *)j->args[BIAS] + first, .r_step = {p->res_stride[1], p->res_stride[2]},
                              .step = {p->out_stride[1], p->out_stride[2]}, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
     for (int64_t i = 0; i < b->count; i++) {
@@ -138,42 +138,36 @@ static void transform_out(const job *j, const block *b, int64_t j0, int64_t j1) 
     }
 }
 
-static int64_t panels_of(const job *j) { return (j->p->columns + j->kernels->nr - 1) / j->kernels->nr; }
+static block scratch_of(const job *j, int64_t slot) {
+    const winograd_params *p = j->p;
+    const int64_t positions = positions_of(p);
+    float *v = (float *)j->args[SCRATCH] + slot * positions * (p->v_position + p->m_position);
+    return (block){.v = v, .m = v + positions * p->v_position};
+}
 
-/* Tiles [begin, end) in even blocks, in the thread's own scratch. */
+/* Tiles [begin, end) in even blocks. */
 static void by_tiles(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const job *j = arg;
-    const winograd_params *p = j->p;
-    const int64_t positions = positions_of(p), blocks = (end - begin + p->tiles - 1) / p->tiles;
-    block b = {.v_position = p->v_position, .m_position = p->m_position};
-    b.v = (float *)j->args[SCRATCH] + thread * positions * (p->v_position + p->m_position);
-    b.m = b.v + positions * p->v_position;
+    const int64_t blocks = (end - begin + j->p->tiles - 1) / j->p->tiles;
+    block b = scratch_of(j, thread);
     for (int64_t i = 0; i < blocks; i++) {
         b.first = begin + (end - begin) * i / blocks;
         b.count = begin + (end - begin) * (i + 1) / blocks - b.first;
-        transform_in(j, &b, 0, b.count);
+        transform_in(j, &b);
         multiply(j, &b, 0, panels_of(j));
         transform_out(j, &b, 0, panels_of(j));
     }
 }
 
-/* Few tiles: one block that all threads share, first by tiles, then by panels of filters. */
-typedef struct {
-    const job *j;
-    block b;
-} shared;
-
-static void shared_in(const void *arg, int64_t begin, int64_t end, int64_t thread) {
-    (void)thread;
-    const shared *s = arg;
-    transform_in(s->j, &s->b, begin, end);
-}
-
-static void shared_out(const void *arg, int64_t begin, int64_t end, int64_t thread) {
-    (void)thread;
-    const shared *s = arg;
-    multiply(s->j, &s->b, begin, end);
-    transform_out(s->j, &s->b, begin, end);
+/* All tiles in one block, panels [begin, end) of the filters. Each thread transforms every tile for itself: one core has what another
+ * wrote only after a detour. */
+static void by_panels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    const job *j = arg;
+    block b = scratch_of(j, thread);
+    b.count = j->tiles;
+    transform_in(j, &b);
+    multiply(j, &b, begin, end);
+    transform_out(j, &b, begin, end);
 }
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
@@ -181,18 +175,15 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     job j = {.p = p, .kernels = ctx->kernels, .args = args};
     for (int i = 0; i < 2; i++) j.grid[i] = (p->n[1 + i] + p->side - 1) / p->side;
     j.tiles = p->n[0] * j.grid[0] * j.grid[1];
-    const int64_t positions = positions_of(p), panels = panels_of(&j);
-    const double tile = (double)positions * (double)p->k * (double)p->columns; /* multiply-adds */
-    const infold_ctx slots = {ctx->kernels, ctx->threads < p->slots ? ctx->threads : p->slots};
-    if (slots.threads == 1 || j.tiles > p->slots * p->tiles) {
+    infold_ctx slots = *ctx;
+    if (slots.threads > p->slots) slots.threads = p->slots;
+    const int64_t panels = panels_of(&j), threads = slots.threads;
+    const double tile = (double)positions_of(p) * (double)p->k * (double)p->columns; /* multiply-adds */
+    const bool even = panels % threads == 0 || panels >= 4 * threads;
+    if (j.tiles <= p->tiles && j.tiles < p->columns && even) /* the filters are more to read than the tiles are to transform */
+        infold_parallel(&slots, panels, 1 + (int64_t)(GRAIN / (tile / (double)panels * (double)j.tiles + 1)), by_panels, &j);
+    else
         infold_parallel(&slots, j.tiles, 1 + (int64_t)(GRAIN / (tile + 1)), by_tiles, &j);
-        return;
-    }
-    shared s = {&j, {.count = j.tiles, .v_position = p->slots * p->v_position, .m_position = p->slots * p->m_position}};
-    s.b.v = args[SCRATCH];
-    s.b.m = s.b.v + positions * s.b.v_position;
-    infold_parallel(&slots, j.tiles, 1 + GRAIN / (positions * p->k * 8), shared_in, &s);
-    infold_parallel(&slots, panels, 1 + (int64_t)(GRAIN / (tile / (double)panels * (double)j.tiles + 1)), shared_out, &s);
 }
 
 const infold_op infold_op_winograd = {
