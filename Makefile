@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test bench zoo lint cross sanitize fuzz clean
+.PHONY: demo test bench zoo lint cross sanitize fuzz soak clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -44,6 +44,10 @@ sanitize: $(VENV)/.infold $(VENV)/.test
 MINUTES ?= 10
 fuzz: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python tests/fuzz/campaign.py --minutes $(MINUTES)
+
+# Sessions under load, and whether the process grows; counts grow in build/soak.json.
+soak: $(VENV)/.infold $(VENV)/.test
+	$(BIN)/python tests/load/soak.py --minutes $(MINUTES)
 
 # Compiles src_c for aarch64 (Debian: gcc-aarch64-linux-gnu); nothing is linked or run.
 cross: $(VENV)/.needs

@@ -77,7 +77,9 @@ class InferenceSession:
                 else:
                     self._prepare(model, precision)
             except MemoryError as error:
-                raise error if isinstance(error, MemoryLimitError) else MemoryLimitError(f"no memory for the model: {error}") from error
+                if isinstance(error, MemoryLimitError):
+                    raise
+                raise MemoryLimitError(f"no memory for the model: {error}") from error
 
     def _prepare(self, model: object, precision: str) -> None:
         from . import light  # noqa: F401, I001  (before onnx_ir)

@@ -1,4 +1,5 @@
 """ONNX's own inference of types and shapes, made safe for models that contradict themselves."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ class Contradiction(Exception):
     """The node's inputs and attributes do not fit its operator."""
 
 
-def infer_node(node: onnx.NodeProto, opset: int, types: Mapping[str, onnx.TypeProto],
-               data: Mapping[str, onnx.TensorProto]) -> dict[str, onnx.TypeProto] | None:
+def infer_node(
+    node: onnx.NodeProto, opset: int, types: Mapping[str, onnx.TypeProto], data: Mapping[str, onnx.TensorProto]
+) -> dict[str, onnx.TypeProto] | None:
     """Types of the node's outputs, as far as ONNX can tell; None if it does not know the operator.
 
     Args:
@@ -29,8 +31,9 @@ def infer_node(node: onnx.NodeProto, opset: int, types: Mapping[str, onnx.TypePr
     if node.op_type == "LayerNormalization" and first is not None:
         _require_axis(node, len(first.tensor_type.shape.dim))
     try:
-        return onnx.shape_inference.infer_node_outputs(schema, node, dict(types), dict(data),
-                                                       opset_imports=[onnx.helper.make_opsetid(node.domain, opset)])
+        return onnx.shape_inference.infer_node_outputs(
+            schema, node, dict(types), dict(data), opset_imports=[onnx.helper.make_opsetid(node.domain, opset)]
+        )
     except (InferenceError, ValidationError, ValueError) as error:
         raise Contradiction(str(error).strip()) from error
 
@@ -41,10 +44,11 @@ def infer_model(model: onnx.ModelProto) -> onnx.ModelProto:
     while graphs:
         for node in graphs.pop().node:
             graphs.extend(graph for a in node.attribute for graph in [*a.graphs, *([a.g] if a.HasField("g") else [])])
-            if node.op_type == "LayerNormalization":  # see `_require_axis`: the ranks are not known yet, and few want the statistics
+            if node.op_type == "LayerNormalization":  # see `_require_axis`: the ranks are not known yet
                 del node.output[1:]
-            elif node.op_type == "Range" and len(node.input) == 3:  # its constants would be written out, be they as many as they like:
-                node.op_type = "Unique"                             # another operator whose result is 1-D, of its first input's type
+            elif node.op_type == "Range" and len(node.input) == 3:
+                # Its numbers would be written out, however many. Unique's result is 1-D and of its first input's type as well.
+                node.op_type = "Unique"
                 del node.input[1:]
     try:
         return onnx.shape_inference.infer_shapes(model, data_prop=True)

@@ -71,7 +71,9 @@ class Runner:
             try:
                 plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, self.options)
             except MemoryError as error:
-                raise error if isinstance(error, MemoryLimitError) else MemoryLimitError(f"no memory for a plan: {error}") from error
+                if isinstance(error, MemoryLimitError):
+                    raise
+                raise MemoryLimitError(f"no memory for a plan: {error}") from error
             self._plans[key] = plan
             if len(self._plans) > PLAN_LIMIT:
                 self._plans.popitem(last=False)

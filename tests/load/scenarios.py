@@ -1,0 +1,211 @@
+"""Sessions under load. Each scenario does its work `count` times, asserts that all went well, and returns what it counted."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import onnx
+from random_networks import random_network
+
+import infold
+from infold.errors import Error
+
+
+def make(seed: int, nodes: int = 12, size: int = 9, **options) -> tuple[onnx.ModelProto, dict, infold.InferenceSession]:
+    """A random network, an input for it, and a session."""
+    model, feeds = random_network(random.Random(seed), nodes, size)
+    return model, feeds, infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=1, **options))
+
+
+def same(found: list, expected: list) -> bool:
+    return all(a.tobytes() == b.tobytes() for a, b in zip(found, expected, strict=True))
+
+
+def threads(count: int, seed: int = 0, workers: int = 6) -> dict[str, int]:
+    """`count` networks, several at a time: threads take any of the sessions in any order, and get the bits of a run alone, with
+    one thread and with two; sessions are dropped and collected meanwhile."""
+    wrong, runs = [], Counter()
+    for first in range(seed, seed + count, 3):
+        cases = []
+        for number in range(first, min(first + 3, seed + count)):
+            model, feeds, session = make(number)
+            two = infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=2))
+            cases.append((feeds, session.run(None, feeds), [session, two]))
+
+        def work(number: int, cases=cases) -> None:
+            rng = random.Random(number)
+            for _ in range(8):
+                feeds, expected, sessions = rng.choice(cases)
+                if not same(rng.choice(sessions).run(None, feeds), expected):
+                    wrong.append(number)
+                runs["runs"] += 1
+                if rng.random() < 0.1:
+                    gc.collect()
+
+        together([lambda number=first * workers + i: work(number) for i in range(workers)])
+    assert not wrong
+    return {"networks": count, "runs": runs["runs"]}
+
+
+def together(tasks: list) -> None:
+    """Run callables, each in a thread of its own; an exception in one is raised here."""
+    raised = []
+
+    def guarded(task) -> None:
+        try:
+            task()
+        except BaseException as error:
+            raised.append(error)
+
+    running = [threading.Thread(target=guarded, args=[task]) for task in tasks]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+def _child(session, feeds, expected) -> None:
+    os._exit(0 if same(session.run(None, feeds), expected) else 1)
+
+
+def forks(count: int) -> dict[str, int]:
+    """Processes forked while sessions live and another thread runs one: the child's run and the parent's have the same bits."""
+    model, feeds, _ = make(3, size=24)
+    session = infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=2))
+    expected, stop = session.run(None, feeds), threading.Event()
+    context = multiprocessing.get_context("fork")
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            assert same(session.run(None, feeds), expected)
+
+    def fork() -> None:
+        try:
+            for _ in range(count):
+                child = context.Process(target=_child, args=(session, feeds, expected))
+                child.start()
+                child.join(60)
+                assert child.exitcode == 0, "the child hangs" if child.exitcode is None else "the child's results differ"
+        finally:
+            stop.set()
+
+    together([keep_busy, fork])
+    return {"forks": count}
+
+
+def interrupts(count: int) -> dict[str, float]:
+    """Ctrl-C at any moment of a run: KeyboardInterrupt soon, and the session works afterwards. Call in the main thread."""
+    _, feeds, session = make(8, 40, 150)
+    expected, rng, delays = session.run(None, feeds), random.Random(1), []
+    began = time.monotonic()
+    session.run(None, feeds)
+    long = time.monotonic() - began
+    for _ in range(count):
+        fired = []
+
+        def interrupt(fired=fired) -> None:
+            fired.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        timer = threading.Timer(rng.random() * long, interrupt)
+        timer.start()
+        try:
+            while True:
+                session.run(None, feeds)
+        except KeyboardInterrupt:
+            delays.append(time.monotonic() - fired[0])
+        timer.join()
+        assert same(session.run(None, feeds), expected)
+    return {"interrupts": count, "median ms": 1e3 * float(np.median(delays)), "largest ms": 1e3 * max(delays)}
+
+
+def allocations(count: int) -> dict[str, int]:
+    """Each of the first `count` allocations of Python objects in a run fails once: MemoryError, and the next run is right.
+
+    `_testcapi` belongs to CPython's own tests; a build without it has nothing to inject with.
+    """
+    import _testcapi
+
+    _, feeds, session = make(5)
+    expected, failed = session.run(None, feeds), 0
+    for allocation in range(count):
+        try:
+            _testcapi.set_nomemory(allocation, allocation + 1)
+            found = session.run(None, feeds)
+            _testcapi.remove_mem_hooks()
+        except MemoryError:
+            _testcapi.remove_mem_hooks()
+            failed += 1
+        else:
+            assert same(found, expected)
+        finally:
+            _testcapi.remove_mem_hooks()
+        assert same(session.run(None, feeds), expected)
+    return {"allocation failures": failed}
+
+
+def arenas(count: int) -> dict[str, int]:
+    """Each memory block that planning and a first run ask for is refused once: a typed MemoryError, and the next try is right."""
+    from infold import _native
+
+    model, feeds, session = make(6, 20)
+    expected, refused, real = session.run(None, feeds), 0, _native.Arena
+    for number in range(count):
+        asked = iter(range(1 << 30))
+
+        def arena(nbytes: int, asked=asked, number=number):
+            if next(asked) == number:
+                raise MemoryError(f"cannot allocate an arena of {nbytes} bytes")
+            return real(nbytes)
+
+        _native.Arena = arena
+        try:
+            session = infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=1))
+            found = session.run(None, feeds)
+        except MemoryError as error:
+            assert isinstance(error, Error)
+            refused += 1
+        else:
+            assert same(found, expected)
+            if next(asked) <= number:
+                break
+        finally:
+            _native.Arena = real
+        assert same(infold.InferenceSession(model, session.options).run(None, feeds), expected)
+    return {"refused blocks": refused}
+
+
+def changing_inputs(count: int) -> dict[str, int]:
+    """The inputs' numbers and the model's file change while runs go on: results may be of either, nothing breaks."""
+    rng = np.random.default_rng(0)
+    for seed in range(count):
+        _, feeds, session = make(seed, 10, 16)
+        shapes, stop = [y.shape for y in session.run(None, feeds)], threading.Event()
+
+        def scribble(feeds=feeds, stop=stop) -> None:
+            while not stop.is_set():
+                for array in feeds.values():
+                    array[...] = rng.choice([np.nan, np.inf, -1e30, 0.0])
+
+        def run(feeds=feeds, stop=stop, session=session, shapes=shapes) -> None:
+            try:
+                for _ in range(20):
+                    assert [y.shape for y in session.run(None, feeds)] == shapes
+            finally:
+                stop.set()
+
+        together([scribble, run])
+    return {"networks with changing inputs": count}
+
+
+SCENARIOS = (threads, forks, interrupts, allocations, arenas, changing_inputs)

@@ -1,0 +1,78 @@
+"""The scenarios of `make soak` in small, and what a run may not leave behind in the process."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scenarios
+from session_harness import Net, session
+
+COUNTS = {"threads": 6, "forks": 15, "interrupts": 5, "allocations": 60, "arenas": 40, "changing_inputs": 3}
+
+
+def test_every_scenario_is_run():
+    assert COUNTS.keys() == {scenario.__name__ for scenario in scenarios.SCENARIOS}
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("scenario", scenarios.SCENARIOS, ids=lambda s: s.__name__)
+def test_scenario(scenario):
+    if scenario is scenarios.allocations and importlib.util.find_spec("_testcapi") is None:
+        pytest.skip("this Python has no _testcapi")
+    counted = scenario(COUNTS[scenario.__name__])
+    assert counted and all(counted.values()), counted
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_denormal_numbers_are_numbers(threads: int):
+    """They are not flushed to zero, in no thread, and whoever wants them flushed in his own thread finds it so after a run."""
+    torch = pytest.importorskip("torch")
+    net = Net(0)
+    x = net.input(1, 4, 64, 64)
+    net.feeds[x][...] = 1e-41
+    subject = session(net.model(net("Mul", x, net.constant(np.full((1, 4, 1, 1), 2, np.float32)))), threads)
+    tiny = np.float32(1e-41)
+    np.testing.assert_array_equal(subject.run(None, net.feeds)[0], tiny + tiny)
+    assert tiny + tiny > 0
+    try:
+        assert torch.set_flush_denormal(True) and not (torch.tensor([1e-41]) * 2).any()
+        subject.run(None, net.feeds)
+        assert not (torch.tensor([1e-41]) * 2).any(), "the run changed how its caller computes"
+    finally:
+        torch.set_flush_denormal(False)
+    np.testing.assert_array_equal(subject.run(None, net.feeds)[0], tiny + tiny)
+
+
+def test_a_second_interpreter_works_or_refuses():
+    code = """if True:
+        import _xxsubinterpreters as interpreters
+        import numpy as np, infold
+        other = interpreters.create()
+        try:
+            interpreters.run_string(other, "import infold; assert infold.InferenceSession")
+        except interpreters.RunFailedError as error:
+            assert "ImportError" in str(error) or "RuntimeError" in str(error) or "ModuleNotFoundError" in str(error), error
+        interpreters.destroy(other)
+        from infold import _native
+        print("alive", _native.Arena(1).nbytes)
+    """
+    if importlib.util.find_spec("_xxsubinterpreters") is None:
+        pytest.skip("this Python has no interface to sub-interpreters")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and done.stdout.strip() == "alive 1", done.stderr
+
+
+def test_affinity_is_honoured():
+    """A process that may use one CPU gets one thread, and results of the same bits."""
+    code = """if True:
+        import os, sys
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        import infold
+        from infold import host
+        assert host.cpus() == 1
+    """
+    assert subprocess.run([sys.executable, "-c", code], timeout=100).returncode == 0
