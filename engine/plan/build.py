@@ -119,13 +119,15 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
         ctx.placement.regions[name] = buffer
     for i, node in enumerate(view.nodes):
         view.failed = ctx.node = node
-        if node in ctx.done or all(facts[v.name].value is not None for v in node.outputs if v.name in facts) and not (
-                stuck and i == len(view.nodes) - 1):
+        if node in ctx.done or (all(facts[v.name].value is not None for v in node.outputs if v.name in facts) and not (
+                stuck and i == len(view.nodes) - 1)):
             continue
         _lower_node(ctx, node, options, force_fallback=stuck and i == len(view.nodes) - 1)
     for name in arrays:
         region = ctx.placement.regions[name]
-        tensor = ctx.values[name]
+        tensor = ctx.values.get(name)
+        if tensor is None:
+            raise InvalidModelError(f"no node computes {name!r}: its operator has no such output in this form")
         if tensor.buffer is not region:
             target = Tensor(region, tensor.shape, row_strides(tensor.shape), tensor.dtype)
             _hand_out(ctx, tensor, target)

@@ -118,3 +118,11 @@ def test_constants_that_would_be_gigabytes(op: str):
     with pytest.raises(MemoryLimitError):
         session(model, max_memory=1 << 28).run(None, net.feeds)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18  # KiB
+
+
+def test_statistics_that_inference_does_not_give():
+    net = Net(0, opset=15)
+    x = net.input(2, 3, 4, 4)
+    y, mean, variance = net("BatchNormalization", x, net.normal(3), net.normal(3), net.normal(3), net.positive(3), outputs=3)
+    with pytest.raises(InvalidModelError):
+        session(net.model(y, mean, variance)).run(None, net.feeds)
