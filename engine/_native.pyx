@@ -32,6 +32,7 @@ cdef extern from "abi.h" nogil:
         const infold_kernels *kernels
         const infold_bf16 *bf16
         int64_t threads
+        int64_t *fault
     ctypedef struct infold_extent:
         const void *ptr
         int64_t before, after
@@ -52,6 +53,7 @@ cdef extern from "abi.h" nogil:
     const char *infold_act_name(int act) noexcept
     const char *infold_binary_name(int op) noexcept
     const char *infold_reduction_name(int op) noexcept
+    const char *infold_loop_name(int loop) noexcept
 
 cdef extern from "drivers/parallel.h" nogil:
     void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold_body body, const void *arg)
@@ -167,6 +169,7 @@ cdef dict _names(const char *(*name_of)(int) noexcept nogil):
 ACTS = _names(infold_act_name)
 BINARIES = _names(infold_binary_name)
 REDUCTIONS = _names(infold_reduction_name)
+LOOPS = _names(infold_loop_name)
 
 
 cdef enum:
@@ -339,7 +342,11 @@ cdef class Program:
         return 0
 
     def run(self, list buffers, int threads, int64_t first=0, int64_t last=-1, double[::1] seconds=None):
-        """Run steps [first, last) on buffers (one per region, writable, contiguous); seconds receives each step's time."""
+        """Run steps [first, last) on buffers (one per region, writable, contiguous); seconds receives each step's time.
+
+        Returns -1, or the index of the step that met an index outside its tensor (or of the last one that ran beside it): those
+        behind it did not run.
+        """
         cdef int regions = <int>len(self.region_bytes), held = 0, i
         cdef int64_t at, tracks
         cdef Py_buffer *views
@@ -350,6 +357,7 @@ cdef class Program:
         cdef double before, after, checked
         cdef double *clock = NULL
         cdef int interrupted = 0
+        cdef int64_t fault = 0, faulty = -1
         if last < 0 or last > self.count:
             last = self.count
         if len(buffers) != regions or threads < 1 or first < 0:
@@ -360,7 +368,7 @@ cdef class Program:
             clock = &seconds[0] if self.count else NULL
         views = <Py_buffer *>calloc(<size_t>regions + 1, sizeof(Py_buffer))
         bases = <void **>calloc(<size_t>regions + 1, sizeof(void *))
-        ctx.kernels, ctx.bf16, ctx.threads = self.kernels, self.bf16, threads
+        ctx.kernels, ctx.bf16, ctx.threads, ctx.fault = self.kernels, self.bf16, threads, &fault
         try:
             if views == NULL or bases == NULL:
                 raise MemoryError()
@@ -391,6 +399,9 @@ cdef class Program:
                         after = _now()
                         at = section.end
                     before = after
+                    if fault != 0:
+                        faulty = at - 1
+                        break
                     if after - checked > 0.05:  # a Ctrl-C waits for the end of a step at most
                         checked = after
                         with gil:
@@ -400,6 +411,7 @@ cdef class Program:
             if interrupted:
                 PyErr_CheckSignals()
                 raise KeyboardInterrupt
+            return faulty
         finally:
             for i in range(held):
                 PyBuffer_Release(&views[i])

@@ -221,10 +221,13 @@ typedef struct infold_kernels {
     void (*softmax)(int64_t n, const float *src, float *dst, int64_t log);
 } infold_kernels;
 
+enum { INFOLD_FAULT_NONE = 0, INFOLD_FAULT_INDEX = 1 };
+
 typedef struct {
     const infold_kernels *kernels;
     const infold_bf16 *bf16;
     int64_t threads; /* >= 1; 1 never enters the pool of threads */
+    int64_t *fault;  /* a run that meets an index outside its tensor stays inside, and leaves INFOLD_FAULT_INDEX here */
 } infold_ctx;
 
 /* Where an argument's pointer lies inside its buffer. ptr is NULL unless the buffer is a constant. */
@@ -252,6 +255,7 @@ int64_t infold_cache_bytes(int level);                       /* 1, 2, 3; 0 if un
 const char *infold_act_name(int act); /* NULL past the last */
 const char *infold_binary_name(int op);
 const char *infold_reduction_name(int op);
+const char *infold_loop_name(int loop); /* of drivers/map.c */
 
 /* drivers/parallel.c */
 void infold_survive_fork(void); /* call once: a forked child starts without its parent's thread team */

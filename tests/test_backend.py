@@ -9,7 +9,7 @@ import pytest
 from infold import InvalidInputError, UnsupportedError, backend
 
 MODEL = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
-    g (float[2] x, float[2] y) => (float[2] sum, float[2] "2nd") { sum = Add (x, y)  "2nd" = Sub (x, y) }""".replace('"2nd"', "second"))
+    g (float[2] x, float[2] y) => (float[2] sum, float[2] second) { sum = Add (x, y)  second = Sub (x, y) }""")
 X, Y = np.array([1.0, 2.0], np.float32), np.array([5.0, 7.0], np.float32)
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..plan.tensor import NUMBERS, TYPES, prefers_image
 from .base import NotNative, attr, op, same_shape
+from .typed import mapped
 
 PLAIN = {  # operator -> act
     "Relu": "RELU", "Sigmoid": "SIGMOID", "HardSwish": "HARD_SWISH", "Tanh": "TANH", "Softplus": "SOFTPLUS", "Softsign": "SOFTSIGN",
@@ -92,8 +94,11 @@ def _prelu(ctx, node) -> Activation | None:
     return None
 
 
-@op(*PLAIN, "Clip", "LeakyRelu", "HardSigmoid", "Elu", "Celu", "Selu", "ThresholdedRelu", "Gelu", "Swish", infer=same_shape)
+@op(*PLAIN, "Clip", "LeakyRelu", "HardSigmoid", "Elu", "Celu", "Selu", "ThresholdedRelu", "Gelu", "Swish", infer=same_shape, types=NUMBERS)
 def unary(ctx, node) -> None:
+    if ctx.facts[node.inputs[0].name].dtype != np.float32:
+        _typed(ctx, node)
+        return
     found = activation_of(ctx, node)
     if found is None:
         raise NotNative("its bounds depend on data")
@@ -104,11 +109,21 @@ def unary(ctx, node) -> None:
     ctx.unary(found.act, source, target, found.a, found.b)
 
 
+def _typed(ctx, node) -> None:
+    """What there is for integers and float64."""
+    x, output = ctx.tensor(node.inputs[0].name), node.outputs[0].name
+    if node.op_type != "Clip":
+        mapped(ctx, f"{PLAIN.get(node.op_type)}_{TYPES[x.dtype]}", [x], output)
+        return
+    bounds = [(loop, ctx.tensor(v.name)) for loop, v in zip(("MAX", "MIN"), node.inputs[1:]) if v is not None and v.name]
+    if ctx.opset(node) < 12 or not bounds:
+        raise NotNative(f"data type {x.dtype} without bounds as inputs")
+    loop, bound = bounds[0]
+    mapped(ctx, f"{loop}_{TYPES[x.dtype]}", [x, bound], output)
+    for loop, bound in bounds[1:]:
+        ctx.map(f"{loop}_{TYPES[x.dtype]}", [ctx.values[output], bound], ctx.values[output])
+
+
 @op(*FUNCTIONS, "HardSigmoid", domain="infold", infer=same_shape)
 def function(ctx, node) -> None:
     unary(ctx, node)
-
-
-def prefers_image(tensor) -> bool:
-    """Whether elementwise results of this tensor are best stored as an NHWC image."""
-    return tensor.is_image() and not tensor.is_rows()

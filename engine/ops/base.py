@@ -28,16 +28,16 @@ class Op:
     """One operator type.
 
     lower(ctx, node): emit steps and bind every output; raise NotNative before emitting anything if it cannot.
-    infer(node, input facts) -> output shapes: only for what onnx's own inference does not know (old opsets, infold's functions).
+    infer(node, input facts) -> output shapes, or (shape, dtype) where the data type is not the first input's: only for what onnx's own inference does not know (old opsets, infold's functions).
     border(ctx, node, index) -> zero pixels ((before, after), ...) per spatial dimension that the lowering wants around input
         `index`; a producer that knows it in advance leaves room, and no copy is needed.
-    any_dtype: the lowering is not restricted to float32 (it only makes views).
+    types: the element types, by their short names (see `plan.tensor.TYPES`), that the first input and the first output may have.
     """
 
     lower: Callable[[Any, ir.Node], None]  # ctx is a plan.lowering.Lowering; this file stands below it and cannot name it
     infer: Callable[[ir.Node, list], list[Iterable[int]] | None] | None = None
     border: Callable[[Any, ir.Node, int], tuple] | None = None
-    any_dtype: bool = False
+    types: tuple[str, ...] = ("f32",)
 
 
 _OPS: dict[tuple[str, str], Op] = {}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..plan.lowering import Deferred
-from ..plan.tensor import Tensor, row_strides
-from .activations import Activation, prefers_image
+from ..plan.tensor import Tensor, prefers_image, row_strides
+from .activations import Activation
 from .base import attr, op
 from .channel_map import clamp, is_spatial, is_training, require_sizes, scale_and_shift
 from .conv import takes_prologue
-from .elementwise import emit_affine, emit_binary, scalar
+from .elementwise import emit_affine, emit_binary
 from .epilogue import Epilogue
 from .norm import activation, by_channel, images, normalize, require
 
@@ -34,7 +34,7 @@ def _computed(ctx, node) -> list[Tensor]:
     """Scale and shift where not all parameters are constant (a layer without running statistics, as torch.export writes it)."""
     gamma, beta, mean, var = (ctx.rows(value.name) for value in node.inputs[1:5])
     deviation, scale, product, shift = (ctx.temporary((gamma.size,)) for _ in range(4))
-    emit_affine(ctx, var, scalar(ctx, 1.0), scalar(ctx, attr(node, "epsilon", 1e-5)), deviation, Activation("SQRT"))
+    emit_affine(ctx, var, ctx.scalar(1.0), ctx.scalar(attr(node, "epsilon", 1e-5)), deviation, Activation("SQRT"))
     emit_binary(ctx, "DIV", gamma, deviation, scale)
     emit_binary(ctx, "MUL", mean, scale, product)
     emit_binary(ctx, "SUB", beta, product, shift)
@@ -98,5 +98,5 @@ def _batch_statistics(ctx, node) -> None:
         if blended:
             old, new = ctx.rows(running.name), ctx.output(blended, image=False)
             kept = ctx.temporary(new.shape)
-            emit_affine(ctx, old, scalar(ctx, momentum), scalar(ctx, 0.0), kept)
+            emit_affine(ctx, old, ctx.scalar(momentum), ctx.scalar(0.0), kept)
             emit_affine(ctx, given[key], _table(ctx, np.full(new.shape, 1.0 - momentum, np.float32)), kept, new)

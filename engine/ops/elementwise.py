@@ -7,17 +7,18 @@ import numpy as np
 
 from .. import _native
 from ..plan.lowering import Deferred
-from ..plan.tensor import Tensor
+from ..plan.tensor import NUMBERS, TYPES, Tensor, prefers_image
 from ..plan.walk import collapse
-from .activations import Activation, prefers_image
+from .activations import Activation
 from .base import NotNative, attr, counted, op
 from .conv import takes_prologue
+from .typed import mapped
 
 BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "PRelu": "PRELU_SLOPE"}
 VARIADIC = {"Sum": "ADD", "Mean": "ADD", "Max": "MAX", "Min": "MIN"}
 
 
-def _broadcast_infer(node, inputs):
+def broadcast_infer(node, inputs):
     """NumPy broadcasting; before opset 7 (attribute `broadcast`) the first input's shape."""
     if "broadcast" in node.attributes or "axis" in node.attributes or node.op_type == "PRelu":
         return [inputs[0].shape]
@@ -27,16 +28,16 @@ def _broadcast_infer(node, inputs):
         return None
 
 
-@op(*BINARY, infer=_broadcast_infer)
+@op(*BINARY, infer=broadcast_infer, types=NUMBERS)
 def binary(ctx, node) -> None:
     names = [v.name for v in node.inputs]
-    for name in names:
-        if ctx.facts[name].dtype != np.float32:
-            raise NotNative(f"data type {ctx.facts[name].dtype}")
-    if node.op_type == "Mul" and _excitation(ctx, node):
-        return
-    a, b = (_operand(ctx, node, i) for i in (0, 1))
-    combine(ctx, BINARY[node.op_type], names, (a, b), node.outputs[0].name)
+    a, b = (operand(ctx, node, i) for i in (0, 1))
+    if a.dtype != np.float32 or b.dtype != np.float32:
+        if a.dtype != b.dtype:
+            raise NotNative(f"a {a.dtype} to the power of a {b.dtype}")
+        mapped(ctx, f"{BINARY[node.op_type]}_{TYPES[a.dtype]}", [a, b], node.outputs[0].name)
+    elif node.op_type != "Mul" or not _excitation(ctx, node):
+        combine(ctx, BINARY[node.op_type], names, (a, b), node.outputs[0].name)
 
 
 def _excitation(ctx, node) -> bool:
@@ -60,7 +61,13 @@ def _excitation(ctx, node) -> bool:
     return True
 
 
-def _operand(ctx, node, index: int) -> Tensor:
+@op("Mod", types=NUMBERS)
+def mod(ctx, node) -> None:
+    operands = [ctx.tensor(v.name) for v in node.inputs]
+    mapped(ctx, f"{'FMOD' if attr(node, 'fmod', 0) else 'MOD'}_{TYPES[operands[0].dtype]}", operands, node.outputs[0].name)
+
+
+def operand(ctx, node, index: int) -> Tensor:
     t = ctx.tensor(node.inputs[index].name)
     other = ctx.shape(node.inputs[1 - index].name)
     if index == 1 and len(t.shape) < len(other):
@@ -107,23 +114,25 @@ def emit_affine(ctx, x: Tensor, scale: Tensor, shift: Tensor, out: Tensor, act: 
              out_stride=so, op=_native.ACTS[act.act], a=act.a, b=act.b)
 
 
-def scalar(ctx, value: float) -> Tensor:
-    return ctx.constant(("scalar", value), lambda: np.full((), value, np.float32))
-
-
-@op(*VARIADIC, infer=_broadcast_infer)
+@op(*VARIADIC, infer=broadcast_infer, types=NUMBERS)
 def variadic(ctx, node) -> None:
     names, output = [v.name for v in node.inputs], node.outputs[0].name
-    if any(ctx.facts[n].dtype != np.float32 for n in names):
-        raise NotNative("a data type other than float32")
-    kind, shape = VARIADIC[node.op_type], ctx.shape(output)
+    kind, shape, dtype = VARIADIC[node.op_type], ctx.shape(output), ctx.facts[output].dtype
+    if dtype != np.float32 and node.op_type not in ("Max", "Min"):
+        raise NotNative(f"data type {dtype}")
     if len(names) == 1:
         source = ctx.tensor(names[0])
-        ctx.copy(source, ctx.output(output, image=prefers_image(source)))
+        ctx.copy(source, ctx.output(output, image=False, like=source))
+        return
+    if dtype != np.float32:
+        loop, operands = f"{kind}_{TYPES[dtype]}", [ctx.tensor(n) for n in names]
+        mapped(ctx, loop, operands[:2], output)
+        for more in operands[2:]:
+            ctx.map(loop, [ctx.values[output], more], ctx.values[output])
         return
     combine(ctx, kind, names[:2], [ctx.tensor(n) for n in names[:2]], output)
     out = ctx.values[output]
     for name in names[2:]:
         emit_binary(ctx, kind, out, ctx.tensor(name).broadcast(shape), out)
     if node.op_type == "Mean":
-        emit_binary(ctx, "MUL", out, scalar(ctx, 1.0 / len(names)).broadcast(shape), out)
+        emit_binary(ctx, "MUL", out, ctx.scalar(1.0 / len(names)).broadcast(shape), out)

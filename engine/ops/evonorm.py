@@ -11,7 +11,7 @@ import numpy as np
 from ..plan.tensor import Tensor
 from .activations import Activation
 from .base import NotNative, attr, counted, op, same_shape
-from .elementwise import emit_affine, scalar
+from .elementwise import emit_affine
 from .norm import activation, by_channel, grouped, images, normalize, per_channel, require, rows
 
 
@@ -43,7 +43,7 @@ def evonorm_b0(ctx, node) -> None:
         x, out = images(ctx, node.inputs[0].name, found.output)
         floor = ctx.temporary(shape[1:2])
         normalize(ctx, x, None, {0, *pixels}, given={"spread": by_channel(floor, shape)})
-        emit_affine(ctx, floor, scalar(ctx, 1.0), scalar(ctx, epsilon), floor, Activation("SQRT"))
+        emit_affine(ctx, floor, ctx.scalar(1.0), ctx.scalar(epsilon), floor, Activation("SQRT"))
     tables = {key: by_channel(t, shape) for key, t in (tables | {"floor": floor}).items()}
     normalize(ctx, x, out, pixels, found, tables, epsilon=epsilon)
 

@@ -5,10 +5,11 @@ from math import prod
 
 import numpy as np
 
+from ..plan.tensor import ANY
 from .base import NotNative, attr, counted, op
 
 
-@op("Gather", any_dtype=True)
+@op("Gather", types=ANY)
 def gather(ctx, node) -> None:
     name, index_name, output = node.inputs[0].name, node.inputs[1].name, node.outputs[0].name
     shape, index_shape = ctx.shape(name), ctx.shape(index_name)

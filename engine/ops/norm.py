@@ -10,8 +10,7 @@ from math import prod
 import numpy as np
 
 from .. import _native
-from ..plan.tensor import Tensor
-from .activations import prefers_image
+from ..plan.tensor import Tensor, prefers_image
 from .base import NotNative, attr, counted, op, same_shape
 from .epilogue import Epilogue, epilogue, take
 from .space import check_rank, space

@@ -1,7 +1,7 @@
 """Pad with a constant: fill, then copy the input into the middle. (Zero padding before a Conv has already become its attribute.)"""
 from __future__ import annotations
 
-from .activations import prefers_image
+from ..plan.tensor import prefers_image
 from .base import NotNative, attr, counted, op
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from math import prod
 
 from .. import _native
-from .activations import prefers_image
+from ..plan.tensor import prefers_image
 from .base import NotNative, attr, counted, op
 from .space import check_rank, space
 

@@ -1,8 +1,7 @@
 """DepthToSpace and SpaceToDepth: one copy between two views of six dimensions."""
 from __future__ import annotations
 
-from ..plan.tensor import Tensor
-from .activations import prefers_image
+from ..plan.tensor import Tensor, prefers_image
 from .base import NotNative, attr, op
 
 

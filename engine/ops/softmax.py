@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ..plan.tensor import Tensor
-from .activations import prefers_image
+from ..plan.tensor import Tensor, prefers_image
 from .base import attr, counted, op, same_shape
 from .space import check_rank, space
 

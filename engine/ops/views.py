@@ -3,11 +3,13 @@ from __future__ import annotations
 
 from math import prod
 
-from .activations import prefers_image
+import numpy as np
+
+from ..plan.tensor import ANY, prefers_image
 from .base import NotNative, attr, counted, op
 
 
-@op("Identity", "Dropout", any_dtype=True)
+@op("Identity", "Dropout", types=ANY)
 def identity(ctx, node) -> None:
     if node.op_type == "Dropout":
         training = ctx.need(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
@@ -27,7 +29,7 @@ def _attribute_shape(node, inputs):
     return [[size // rest if n == -1 and rest else n for n in shape]]
 
 
-@op("Reshape", "Flatten", "Squeeze", "Unsqueeze", infer=_attribute_shape, any_dtype=True)
+@op("Reshape", "Flatten", "Squeeze", "Unsqueeze", infer=_attribute_shape, types=ANY)
 def reshape(ctx, node) -> None:
     output = node.outputs[0].name
     source, shape = ctx.tensor(node.inputs[0].name), ctx.shape(node.outputs[0].name)
@@ -41,10 +43,8 @@ def reshape(ctx, node) -> None:
 
 def _copy_reshaped(ctx, source, output: str):
     """Store the elements so that both shapes are views: as an image if that works and the source is one, else row-major."""
-    if source.dtype.itemsize != 4:
-        raise NotNative(f"no native copy of {source.dtype} values")
     shape = ctx.shape(output)
-    layouts = (True, False) if len(shape) >= 3 and source.strides[-1] != 1 and source.dtype.kind == "f" else (False,)
+    layouts = (True, False) if len(shape) >= 3 and source.strides[-1] != 1 and source.dtype == np.float32 else (False,)
     for image in layouts:
         target = ctx.new_image(shape, ctx.placement.border(output) or ()) if image else ctx.temporary(shape, source.dtype)
         same = target.reshape(source.shape)
@@ -54,7 +54,7 @@ def _copy_reshaped(ctx, source, output: str):
     raise NotNative("a reshape without a common layout")  # not reached: row-major always works
 
 
-@op("Transpose", any_dtype=True)
+@op("Transpose", types=ANY)
 def transpose(ctx, node) -> None:
     source = ctx.tensor(node.inputs[0].name)
     order = attr(node, "perm", list(range(len(source.shape)))[::-1])
@@ -63,13 +63,13 @@ def transpose(ctx, node) -> None:
     ctx.bind(node.outputs[0].name, source.view([source.shape[i] for i in order], [source.strides[i] for i in order]))
 
 
-@op("Expand", any_dtype=True)
+@op("Expand", types=ANY)
 def expand(ctx, node) -> None:
     ctx.need(node.inputs[1])
     ctx.bind(node.outputs[0].name, ctx.tensor(node.inputs[0].name).broadcast(ctx.shape(node.outputs[0].name)))
 
 
-@op("Split", any_dtype=True)
+@op("Split", types=ANY)
 def split(ctx, node) -> None:
     source = ctx.tensor(node.inputs[0].name)
     axis, at = counted(attr(node, "axis", 0), len(source.shape)), 0
@@ -82,7 +82,7 @@ def split(ctx, node) -> None:
         at += shape[axis]
 
 
-@op("Slice", any_dtype=True)
+@op("Slice", types=ANY)
 def slice_(ctx, node) -> None:
     source, rank = ctx.tensor(node.inputs[0].name), len(ctx.shape(node.inputs[0].name))
     if ctx.opset(node) < 10:
@@ -113,7 +113,7 @@ def _opset_1_concat(node, inputs):
     return [[first[0], sum(f.shape[1] for f in inputs), *first[2:]]]
 
 
-@op("Concat", infer=_opset_1_concat)
+@op("Concat", infer=_opset_1_concat, types=ANY)
 def concat(ctx, node) -> None:
     output = node.outputs[0].name
     shape = ctx.shape(output)
@@ -126,7 +126,7 @@ def concat(ctx, node) -> None:
     if parts and _adjacent(parts, axis):
         ctx.bind(output, parts[0].view(shape, parts[0].strides, 0, parts[0].border))
         return
-    image = axis == 1 and (ctx.placement.parent(node) is not None or any(map(prefers_image, parts)))
+    image = axis == 1 and ctx.facts[output].dtype == np.float32 and (ctx.placement.parent(node) is not None or any(map(prefers_image, parts)))
     out = ctx.placement.parent(node) if image else None
     if out is None:
         out = ctx.output(output, image=image)

@@ -20,7 +20,7 @@ from .memory import plan_arena
 from .options import PlanOptions
 from .plan import FallbackStep, Plan
 from .program import Step, assemble
-from .tensor import ADDRESSABLE, Buffer, Tensor, row_strides
+from .tensor import ADDRESSABLE, TYPES, Buffer, Tensor, row_strides
 
 if TYPE_CHECKING:
     pass
@@ -145,7 +145,7 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
 def _hand_out(ctx: Lowering, tensor: Tensor, target: Tensor) -> None:
     try:
         ctx.copy(tensor, target)
-    except NotNative as why:  # values of 8 or 64 bits, or more dimensions than the kernel walks: NumPy copies them
+    except NotNative as why:  # more dimensions than the kernel walks: NumPy copies them
         ctx.add(FallbackStep(_Copy(), [tensor], {}, [target], "output", "Identity", str(why)))
 
 
@@ -168,8 +168,7 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
         try:
             if op is None:
                 raise NotNative("no native kernel")
-            if not op.any_dtype:
-                _require_float32(ctx, node)
+            _require_types(ctx, node, op.types)
             op.lower(ctx, node)
             return
         except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:  # numbers that contradict one another
@@ -203,8 +202,8 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
     ctx.add(FallbackStep(runner, inputs, scope, outputs, node.name or "", node.op_type, reason))
 
 
-def _require_float32(ctx: Lowering, node: ir.Node) -> None:
+def _require_types(ctx: Lowering, node: ir.Node, allowed: tuple[str, ...]) -> None:
     for value in [*node.inputs[:1], *node.outputs[:1]]:
         fact = ctx.facts.get(value.name) if value is not None else None
-        if fact is None or fact.dtype != np.float32:
+        if value is not None and value.name and (fact is None or TYPES.get(fact.dtype) not in allowed):
             raise NotNative(f"data type {None if fact is None else fact.dtype}")

@@ -13,11 +13,11 @@ from .. import inference
 from ..errors import ShapeError
 from ..ops import base
 from .graph import opsets
+from .tensor import TYPES
 
 VALUE_LIMIT = 1 << 16  # elements: shape arithmetic is small; larger results are better computed in the run, in planned memory
 # These versions' inference leaves out windows that begin beyond the image (`ceil_mode`), as every runtime does at every version.
 EXACT = {"MaxPool": 22, "AveragePool": 22}
-NUMERIC = "fiub"  # NumPy kinds that kernels and the fallback read as arrays
 FEW = 256  # elements whose largest product is within the limit
 ARITHMETIC = {"Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Floor", "Gather", "Greater", "Identity", "Less", "Max",
               "Min", "Mod",
@@ -38,14 +38,14 @@ class Fact:
     @staticmethod
     def of(value) -> Fact:
         """The fact of a value already computed."""
-        if isinstance(value, np.ndarray) and value.dtype.kind in NUMERIC:
+        if isinstance(value, np.ndarray) and value.dtype in TYPES:
             return Fact(value.shape, value.dtype, value)
         return Fact(None, None)
 
     @staticmethod
     def of_constant(tensor: ir.TensorProtocol) -> Fact:
         """The fact of a constant of the model."""
-        return ConstantFact(tensor) if tensor.dtype.numpy().kind in NUMERIC else Fact(None, None)
+        return ConstantFact(tensor) if tensor.dtype.numpy() in TYPES else Fact(None, None)
 
 
 class ConstantFact(Fact):
@@ -89,7 +89,7 @@ def _infer_shapes(node: ir.Node, inputs: list[Fact | None], present: list[Fact |
             raise ShapeError(f"node {node.name!r} ({node.op_type}): no output shape for inputs "
                              f"{[f.shape for f in present]}: {error}") from error
         if shapes is not None:
-            return [Fact(tuple(s), present[0].dtype) for s in shapes]
+            return [Fact(*s) if len(s) == 2 and isinstance(s[1], np.dtype) else Fact(tuple(s), present[0].dtype) for s in shapes]
     return _onnx_inference(node, inputs, model)
 
 
@@ -149,7 +149,7 @@ def _onnx_inference(node: ir.Node, inputs: list[Fact | None], model: ir.Model) -
         if any(not d.HasField("dim_value") for d in dims):
             return None
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(got.tensor_type.elem_type))
-        if dtype.kind not in "fiub":
+        if dtype not in TYPES:
             return None
         facts.append(Fact(tuple(d.dim_value for d in dims), dtype))
     return facts

@@ -17,7 +17,7 @@ from .graph import GraphView
 from .options import PlanOptions
 from .placement import Placement
 from .program import assemble, make_step
-from .tensor import Buffer, Tensor, image_layout, pixel_stride, row_strides
+from .tensor import Buffer, Tensor, image_layout, pixel_stride, prefers_image, row_strides
 from .walk import collapse
 
 F32 = np.dtype(np.float32)
@@ -234,9 +234,13 @@ class Lowering:
             lead.append(t.shape[2 + d])
             lead_strides.append(inner)
 
-    def output(self, name: str, image: bool) -> Tensor:
-        """Memory for an output of the node being lowered, bound to its name: where its readers want it to be."""
-        tensor = self.placement.output(name, image)
+    def output(self, name: str, image: bool, like: Tensor | None = None) -> Tensor:
+        """Memory for an output of the node being lowered, bound to its name: where its readers want it to be.
+
+        like: a tensor of the same shape whose order of dimensions suits it, whatever its data type.
+        """
+        image = image or (like is not None and like.dtype == F32 == self.facts[name].dtype and prefers_image(like))
+        tensor = self.placement.output(name, image, like)
         self.values[name] = tensor
         return tensor
 
@@ -278,22 +282,44 @@ class Lowering:
             step.touch(len(self.steps) - 1)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        self.unary("IDENTITY", source, target)
+        """target = source, any strides; shapes and data types must be equal."""
+        if source.dtype.itemsize == 4:
+            self.unary("IDENTITY", source, target)
+        else:
+            self.map(f"COPY_{source.dtype.itemsize}", [source], target)
 
     def unary(self, act: str, source: Tensor, target: Tensor, a: float = 0.0, b: float = 0.0) -> None:
         """target = act(source), any strides; shapes must be equal."""
-        if source.dtype.itemsize != 4 or target.dtype.itemsize != 4:
-            raise NotNative(f"no native copy of {source.dtype} values")
         if target.size == 0:
             return
         shape, strides = collapse(target.shape, source.strides, target.strides)
         self.emit("unary", {"in": source, "out": target}, shape=shape, a_stride=strides[0], out_stride=strides[1],
                   op=_native.ACTS[act], a=a, b=b)
 
+    def map(self, loop: str, sources: list[Tensor], target: Tensor) -> None:
+        """target = loop(*sources), a typed loop of drivers/loops.h, any strides; sources broadcast to the target's shape."""
+        if loop not in _native.LOOPS:
+            raise NotNative(f"no loop {loop}")
+        if target.size == 0:
+            return
+        sources = [t.broadcast(target.shape) for t in sources]
+        shape, strides = collapse(target.shape, *(t.strides for t in sources), target.strides)
+        names = ("a", "b", "c")[:len(sources)]
+        self.emit("map", {**dict(zip(names, sources)), "out": target}, shape=shape, out_stride=strides[-1], loop=_native.LOOPS[loop],
+                  **{f"{n}_stride": s for n, s in zip(names, strides)})
+
     def fill(self, target: Tensor, value: float) -> None:
-        if target.size:
+        """Every element of the target, of any strides and data type, becomes the value."""
+        if target.dtype != F32:
+            self.copy(self.scalar(value, target.dtype).broadcast(target.shape), target)
+        elif target.size:
             shape, strides = collapse(target.shape, target.strides)
             self.emit("fill", {"out": target}, shape=shape, out_stride=strides[0], value=value)
+
+    def scalar(self, value: float, dtype=F32) -> Tensor:
+        """A constant of rank 0."""
+        array = np.asarray(value).astype(dtype)
+        return self.constant(("scalar", array.dtype, array.tobytes()), lambda: array)
 
     def precompute(self, key, step: str, count: int, pieces: Iterable[tuple[np.ndarray, int, int, dict]],
                    dtype: np.dtype = F32) -> Tensor:

@@ -22,7 +22,7 @@ class Placement:
         self.regions: dict[str, Buffer] = {}  # graph outputs' own memory, by name
         self._parents: dict[ir.Node, Tensor] = {}
 
-    def output(self, name: str, image: bool) -> Tensor:
+    def output(self, name: str, image: bool, like: Tensor | None = None) -> Tensor:
         ctx = self.ctx
         fact = ctx.facts[name]
         shape = fact.shape
@@ -39,7 +39,11 @@ class Placement:
             return Tensor(self.regions[name], shape, row_strides(shape), fact.dtype)
         if image:
             return ctx.new_image(shape, border or ())
-        return ctx.temporary(shape, fact.dtype)
+        if like is None or like.is_rows():
+            return ctx.temporary(shape, fact.dtype)
+        order = sorted(range(len(shape)), key=lambda d: -abs(like.strides[d]))
+        memory = ctx.temporary([shape[d] for d in order], fact.dtype)
+        return memory.view(shape, [memory.strides[order.index(d)] for d in range(len(shape))])
 
     def _slot(self, name: str) -> tuple[ir.Node, int] | None:
         """The widest channel Concat that reads the value, and its first channel there."""

@@ -94,7 +94,10 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
     clock = np.zeros(len(plan.program)) if seconds is not None else None
     for stretch in plan.stretches:
         if not isinstance(stretch, FallbackStep):
-            plan.program.run(regions, threads, *stretch, clock)
+            faulty = plan.program.run(regions, threads, *stretch, clock)
+            if faulty >= 0:
+                step = [s for s in plan.steps if not isinstance(s, FallbackStep)][faulty]
+                raise ShapeError(f"node {step.node!r} ({step.op.name}): an index that the model computes lies outside its tensor")
             continue
         began = _native.now()
         _run_fallback(stretch, regions, objects)

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from math import prod
 
+import ml_dtypes
 import numpy as np
 
 ADDRESSABLE = 1 << 46  # bytes of one value
+
+# Element types that values in a plan may have, by the names that the C side has for them.
+TYPES = {np.dtype(kind): name for name, kind in {
+    "f32": np.float32, "f64": np.float64, "f16": np.float16, "bf16": ml_dtypes.bfloat16, "i8": np.int8, "i16": np.int16,
+    "i32": np.int32, "i64": np.int64, "u8": np.uint8, "u16": np.uint16, "u32": np.uint32, "u64": np.uint64, "b8": np.bool_,
+}.items()}
+ANY = tuple(TYPES.values())
+INTEGERS = tuple(name for name in ANY if name[0] in "iu")
+NUMBERS = ("f32", "f64", *INTEGERS)
 
 
 @dataclass(eq=False)
@@ -105,6 +115,11 @@ def _reshaped_strides(shape, strides, new) -> list[int] | None:
             step *= new[k]
         i, j = i_end, j_end
     return out
+
+
+def prefers_image(tensor: Tensor) -> bool:
+    """Whether elementwise results of this tensor are best stored as an NHWC image."""
+    return tensor.is_image() and not tensor.is_rows()
 
 
 def row_strides(shape) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
 /* Rows picked by an index tensor: out[o][i][:] = in[o][index[i]][:]. Indices may be computed by the model, so the run itself
- * keeps them in range: negative ones count from the end, what is still outside is clamped. (The planner refuses constant
- * indices out of range.) */
+ * keeps them in range: negative ones count from the end, what is still outside is a fault of the run. */
 #include <string.h>
 
 #include "drivers/check.h"
+#include "drivers/fault.h"
 #include "drivers/parallel.h"
 
 typedef struct {
@@ -32,6 +32,7 @@ static infold_status check(const void *params, const infold_extent *e, const inf
 typedef struct {
     const gather_params *p;
     void *const *args;
+    int64_t *fault;
 } job;
 
 static void rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
@@ -41,9 +42,7 @@ static void rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const size_t bytes = (size_t)(p->row * p->item);
     for (int64_t at = begin; at < end; at++) {
         const int64_t o = at / p->count, i = at % p->count;
-        int64_t index = ((const int64_t *)j->args[INDEX])[i];
-        if (index < 0) index += p->size;
-        index = index < 0 ? 0 : index < p->size ? index : p->size - 1;
+        const int64_t index = index_inside(((const int64_t *)j->args[INDEX])[i], p->size, j->fault);
         const char *in = (const char *)j->args[IN] + (o * p->in_outer + index * p->in_row) * p->item;
         memcpy((char *)j->args[OUT] + (o * p->out_outer + i * p->out_row) * p->item, in, bytes);
     }
@@ -51,7 +50,7 @@ static void rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const gather_params *p = params;
-    const job j = {p, args};
+    const job j = {p, args, ctx->fault};
     if (p->row > 0) infold_parallel(ctx, p->outer * p->count, 1 + 32768 / p->row, rows, &j);
 }
 

@@ -144,6 +144,8 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "resize": (resize, {"in": x, "row": table, "row_weight": zeros(3, 2), "column": table,
                             "column_weight": zeros(3, 2), "out": zeros(2, 3, 3, 19)},
                    ("row", "row_weight", "column", "column_weight")),
+        "map": ({**by_channel, "c_stride": rows["a_stride"], "loop": _native.LOOPS["WHERE_4"]},
+                {"a": x > 0, "b": channel, "c": x, "out": x}, ()),
         "gather": (gather, {"in": x, "index": np.array([0, 29, -1, 5]), "out": zeros(2, 4, 19)}, ()),
     }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_harness import normal, refusal, run, strides
+from native_harness import normal, prepare, refusal, run, strides
 
 from infold import _native
 
@@ -109,13 +109,17 @@ def test_gather(dtype, row, isa, side):
         np.testing.assert_array_equal(got, np.take(x, index, 1))
 
 
-def test_gather_clamps_computed_indices(isa, side):
-    x = np.arange(12, dtype=F32).reshape(1, 4, 3)
-    index = np.array([4, 2**63 - 1, -5, -(2**63), 1])
-    got = run(
-        "gather", isa, gather_params(x, index), **{"in": x}, index=index, out=np.zeros((1, 5, 3), F32), side=side
-    )["out"]
-    np.testing.assert_array_equal(got[0], x[0][[3, 3, 0, 0, 1]])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("bad", [4, 2**63 - 1, -5, -(2**63)])
+def test_gather_reports_computed_indices_out_of_range(bad, threads, isa, side):
+    x = np.arange(1 << 16, dtype=F32).reshape(1, 4, -1)
+    for index, fault in (np.array([1, 3, -4, bad]), 0), (np.array([1, 3, -4, 0]), -1):
+        arrays = {"in": x, "index": index, "out": np.zeros((1, 4, x.shape[2]), F32)}
+        status, program, guarded, names = prepare("gather", isa, gather_params(x, index), arrays, side)
+        assert status == 0
+        assert program.run([guarded[name].array for name in names], threads) == fault
+        assert all(g.intact() for g in guarded.values())
+        np.testing.assert_array_equal(guarded["out"].array[0, :3], x[0, [1, 3, 0]])
 
 
 @pytest.mark.parametrize(
