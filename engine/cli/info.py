@@ -17,9 +17,18 @@ def info(
     ] = None,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
+    operators: Annotated[bool, typer.Option("--operators", help="Which operators run natively, as Markdown.")] = False,
     as_json: common.Json = False,
 ) -> None:
-    """Describe this machine as infold sees it, or a model."""
+    """Describe this machine as infold sees it, or a model, or the operators."""
+    if operators:
+        from infold.report import operators as table
+
+        if as_json:
+            common.print_json([row.to_dict() for row in table.operators()])
+        else:
+            typer.echo(table.markdown(), nl=False)
+        return
     facts = machine_facts() if model is None else model_facts(model, shapes, weights)
     if as_json:
         common.print_json(facts)

@@ -28,13 +28,14 @@ def broadcast_infer(node, inputs):
         return None
 
 
-@op(*BINARY, infer=broadcast_infer, types=NUMBERS)
+@op("Add", "Sub", "Mul", "Div", infer=broadcast_infer, types=NUMBERS)
+@op("Pow", "PRelu", infer=broadcast_infer)
 def binary(ctx, node) -> None:
     names = [v.name for v in node.inputs]
     a, b = (operand(ctx, node, i) for i in (0, 1))
     if a.dtype != np.float32 or b.dtype != np.float32:
         if a.dtype != b.dtype:
-            raise NotNative(f"a {a.dtype} to the power of a {b.dtype}")
+            raise NotNative(f"operands of {a.dtype} and {b.dtype}")
         mapped(ctx, f"{BINARY[node.op_type]}_{TYPES[a.dtype]}", [a, b], node.outputs[0].name)
     elif node.op_type != "Mul" or not _excitation(ctx, node):
         combine(ctx, BINARY[node.op_type], names, (a, b), node.outputs[0].name)
@@ -114,12 +115,11 @@ def emit_affine(ctx, x: Tensor, scale: Tensor, shift: Tensor, out: Tensor, act: 
              out_stride=so, op=_native.ACTS[act.act], a=act.a, b=act.b)
 
 
-@op(*VARIADIC, infer=broadcast_infer, types=NUMBERS)
+@op("Max", "Min", infer=broadcast_infer, types=NUMBERS)
+@op("Sum", "Mean", infer=broadcast_infer)
 def variadic(ctx, node) -> None:
     names, output = [v.name for v in node.inputs], node.outputs[0].name
     kind, shape, dtype = VARIADIC[node.op_type], ctx.shape(output), ctx.facts[output].dtype
-    if dtype != np.float32 and node.op_type not in ("Max", "Min"):
-        raise NotNative(f"data type {dtype}")
     if len(names) == 1:
         source = ctx.tensor(names[0])
         ctx.copy(source, ctx.output(output, image=False, like=source))

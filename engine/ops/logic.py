@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..plan.tensor import ANY, INTEGERS, TYPES
+from ..plan.tensor import ANY, INTEGERS, NUMBERS, TYPES
 from .base import attr, op
 from .elementwise import broadcast_infer, operand
 from .typed import mapped
@@ -19,7 +19,8 @@ def _compared(node, inputs):
     return None if shapes is None else [(shapes[0], np.dtype(np.bool_))]
 
 
-@op(*COMPARISONS, *LOGIC, infer=_compared, types=ANY)
+@op(*LOGIC, infer=_compared, types=("b8",))
+@op(*COMPARISONS, infer=_compared, types=(*NUMBERS, "b8"))  # the result is b8
 def compare(ctx, node) -> None:
     a, b = operand(ctx, node, 0), operand(ctx, node, 1)
     if node.op_type in SWAPPED:
@@ -39,7 +40,8 @@ def bit_shift(ctx, node) -> None:
     mapped(ctx, f"SHIFT_{attr(node, 'direction')}_{TYPES[operands[0].dtype]}", operands, node.outputs[0].name)
 
 
-@op("Not", "BitwiseNot", types=ANY)
+@op("Not", types=("b8",))
+@op("BitwiseNot", types=INTEGERS)
 def not_(ctx, node) -> None:
     x = ctx.tensor(node.inputs[0].name)
     mapped(ctx, "NOT_b8" if node.op_type == "Not" else f"NOT_{x.dtype.itemsize}", [x], node.outputs[0].name)
