@@ -95,7 +95,8 @@ def _prelu(ctx, node) -> Activation | None:
 
 
 @op("Abs", "Neg", "Sign", "Clip", infer=same_shape, types=NUMBERS)
-@op(*(name for name in PLAIN if name not in ("Abs", "Neg", "Sign")), "LeakyRelu", "HardSigmoid", "Elu", "Celu", "Selu", "ThresholdedRelu", "Gelu", "Swish", infer=same_shape)
+@op(*(name for name in PLAIN if name not in ("Abs", "Neg", "Sign")), "LeakyRelu", "HardSigmoid", "Elu", "Celu", "Selu",
+    "ThresholdedRelu", "Gelu", "Swish", infer=same_shape)
 def unary(ctx, node) -> None:
     if ctx.facts[node.inputs[0].name].dtype != np.float32:
         _typed(ctx, node)

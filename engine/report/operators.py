@@ -53,16 +53,17 @@ def markdown() -> str:
     rows = operators()
     lines = [
         "# Operators", "",
-        f"Made by `infold info --operators` from the code, with onnx {onnx.__version__}. Every operator of ONNX runs, in every version: natively,",
-        "or in the reference fallback, with the reason in `session.report` and in `infold profile`. float16 and bfloat16 arithmetic, strings,",
-        "sequences and optionals run in the fallback.", "",
-        f"{sum(row.native for row in rows)} of {len(rows)} operators have a native form. *Versions* are the opsets that changed the operator; *types* those of",
-        "its first input and output; *falls back for* what the native form leaves to the fallback (… depends on the node).", "",
+        f"Made by `infold info --operators` from the code, with onnx {onnx.__version__}. What has no native form, or not for",
+        "this node, runs in the reference fallback, with the reason in `session.report` and in `infold profile`; so do",
+        "strings, sequences, optionals, and arithmetic in float16 and bfloat16.", "",
+        f"{sum(row.native for row in rows)} of {len(rows)} operators have a native form. *Versions* are the opsets that",
+        "changed the operator; *types* those of its first input and output; *falls back for* lists what the native form",
+        "leaves to the fallback (… depends on the node).", "",
         "| operator | versions | native types | falls back for |", "|---|---|---|---|",
     ]
     for row in rows:
-        conditions = "; ".join(row.conditions).replace("|", "\\|")
-        lines.append(f"| {row.name} | {', '.join(map(str, row.versions))} | {_types(row.types) or 'none'} | {conditions if row.native else ''} |")
+        cells = row.name, ", ".join(map(str, row.versions)), _types(row.types) or "none", "; ".join(row.conditions).replace("|", "\\|")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

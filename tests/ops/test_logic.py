@@ -37,7 +37,8 @@ def test_old_broadcasting(op: str):
     dtype = bool if logic else np.int64 if op == "Equal" else np.float32
     x, y = (net.feed(values(net, dtype, *shape)) for shape in ((2, 3, 4), (3,)))
     found = session(net.model(z := net(op, x, y, broadcast=1, axis=1), types={z: BOOL}))
-    ufunc = {"Equal": np.equal, "Greater": np.greater, "Less": np.less, "And": np.logical_and, "Or": np.logical_or, "Xor": np.logical_xor}[op]
+    ufunc = {"Equal": np.equal, "Greater": np.greater, "Less": np.less, "And": np.logical_and, "Or": np.logical_or,
+             "Xor": np.logical_xor}[op]  # fmt: skip
     np.testing.assert_array_equal(found.run(None, net.feeds)[0], ufunc(net.feeds[x], net.feeds[y][:, None]))
     assert found.report.fallbacks == []
 
@@ -114,6 +115,6 @@ def test_computed_index_out_of_range_is_refused():
     subject = session(net.model(y))
     name = next(iter(net.feeds))
     for bad in (4, -5, 2**40):
-        with pytest.raises(ShapeError, match="Gather|gather"):
+        with pytest.raises(ShapeError, match="gather"):
             subject.run(None, {name: np.array([0, bad, 1])})
     np.testing.assert_array_equal(subject.run(None, {name: np.array([0, -4, 1])})[0][0], subject.run(None, net.feeds)[0][0])
