@@ -125,8 +125,9 @@ def check(model: onnx.ModelProto) -> None:
     for value in model.graph.input:
         if value.type.HasField("tensor_type") and not value.type.tensor_type.elem_type:
             raise InvalidModelError(f"the input {value.name!r} has no data type")
+    opset = max((item.version for item in model.opset_import if item.domain == ""), default=onnx.defs.onnx_opset_version())
     for node in _nodes(model):
-        _check_node(node)
+        _check_node(node, opset)
     try:
         onnx.checker.check_model(model.SerializeToString())
     except ValueError as error:  # protobuf's limits: nesting deeper than its parser goes
@@ -137,9 +138,9 @@ def check(model: onnx.ModelProto) -> None:
         raise InvalidModelError("; ".join([lines[0], *where])) from None
 
 
-def _check_node(node: onnx.NodeProto) -> None:
+def _check_node(node: onnx.NodeProto, opset: int) -> None:
     """What onnx.checker overlooks, and its inference or a kernel would fall over."""
-    if node.domain or not onnx.defs.has(node.op_type) or not (node.attribute or "" in node.input):
+    if node.domain or not onnx.defs.has(node.op_type, opset, "") or not (node.attribute or "" in node.input):
         return
     given = {attribute.name: attribute.i for attribute in node.attribute}
     if node.op_type == "Split" and given.get("num_outputs", len(node.output)) != len(node.output):
@@ -149,7 +150,7 @@ def _check_node(node: onnx.NodeProto) -> None:
     if wrong := [name for name in given.keys() & _FLAGS if given[name] not in (0, 1)]:
         raise InvalidModelError(f"{describe(node)}: {wrong[0]} is a flag, 0 or 1, not {given[wrong[0]]}")
     if "" in node.input:
-        formal = onnx.defs.get_schema(node.op_type).inputs
+        formal = onnx.defs.get_schema(node.op_type, opset).inputs
         variadic = formal and formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic
         if variadic and "" in node.input[len(formal) - 1 :]:
             raise InvalidModelError(f"{describe(node)}: one of its inputs has no name")

@@ -62,8 +62,8 @@ def markdown() -> str:
         "| operator | versions | native types | falls back for |", "|---|---|---|---|",
     ]
     for row in rows:
-        cells = row.name, ", ".join(map(str, row.versions)), _types(row.types) or "none", "; ".join(row.conditions).replace("|", "\\|")
-        lines.append(f"| {' | '.join(cells)} |")
+        conditions = "; ".join(row.conditions).replace("|", "\\|")
+        lines.append(f"| {row.name} | {', '.join(map(str, row.versions))} | {_types(row.types) or 'none'} | {conditions} |")
     return "\n".join(lines) + "\n"
 
 
