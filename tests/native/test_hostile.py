@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 import pytest
 from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
+import test_bf16
 from test_conv import packed, whole_vectors
 
 from infold import _native
@@ -126,6 +127,11 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "conv": (gemm, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
                         "tap": np.array([0, 3]), "out": zeros(4, 5), "slope": zeros(5), "scale": zeros(5),
                         "shift": zeros(5)}, ("w", "bias", "tap", "slope", "scale", "shift")),
+        "conv_bf16": ({**gemm, "terms": 3, "block_rows": 20, "stage_threads": 2},
+                      {"in": zeros(24), "w": test_bf16.packed(zeros(6, 5), 3), "bias": whole_vectors(zeros(5), isa),
+                       "tap": np.array([0, 3]), "out": zeros(4, 5), "stage": test_bf16.stage(6, 3, 2, 20)}, ("w", "bias", "tap")),
+        "pack_bf16": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1, "terms": 2},
+                      {"in": zeros(6, 5), "out": test_bf16.packed(zeros(6, 5), 2)}, ()),
         "pack": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1},
                  {"in": zeros(6, 5), "out": packed(zeros(6, 5), isa)}, ()),
         "depthwise": (depthwise, {"in": zeros(5, 20), "w": zeros(2, 32), "bias": zeros(32), "tap": np.array([0, 20]),
