@@ -28,7 +28,7 @@ SHARED, LEAST = 56, 14  # tiles that threads which share out the filters take at
 
 # From how many channels on a tile may serve precision "highest": F(2x2) loses in its transforms what nine times shorter sums gain,
 # if they are long enough; F(4x4) always loses more than onnxruntime's direct sum.
-HIGHEST_CHANNELS = {2: 64}
+HIGHEST_CHANNELS = {2: 128}
 
 # Cycles, fitted to measurements: one vector of channels of a tile into the transformed domain or back; the accumulators of a
 # product begun and stored, in rows of the reduction; a byte of weights from beyond the second-level cache.

@@ -118,8 +118,8 @@ def interrupts(count: int) -> dict[str, float]:
             os.kill(os.getpid(), signal.SIGINT)
 
         timer = threading.Timer(rng.random() * long, interrupt)
-        timer.start()
         try:
+            timer.start()
             while True:
                 session.run(None, feeds)
         except KeyboardInterrupt:

@@ -80,4 +80,4 @@ def test_the_fastest_split_is_chosen(isa):
     for level in ("medium", "high", "highest"):
         gain = max(info["bf16_macs"] / s.products / (2 * info["lanes"]) for s in SPLITS.values() if s.terms and level in s.levels)
         used = kernels(session(net.model(y), precision=level, algorithms={}), net.feeds)
-        assert ("conv_bf16" in used) == (gain > 1) or "winograd" in used
+        assert ("conv_bf16" in used) == (gain > 1) or any(name.startswith("winograd") for name in used)
