@@ -1,6 +1,7 @@
 """How close the convolution kernels come to the machine's roofline, layer by layer and ISA by ISA.
 
-    python bench/kernels.py [MODEL.onnx ...] [--isa avx512 ...] [--algorithm bf16] [--threads 1] [--batch 1] [--seconds 0.2] [--json out.json]
+    python bench/kernels.py [MODEL.onnx ...] [--isa avx512 ...] [--algorithm bf16] [--threads 1] [--batch 1] [--seconds 0.2]
+        [--json out.json]
 
 Every distinct convolution of the models (default: ResNet-50's, which need no file) runs alone through a session, bias and ReLU
 included. For each: best time of many runs, the algorithm's kernel, GFLOP/s, and the fraction of its roof: the smaller of the
@@ -64,7 +65,8 @@ def layers_of(path: str) -> dict[Layer, int]:
     import infold
 
     graph = shape_inference.infer_shapes(onnx_ir.to_proto(infold.fold(infold.load(path))[0])).graph
-    shapes = {v.name: [d.dim_value or 1 for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.value_info, *graph.output)}
+    values = (*graph.input, *graph.value_info, *graph.output)
+    shapes = {v.name: [d.dim_value or 1 for d in v.type.tensor_type.shape.dim] for v in values}
     shapes |= {t.name: list(t.dims) for t in graph.initializer}
     found: Counter[Layer] = Counter()
     for node in graph.node:
@@ -110,7 +112,7 @@ def bandwidth(size: int) -> float:
 
 
 def measure(layers: dict[Layer, int], algorithm: str | None, threads: int, batch: int, seconds: float) -> dict:
-    """All layers on the ISA of this process (INFOLD_ISA), by the planner's choice of algorithms or by one: "bf16" is measured against
+    """All layers on the ISA of this process (INFOLD_ISA), by the planner's choice of algorithms or by one: "bf16" against
     the peak of the bf16 instruction."""
     import numpy as np
 
@@ -131,7 +133,8 @@ def measure(layers: dict[Layer, int], algorithm: str | None, threads: int, batch
             steps = [r for r in session.profile(x, runs=3) if r.gflops]
             best, kernels = min(best, sum(r.ms for r in steps)), {r.kernel for r in steps}
         rows.append({**asdict(layer), "layer": str(layer), "count": count, "kernel": "+".join(sorted(kernels)), "ms": best,
-                     "gflops": layer.flops(batch) / best / 1e6, "bandwidth": speed, "intensity": layer.flops(batch) / layer.bytes(batch)})
+                     "gflops": layer.flops(batch) / best / 1e6, "bandwidth": speed,
+                     "intensity": layer.flops(batch) / layer.bytes(batch)})
     peak = max(peaks) * threads / 1e9
     for row in rows:
         row["roof"] = min(peak, row["intensity"] * row["bandwidth"] * threads / 1e9)
@@ -146,9 +149,11 @@ def show(result: dict) -> None:
     print(f"\n{result['isa']}, {result['threads']} thread(s), batch {result['batch']}: peak {result['peak_gflops']:.0f} GFLOP/s")
     print("                                                      ms   GFLOP/s   of peak   of roof")
     for r in result["layers"]:
-        print(f"  {r['count']:>2} x {r['layer']:<28} {r['kernel']:<10} {r['ms']:8.3f} {r['gflops']:9.1f} {100 * r['of_peak']:7.0f} % "
+        print(f"  {r['count']:>2} x {r['layer']:<28} {r['kernel']:<10} {r['ms']:8.3f} {r['gflops']:9.1f} "
+              f"{100 * r['of_peak']:7.0f} % "
               f"{100 * r['of_roof']:7.0f} %")
-    print(f"  all {sum(r['count'] for r in result['layers'])} convolutions {result['total_ms']:29.3f} {result['total_gflops']:9.1f} "
+    count = sum(r["count"] for r in result["layers"])
+    print(f"  all {count} convolutions {result['total_ms']:29.3f} {result['total_gflops']:9.1f} "
           f"{100 * result['total_of_peak']:7.0f} %")
 
 

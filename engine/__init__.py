@@ -26,7 +26,8 @@ from .errors import (
 __version__ = "0.1.0"
 
 _LAZY = {  # name -> module (its own: the module itself); `import infold` itself stays light
-    "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "ports", "compile": "compiled", "load": "importers",
+    "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "ports", "compile": "compiled",
+    "load": "importers",
     "fold": "passes",
     "verify": "report.verify", "doctor": "report.doctor", "recalibrate": "report.recalibrate",
 }

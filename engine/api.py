@@ -34,8 +34,8 @@ class SessionOptions:
     max_memory: bytes that arena, outputs and packed weights of a plan may take together; None: no limit.
     training_mode: what to do with BatchNormalizations exported in training mode: "error" refuses the model, "running"
         normalises with their running statistics, "batch" with those of the batch, as the file says.
-    algorithms: node name, or "*" for every node, -> the algorithm to use there ("direct", ...) instead of the planner's choice; what
-        a node cannot do is ignored.
+    algorithms: node name, or "*" for every node, -> the algorithm to use there ("direct", ...) instead of the planner's choice;
+        what a node cannot do is ignored.
     """
 
     intra_op_num_threads: int = 0
@@ -82,7 +82,7 @@ class InferenceSession:
                 raise MemoryLimitError(f"no memory for the model: {error}") from error
 
     def _prepare(self, model: object, precision: str) -> None:
-        from . import light  # noqa: F401, I001  (before onnx_ir)
+        from . import light  # noqa: F401  (before onnx_ir)
         from .importers import load
         from .importers.onnx import settle
         from .passes import prepare, training
@@ -170,7 +170,8 @@ class InferenceSession:
         fallbacks = {(s.node, s.op_type, s.reason): None for p in plans for s in p.steps if isinstance(s, FallbackStep)}
         fused = {name: into for p in plans for name, into in p.fused.items()}
         return SessionReport(fold=self._folds.with_fused(fused), fallbacks=[Fallback(*f) for f in fallbacks], isa=self.isa,
-                             threads=self.threads, weight_bytes=self._runner.weight_bytes, arena_bytes=max([p.arena_bytes for p in plans], default=0),
+                             threads=self.threads, weight_bytes=self._runner.weight_bytes,
+                             arena_bytes=max([p.arena_bytes for p in plans], default=0),
                              plans=len(plans))
 
     def profile(self, input_feed: Mapping[str, object], runs: int = 10) -> list[StepRecord]:

@@ -244,7 +244,9 @@ class CompiledFile:
         """Why the plans cannot run here; None if they can."""
         here, there = machine(isa), self.header["machine"]
         differing = [key for key in here if here[key] != there.get(key)]
-        return None if not differing else f"compiled for {there.get(differing[0])!r} ({differing[0]}), this is {here[differing[0]]!r}"
+        if not differing:
+            return None
+        return f"compiled for {there.get(differing[0])!r} ({differing[0]}), this is {here[differing[0]]!r}"
 
     def plans(self) -> dict[tuple, Plan]:
         """The plans by the keys of their feeds. Raises InvalidModelError if one of them is not sound."""

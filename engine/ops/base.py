@@ -28,7 +28,8 @@ class Op:
     """One operator type.
 
     lower(ctx, node): emit steps and bind every output; raise NotNative before emitting anything if it cannot.
-    infer(node, input facts) -> output shapes, or (shape, dtype) where the data type is not the first input's: only for what onnx's own inference does not know (old opsets, infold's functions).
+    infer(node, input facts) -> output shapes, or (shape, dtype) where the data type is not the first input's: only for
+        what onnx's own inference does not know (old opsets, infold's functions).
     border(ctx, node, index) -> zero pixels ((before, after), ...) per spatial dimension that the lowering wants around input
         `index`; a producer that knows it in advance leaves room, and no copy is needed.
     types: the element types, by their short names (see `plan.tensor.TYPES`), that the first input and the first output may have.

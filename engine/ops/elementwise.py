@@ -74,7 +74,8 @@ def operand(ctx, node, index: int) -> Tensor:
     if index == 1 and len(t.shape) < len(other):
         if attr(node, "broadcast", 0) and "axis" in node.attributes:  # opset < 7: aligned at `axis`
             axis = counted(attr(node, "axis"), len(other))
-            return t.view((*t.shape, *[1] * (len(other) - axis - len(t.shape))), (*t.strides, *[0] * (len(other) - axis - len(t.shape))))
+            behind = len(other) - axis - len(t.shape)
+            return t.view((*t.shape, *[1] * behind), (*t.strides, *[0] * behind))
         if node.op_type == "PRelu" and ctx.opset(node) < 7 and len(t.shape) == 1 and len(other) > 1:  # slope per channel
             return t.view((*t.shape, *[1] * (len(other) - 2)), (*t.strides, *[0] * (len(other) - 2)))
     return t

@@ -126,7 +126,8 @@ def concat(ctx, node) -> None:
     if parts and _adjacent(parts, axis):
         ctx.bind(output, parts[0].view(shape, parts[0].strides, 0, parts[0].border))
         return
-    image = axis == 1 and ctx.facts[output].dtype == np.float32 and (ctx.placement.parent(node) is not None or any(map(prefers_image, parts)))
+    wanted = ctx.placement.parent(node) is not None or any(map(prefers_image, parts))
+    image = axis == 1 and ctx.facts[output].dtype == np.float32 and wanted
     out = ctx.placement.parent(node) if image else None
     if out is None:
         out = ctx.output(output, image=image)

@@ -51,7 +51,8 @@ def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str
         view, leaving = _segment(model, nodes, start, end + stuck, outputs, feeds)
         view = GraphView(model, _expanded(view.nodes, bodies), leaving) if bodies else view
         try:
-            return _lower(view, facts, feeds, leaving, end + stuck if end + stuck < len(nodes) else None, cut, stuck, store, options)
+            rest = end + stuck if end + stuck < len(nodes) else None
+            return _lower(view, facts, feeds, leaving, rest, cut, stuck, store, options)
         except NeedsValue as need:  # end just before the node that needs it
             at = next(i for i in range(start, end) if need.name in reads(nodes[i]) and nodes[i] is view.failed)
             end, cut = at, tuple({*cut, need.name})
@@ -134,8 +135,8 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
     regions[0] = plan_arena(ctx.buffers)
     handed_out = sum(regions[given:])
     if options.max_memory is not None and regions[0] + handed_out + store.nbytes > options.max_memory:
-        raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena, {handed_out} bytes for outputs and {store.nbytes} bytes "
-                               f"of weights; max_memory is {options.max_memory}")
+        raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena, {handed_out} bytes for outputs and "
+                               f"{store.nbytes} bytes of weights; max_memory is {options.max_memory}")
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
     fused = {node_name(node): ", ".join(map(node_name, into)) for node, into in ctx.fused.items()}
     shapes = {name: (fact.shape, fact.dtype) for name, fact in arrays.items()}

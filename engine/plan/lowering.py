@@ -305,8 +305,8 @@ class Lowering:
         sources = [t.broadcast(target.shape) for t in sources]
         shape, strides = collapse(target.shape, *(t.strides for t in sources), target.strides)
         names = ("a", "b", "c")[:len(sources)]
-        self.emit("map", {**dict(zip(names, sources)), "out": target}, shape=shape, out_stride=strides[-1], loop=_native.LOOPS[loop],
-                  **{f"{n}_stride": s for n, s in zip(names, strides)})
+        self.emit("map", {**dict(zip(names, sources)), "out": target}, shape=shape, out_stride=strides[-1],
+                  loop=_native.LOOPS[loop], **{f"{n}_stride": s for n, s in zip(names, strides)})
 
     def fill(self, target: Tensor, value: float) -> None:
         """Every element of the target, of any strides and data type, becomes the value."""

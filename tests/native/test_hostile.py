@@ -6,8 +6,8 @@ from math import prod
 
 import numpy as np
 import pytest
-from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
 import test_bf16
+from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
 from test_conv import packed, whole_vectors
 
 from infold import _native

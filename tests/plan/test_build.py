@@ -213,7 +213,8 @@ def test_many_threads_share_a_session_with_fallbacks():
     branch = [body([helper.make_node("MatMul", [rows, net.normal(8, 8)], [f"o{i}"])], outputs=[(f"o{i}", 1)]) for i in (0, 1)]
     y = net("Relu", net("If", net.feed(np.array(True)), then_branch=branch[0], else_branch=branch[1]))
     model = net.model(y)
-    feeds = [{n: a if a.dtype == bool else net.rng.standard_normal(a.shape).astype(np.float32) for n, a in net.feeds.items()} for _ in range(8)]
+    feeds = [{n: a if a.dtype == bool else net.rng.standard_normal(a.shape).astype(np.float32) for n, a in net.feeds.items()}
+             for _ in range(8)]
     expected, subject, wrong = [session(model).run(None, f)[0] for f in feeds], session(model), []
 
     def work(feed, right) -> None:
