@@ -105,6 +105,7 @@ def forks(count: int) -> dict[str, int]:
 
 def interrupts(count: int) -> dict[str, float]:
     """Ctrl-C at any moment of a run: KeyboardInterrupt soon, and the session works afterwards. Call in the main thread."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process starts with it ignored
     _, feeds, session = make(8, 40, 150)
     expected, rng, delays = session.run(None, feeds), random.Random(1), []
     began = time.monotonic()
