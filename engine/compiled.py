@@ -51,7 +51,8 @@ def is_compiled(source: object) -> bool:
 
 def machine(isa: str) -> dict:
     """What must be equal where a file was compiled and where it runs."""
-    interface = repr([(name, *facts[1:]) for name, facts in sorted(_native.operations().items())])
+    numbers = [_native.ACTS, _native.BINARIES, _native.REDUCTIONS, _native.LOOPS]  # that parameters name functions by
+    interface = repr([(name, *facts[1:]) for name, facts in sorted(_native.operations().items())] + numbers)
     return {"infold": __version__, "isa": isa, "kernels": _native.isa_info(isa), "byteorder": sys.byteorder,
             "operations": hashlib.sha256(interface.encode()).hexdigest()}
 
