@@ -9,7 +9,7 @@ from ..plan.tensor import Tensor, prefers_image, row_strides
 from .activations import Activation
 from .base import attr, op
 from .channel_map import clamp, is_spatial, is_training, require_sizes, scale_and_shift
-from .conv import takes_prologue
+from .conv import left_to_readers
 from .elementwise import emit_affine, emit_binary
 from .epilogue import Epilogue
 from .norm import activation, by_channel, images, normalize, require
@@ -54,11 +54,9 @@ def _running_statistics(ctx, node, tables: list[Tensor]) -> None:
             ctx.fused[node] = ctx.graph.readers(found.output)  # the copy that brings the image in their order
 
     output, bounds = found.output, clamp(found.activation)
-    readers = ctx.graph.readers(output)
-    deferrable = spatial and bounds is not None and readers and output not in ctx.graph.outputs
-    if deferrable and all(takes_prologue(ctx, r, output) for r in readers):
+    if spatial and bounds is not None and left_to_readers(ctx, output):
         ctx.deferred[output] = Deferred(ctx.image(name), *tables, *bounds, one_pass)
-        ctx.fused[node] = readers
+        ctx.fused[node] = ctx.graph.readers(output)
     else:
         one_pass()
 

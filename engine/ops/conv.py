@@ -31,4 +31,10 @@ def takes_prologue(ctx, node, name: str) -> bool:
         win = window_of(ctx, node)
     except NotNative:
         return False
-    return set(win.kernel) == {1} and not any(p for pair in win.pads for p in pair)
+    return win.is_point()
+
+
+def left_to_readers(ctx, name: str) -> bool:
+    """Whether a map that gives the value `name` need not run by itself: nobody but convolutions that take it as a prologue reads it."""
+    readers = ctx.graph.readers(name)
+    return bool(readers) and name not in ctx.graph.outputs and all(takes_prologue(ctx, r, name) for r in readers)

@@ -69,7 +69,7 @@ def _links(ctx, c: Convolution) -> list[Link]:
     links: list[Link] = []
     while c is not None and len(c.window.kernel) == 2 and c.weight is not None:
         wide = is_depthwise(c)
-        if not wide and (set(c.window.kernel) != {1} or c.groups != 1 or any(p for pair in c.window.pads for p in pair)):
+        if not wide and (c.groups != 1 or not c.window.is_point()):
             break
         if wide if links and is_depthwise(links[-1].c) else links and not wide:
             break  # two depthwise layers or two others: a new chain

@@ -11,7 +11,7 @@ from ..plan.tensor import NUMBERS, TYPES, Tensor, prefers_image
 from ..plan.walk import collapse
 from .activations import Activation
 from .base import NotNative, attr, counted, op
-from .conv import takes_prologue
+from .conv import left_to_readers
 from .typed import mapped
 
 BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "PRelu": "PRELU_SLOPE"}
@@ -45,8 +45,8 @@ def _excitation(ctx, node) -> bool:
     """An image times one factor per image and channel (squeeze and excitation): left to the convolutions that read it, if all can
     scale what they read. Says whether it was."""
     output = node.outputs[0].name
-    shape, readers = ctx.shape(output), ctx.graph.readers(output)
-    if len(shape) < 3 or not readers or output in ctx.graph.outputs or not all(takes_prologue(ctx, r, output) for r in readers):
+    shape = ctx.shape(output)
+    if len(shape) < 3 or not left_to_readers(ctx, output):
         return False
     image, factor = (v.name for v in node.inputs)
     if ctx.shape(factor) == shape:

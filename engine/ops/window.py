@@ -16,6 +16,10 @@ class Window:
     dilation: tuple[int, ...]
     pads: tuple[tuple[int, int], ...]  # (before, after) per spatial dimension; auto_pad already resolved
 
+    def is_point(self) -> bool:
+        """One element wide in every dimension, and without padding."""
+        return set(self.kernel) == {1} and not any(p for pair in self.pads for p in pair)
+
     def reach(self, d: int) -> int:
         """Input pixels under the dilated kernel."""
         return (self.kernel[d] - 1) * self.dilation[d] + 1

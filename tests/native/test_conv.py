@@ -259,6 +259,18 @@ def test_depthwise(act, mapped, threads, isa, side):
             )
 
 
+DEPTHWISE = {
+    "n": [1, 1, 1, 4],
+    "in_stride": [0, 0, 0, 20],
+    "out_stride": [0, 0, 0, 20],
+    "taps": 2,
+    "channels": 20,
+    "w_stride": 32,
+    "rows": 1,
+    "run": 1,
+    "block": 16,
+}
+
 GEMM = {
     "n": [1, 1, 1, 4],
     "in_stride": [0, 0, 0, 3],
@@ -364,17 +376,6 @@ def test_check_taps(isa):
     ],
 )
 def test_check_depthwise(change, status, isa):
-    params = {
-        "n": [1, 1, 1, 4],
-        "in_stride": [0, 0, 0, 20],
-        "out_stride": [0, 0, 0, 20],
-        "taps": 2,
-        "channels": 20,
-        "w_stride": 32,
-        "rows": 1,
-        "run": 1,
-        "block": 16,
-    }
     arrays = {
         "in": np.zeros((5, 20), F32),
         "w": np.zeros((2, 32), F32),
@@ -382,7 +383,7 @@ def test_check_depthwise(change, status, isa):
         "tap": np.array([0, 20]),
         "out": np.zeros((4, 20), F32),
     }
-    assert refusal("depthwise", isa, params | change, **arrays, constants=CONSTANTS) == status
+    assert refusal("depthwise", isa, DEPTHWISE | change, **arrays, constants=CONSTANTS) == status
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import test_bf16
 from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
-from test_conv import packed, whole_vectors
+from test_conv import DEPTHWISE, packed, whole_vectors
 
 from infold import _native
 
@@ -95,17 +95,6 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "out_row": 19,
         "item": 4,
     }
-    depthwise = {
-        "n": [1, 1, 1, 4],
-        "in_stride": [0, 0, 0, 20],
-        "out_stride": [0, 0, 0, 20],
-        "taps": 2,
-        "channels": 20,
-        "w_stride": 32,
-        "rows": 1,
-        "run": 1,
-        "block": 16,
-    }
     lanes, winograd = _native.isa_info(isa)["lanes"], {
         "side": 2,
         "n": [1, 3, 4],
@@ -134,7 +123,7 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
                       {"in": zeros(6, 5), "out": test_bf16.packed(zeros(6, 5), 2)}, ()),
         "pack": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1},
                  {"in": zeros(6, 5), "out": packed(zeros(6, 5), isa)}, ()),
-        "depthwise": (depthwise, {"in": zeros(5, 20), "w": zeros(2, 32), "bias": zeros(32), "tap": np.array([0, 20]),
+        "depthwise": (DEPTHWISE, {"in": zeros(5, 20), "w": zeros(2, 32), "bias": zeros(32), "tap": np.array([0, 20]),
                                   "out": zeros(4, 20), "scale": zeros(20), "shift": zeros(20)},
                       ("w", "bias", "tap", "scale", "shift")),
         "unary": (rows, {"in": x, "out": x}, ()),
