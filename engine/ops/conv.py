@@ -35,6 +35,6 @@ def takes_prologue(ctx, node, name: str) -> bool:
 
 
 def left_to_readers(ctx, name: str) -> bool:
-    """Whether a map that gives the value `name` need not run by itself: nobody but convolutions that take it as a prologue reads it."""
+    """Whether a map that gives the value `name` need not run by itself: only convolutions that take it as a prologue read it."""
     readers = ctx.graph.readers(name)
     return bool(readers) and name not in ctx.graph.outputs and all(takes_prologue(ctx, r, name) for r in readers)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ..passes.context import is_op
-from .doctor import Norm, Patient
+from .patient import Norm, Patient
 
 _ACTIVATIONS = (
     "Relu",

@@ -7,16 +7,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ..passes.context import is_op, node_name
-from .doctor import Finding, Norm, Patient, Severity
 from .doctor_neighbours import from_its_data, twins
+from .patient import Norm, Patient
 
 TINY = 1e-3  # of epsilon: a variance below is that of a channel that never changed
 HUGE_GAIN = 1e3
 LARGE_EPSILON = 1e-2
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES = ("error", "warning", "info")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the doctor has to say of a BatchNormalization: `message` tells what it is and why it hurts."""
+
+    severity: Severity
+    node: str
+    kind: str
+    message: str
+    remedy: str
+
 
 Rule = Callable[[Norm, Patient], Iterator[Finding]]
 RULES: list[Rule] = []

@@ -13,9 +13,9 @@ from ..importers import load
 from ..passes import simplified, training
 from ..passes.context import GraphContext
 from ..plan.graph import captured
-from .doctor import Norm, Patient
 from .inputs import required_inputs
 from .moments import Moments
+from .patient import Norm, Patient
 
 Values = dict[str, np.ndarray]
 
