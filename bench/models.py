@@ -9,7 +9,6 @@ engines at float32 compete with infold at `highest`; those at other precisions (
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import math
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import inductor  # noqa: F401  (registers the engine)
 import plots
+import selection
 
 import infold
 from infold import host
@@ -29,13 +29,6 @@ from infold.report import engines
 from infold.report.bench import Timing, ratio_interval, time_engines
 from infold.report.inputs import random_inputs
 from infold.report.machine import cpu_name
-
-
-def variants(zoo: Path, name: str) -> dict[str, Path]:
-    """The files of a model by kind: raw and opt for a name, the file itself for a path."""
-    if name.endswith(".onnx"):
-        return {"given": Path(name)}
-    return {kind: path for kind in ("raw", "opt") if (path := zoo / kind / f"{name}.onnx").exists()}
 
 
 def compare(
@@ -179,9 +172,7 @@ def write(results: Sequence[Mapping], output: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time whole models in infold and its peers.")
-    parser.add_argument("names", nargs="*", help="names in the zoo or paths of .onnx files; default the whole zoo")
-    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"))
+    parser = selection.parser("Time whole models in infold and its peers.")
     parser.add_argument("--output", type=Path, default=Path("build/bench"))
     parser.add_argument("--threads", type=int, action="append", help="may be repeated; default 1")
     parser.add_argument("--engine", action="append", help="may be repeated; default all that are installed, at every precision")
@@ -190,16 +181,12 @@ def main() -> None:
     parser.add_argument("--shape", action="append", metavar="NAME=1x3x224x224", help="for models that leave it open")
     parser.add_argument("--no-accuracy", dest="accuracy", action="store_false")
     arguments = parser.parse_args()
-    names = arguments.names or sorted({path.stem for path in arguments.zoo.glob("*/*.onnx")})
     chosen = list(dict.fromkeys(["infold", *(arguments.engine or engines.installed(every=True))]))
     if unknown := set(chosen) - set(engines.ENGINES):
         parser.error(f"no engine {', '.join(sorted(unknown))}; known: {', '.join(engines.ENGINES)}")
     results = []
     for threads in arguments.threads or [1]:
-        for name in names:
-            files = variants(arguments.zoo, name)
-            if not files:
-                parser.error(f"no model {name!r} in {arguments.zoo}")
+        for name, files in selection.models(arguments).items():
             settings = {key: getattr(arguments, key) for key in ("rounds", "seconds", "accuracy")}
             result = compare(name, files, threads=threads, shapes=parse_shapes(arguments.shape), names=chosen, **settings)
             results.append(result)

@@ -9,13 +9,14 @@ beforehand, so that the disk is not measured. Prints Markdown; Linux only.
 """
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import selection
 
 _CHILD = """
 import json, sys, time
@@ -74,15 +75,12 @@ def row(name: str, result: dict[str, dict[str, float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="names in the zoo or paths of .onnx files; default the whole zoo")
-    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"))
+    parser = selection.parser(__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm", type=int, default=3, help="further sessions made in each process")
     options = parser.parse_args(arguments)
-    paths = [path for name in options.names for path in ([Path(name)] if name.endswith(".onnx") else sorted(
-        options.zoo.glob(f"*/{name}.onnx")))] or sorted(options.zoo.glob("*/*.onnx"))
+    paths = [path for files in selection.models(options).values() for path in files.values()]
     head = None
     for path in paths:
         result = compare(path, options.threads, options.rounds, options.warm)

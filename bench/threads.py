@@ -7,12 +7,12 @@ several, taken in turn, and the steps that lose most: their time on several thre
 """
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import selection
 
 import infold
 from infold import _native
@@ -37,9 +37,7 @@ def compare(path: Path, threads: int, rounds: int) -> tuple[float, float, list[t
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="names in the zoo or paths of .onnx files; default the whole zoo")
-    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"))
+    parser = selection.parser(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="how many of the worst steps to show")
@@ -47,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for count in (1, options.threads):
         best = min(_native.dispatch_seconds(count, 10000) for _ in range(5))
         print(f"empty step on {count} thread(s): {1e6 * best:.2f} us")
-    paths = [Path(name) if name.endswith(".onnx") else options.zoo / "opt" / f"{name}.onnx" for name in options.names]
-    for path in paths or sorted(options.zoo.glob("opt/*.onnx")):
+    for files in selection.models(options).values():
+        path = list(files.values())[-1]
         one, several, steps = compare(path, options.threads, options.rounds)
         print(f"\n{path.stem}: {one:.2f} ms on one thread, {several:.2f} on {options.threads}: {one / several:.2f} times as fast")
         for name, kernel, alone, shared in steps[:options.steps]:

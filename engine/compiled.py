@@ -32,7 +32,7 @@ from .report.fold import FoldItem, FoldReport
 if TYPE_CHECKING:
     from .api import InferenceSession
 
-MAGIC, FORMAT = b"INFOLD\r\n", 1
+MAGIC, FORMAT = b"INFOLD\r\n", 2
 PREAMBLE = struct.Struct("<8sQ32s")  # magic, bytes of the header, its SHA-256
 LINE, PAGE = 64, 4096
 MAX_HEADER = 1 << 28
@@ -146,8 +146,8 @@ def _describe(session: InferenceSession, plan: Plan, feeds: Mapping[str, np.ndar
         "outputs": [[name, list(shape), dtype.name] for name, (shape, dtype) in plan.outputs.items()],
         "constants": [[name, list(array.shape), array.dtype.name, body.add(np.ascontiguousarray(array))]
                       for name, array in plan.constants.items()],
-        "steps": [[step.op.name, base64.b64encode(step.params).decode(), [argument(t) for t in step.args], step.node, step.flops]
-                  for step in plan.steps]}
+        "steps": [[step.op.name, base64.b64encode(step.params).decode(), [argument(t) for t in step.args], step.node, step.flops,
+                   step.section, step.track] for step in plan.steps]}
 
 
 def _port(port: Port) -> dict:
@@ -287,12 +287,15 @@ class CompiledFile:
             return Tensor(buffers[at], (), (), np.dtype(np.float32), offset)
 
         steps = []
-        for name, params, args, node, flops in plan["steps"]:
+        for name, params, args, node, flops, section, track in plan["steps"]:
             op = operations()[name]
+            if section and "index" in op.args:  # an index from memory must not change between its test and its use
+                raise InvalidModelError(f"a step of {name} beside others")
             tensors = [argument(arg, place, 1 if name == "gather" else 4) for arg, place in zip(op.args, args, strict=True)]
             if any(t is None and not optional for t, optional in zip(tensors, op.args.values())):
                 raise InvalidModelError(f"a step of {name} lacks an argument")
-            steps.append(Step(op, base64.b64decode(params, validate=True), tensors, str(node), _number(flops, 1 << 62)))
+            steps.append(Step(op, base64.b64decode(params, validate=True), tensors, str(node), _number(flops, 1 << 62),
+                              _number(section, 1 << 31), _number(track, 1 << 31)))
         program = assemble(self.isa, steps, regions)
         return plan_key(feeds), Plan(program, steps, inputs, outputs, [], constants, regions[0], {})
 

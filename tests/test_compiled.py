@@ -78,6 +78,35 @@ def test_other_shapes_and_machines_use_the_model_inside(model, path, feeds, monk
         same(infold.InferenceSession(path).run(None, feeds), infold.InferenceSession(model).run(None, feeds))
 
 
+def test_steps_side_by_side_stay_so(tmp_path):
+    """A chain of convolutions: each thread has a track of its own, in a file as in an ordinary session."""
+    rng = np.random.default_rng(6)
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]> g (float[1,8,24,20] x) => (float[1,8,24,20] y) {
+        e = Conv (x, w)  d = Conv <group = 40, kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (e, dw)  y = Conv (d, p) }""")
+    tensors = {"w": (40, 8, 1, 1), "dw": (40, 1, 3, 3), "p": (8, 40, 1, 1)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+                                   for name, shape in tensors.items())
+    options = infold.SessionOptions(intra_op_num_threads=2, algorithms={"*": "chain"})
+    infold.compile(proto, tmp_path / "chain.infold", sess_options=options)
+    sessions = [infold.InferenceSession(source, options) for source in (proto, tmp_path / "chain.infold")]
+    tracks = [[(step.section, step.track) for step in session._runner.plans[0].steps] for session in sessions]
+    assert tracks[0] == tracks[1] and {(1, 0), (1, 1)} <= set(tracks[0])
+    x = {"x": rng.standard_normal((1, 8, 24, 20)).astype(np.float32)}
+    same(sessions[1].run(None, x), sessions[0].run(None, x))
+
+
+def test_an_index_in_memory_is_not_read_beside_other_steps(tmp_path):
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[4,3] x, int64[2] i) => (float[2,3] y) { y = Gather <axis = 0> (x, i) }')
+    infold.compile(proto, tmp_path / "gather.infold")
+    header, body = header_of((tmp_path / "gather.infold").read_bytes())
+    gather = next(step for step in header["plans"][0]["steps"] if step[0] == "gather")
+    gather[-2:] = 1, 0
+    (tmp_path / "broken.infold").write_bytes(signed(header, body))
+    with pytest.raises(infold.InvalidModelError, match="beside others"):
+        infold.InferenceSession(tmp_path / "broken.infold")
+
+
 def test_without_the_model_inside_it_says_what_does_not_fit(bare, feeds, monkeypatch):
     session = infold.InferenceSession(bare)
     assert session.run(None, feeds)[0].shape == (2, 8)

@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "bench" / "startup.py"
 
 def test_fresh_processes_are_compared(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(files("infold.demo") / "lenet.onnx")
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), model, "--rounds", "1", "--warm", "1"])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     head, _, row = capsys.readouterr().out.splitlines()[-3:]

@@ -11,6 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "bench" / "threads.py"
 
 
 def test_one_thread_against_two(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(files("infold.demo") / "lenet.onnx"), "--rounds", "1", "--steps", "2"])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
