@@ -14,6 +14,13 @@ cdef extern from "sys/mman.h" nogil:
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_HUGEPAGE
     void *MAP_FAILED
 
+cdef extern from "fenv.h" nogil:
+    ctypedef struct fenv_t:
+        pass
+    const fenv_t *FE_DFL_ENV
+    int fegetenv(fenv_t *env)
+    int fesetenv(const fenv_t *env)
+
 cdef extern from "abi.h" nogil:
     enum:
         INFOLD_MAX_ARGS
@@ -45,7 +52,6 @@ cdef extern from "abi.h" nogil:
         void (*run)(const void *params, void *const *args, const infold_ctx *ctx) noexcept nogil
     const infold_kernels *infold_find_kernels(const char *name)
     const infold_bf16 *infold_find_bf16(const char *name)
-    ctypedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil
     int infold_isa_names(const char **names, int room, int emulated)
     const infold_op *const *infold_ops()
     int64_t infold_cache_bytes(int level)
@@ -54,9 +60,6 @@ cdef extern from "abi.h" nogil:
     const char *infold_binary_name(int op) noexcept
     const char *infold_reduction_name(int op) noexcept
     const char *infold_loop_name(int loop) noexcept
-
-cdef extern from "drivers/parallel.h" nogil:
-    void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold_body body, const void *arg)
 
 cdef extern from "drivers/parallel.h" nogil:
     ctypedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil
@@ -129,7 +132,7 @@ def dispatch_seconds(int threads, int64_t calls):
         raise ValueError(f"1 to 1024 threads and at least one call expected, got {threads} and {calls}")
     counts = <int64_t *>calloc(<size_t>threads * 8, sizeof(int64_t))
     if counts == NULL:
-        raise MemoryError()
+        raise MemoryError("cannot allocate the counters")
     with nogil:
         began = _now()
         for i in range(calls):
@@ -328,14 +331,13 @@ cdef class Program:
         if status != 0:
             return status
         if self.count == self.room:
-            self.room = 2 * self.room + 16
-            steps = <Step *>realloc(self.steps, <size_t>self.room * sizeof(Step))
+            steps = <Step *>realloc(self.steps, <size_t>(2 * self.room + 16) * sizeof(Step))
             if steps == NULL:
-                raise MemoryError()
-            self.steps = steps
+                raise MemoryError("cannot allocate a step")
+            self.steps, self.room = steps, 2 * self.room + 16
         step.params = malloc(op.params_size)
         if step.params == NULL:
-            raise MemoryError()
+            raise MemoryError("cannot allocate a step")
         memcpy(step.params, <const char *>params, op.params_size)
         self.steps[self.count] = step
         self.count += 1
@@ -343,6 +345,8 @@ cdef class Program:
 
     def run(self, list buffers, int threads, int64_t first=0, int64_t last=-1, double[::1] seconds=None):
         """Run steps [first, last) on buffers (one per region, writable, contiguous); seconds receives each step's time.
+
+        Numbers are rounded to nearest and denormals kept, whatever the calling thread has set, which it finds again afterwards.
 
         Returns -1, or the index of the step that met an index outside its tensor (or of the last one that ran beside it): those
         behind it did not run.
@@ -356,8 +360,8 @@ cdef class Program:
         cdef const Step *s
         cdef double before, after, checked
         cdef double *clock = NULL
-        cdef int interrupted = 0
         cdef int64_t fault = 0, faulty = -1
+        cdef fenv_t environment
         if last < 0 or last > self.count:
             last = self.count
         if len(buffers) != regions or threads < 1 or first < 0:
@@ -369,9 +373,11 @@ cdef class Program:
         views = <Py_buffer *>calloc(<size_t>regions + 1, sizeof(Py_buffer))
         bases = <void **>calloc(<size_t>regions + 1, sizeof(void *))
         ctx.kernels, ctx.bf16, ctx.threads, ctx.fault = self.kernels, self.bf16, threads, &fault
+        fegetenv(&environment)
+        fesetenv(FE_DFL_ENV)
         try:
             if views == NULL or bases == NULL:
-                raise MemoryError()
+                raise MemoryError("cannot allocate a run")
             for i in range(regions):
                 PyObject_GetBuffer(buffers[i], &views[i], PyBUF_C_CONTIGUOUS)
                 held = i + 1
@@ -405,14 +411,10 @@ cdef class Program:
                     if after - checked > 0.05:  # a Ctrl-C waits for the end of a step at most
                         checked = after
                         with gil:
-                            interrupted = PyErr_CheckSignals()
-                        if interrupted:
-                            break
-            if interrupted:
-                PyErr_CheckSignals()
-                raise KeyboardInterrupt
+                            PyErr_CheckSignals()
             return faulty
         finally:
+            fesetenv(&environment)
             for i in range(held):
                 PyBuffer_Release(&views[i])
             free(views)

@@ -11,9 +11,9 @@ import numpy as np
 
 from . import host
 from .compiled import CompiledFile, CompiledRunner, is_compiled
-from .errors import InvalidInputError, MemoryLimitError, UnsupportedError
+from .errors import InvalidInputError, UnsupportedError, memory_for
 from .plan.plan import FallbackStep
-from .ports import NodeArg
+from .ports import NodeArg, Port
 from .report.session import Fallback, SessionReport, StepRecord
 
 if TYPE_CHECKING:
@@ -70,16 +70,11 @@ class InferenceSession:
         self.threads = threads if threads > 0 else host.cpus()
         self.isa = host.isa()
         self._file: CompiledFile | None = None
-        with _no_collection():
-            try:
-                if is_compiled(model):
-                    self._open(model)
-                else:
-                    self._prepare(model, precision)
-            except MemoryError as error:
-                if isinstance(error, MemoryLimitError):
-                    raise
-                raise MemoryLimitError(f"no memory for the model: {error}") from error
+        with _no_collection(), memory_for("the model"):
+            if is_compiled(model):
+                self._open(model)
+            else:
+                self._prepare(model, precision)
 
     def _prepare(self, model: object, precision: str) -> None:
         from . import light  # noqa: F401  (before onnx_ir)
@@ -142,24 +137,33 @@ class InferenceSession:
     def get_providers(self) -> list[str]:
         return ["CPUExecutionProvider"]
 
-    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, object], run_options: object = None) -> list:
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, object], run_options: object = None, *,
+            out: Mapping[str, np.ndarray] | None = None) -> list:
         """Run the model.
 
         Args:
             output_names: which outputs, in which order; None or empty: all.
-            input_feed: arrays by input name, with the model's data types and ranks.
+            input_feed: arrays by input name, with the model's data types and ranks: NumPy's, or what offers `__array__` or DLPack
+                in the CPU's memory. They should not change during the run; if they do, so may the results.
             run_options: accepted for onnxruntime's sake and ignored.
+            out: output name -> the array to write that output to: of its data type and shape, writable, row-major, aligned. It may
+                share memory with inputs, which are then copied first, but not with another one of `out`. What it holds after a
+                run that failed is undefined.
         Returns:
-            A list of arrays (or Python lists for sequences), one for each output name.
+            A list of arrays (or Python lists for sequences), one for each output name; those in `out` are the arrays given.
         Raises:
-            InvalidInputError: a name, data type, rank or dimension does not fit the model.
+            InvalidInputError: a name, data type, rank or dimension does not fit the model, or an array of `out` its output.
         """
         wanted = list(output_names) if output_names else list(self._outputs)
         unknown = [n for n in wanted if n not in self._outputs]
         if unknown:
             raise InvalidInputError(f"no output named {unknown[0]!r}; the model has {', '.join(self._outputs)}")
-        results = self._runner.run(self._checked(input_feed), self.threads)
-        return [results[n] for n in wanted]
+        with memory_for("a run"):
+            feeds = self._checked(input_feed)
+            if out:
+                feeds = _apart(feeds, out, self._outputs)
+            results = self._runner.run(feeds, self.threads, out=out)
+            return [results[n] for n in wanted]
 
     # What infold adds
 
@@ -206,6 +210,29 @@ class InferenceSession:
                 raise InvalidInputError(f"no input named {name!r}; the model has {', '.join(self._inputs)}")
             out[name] = port.checked(given)
         return {n: out[n] for n in [*self._inputs, *self._optional] if n in out}
+
+
+def _apart(feeds: dict[str, object], out: Mapping[str, np.ndarray], outputs: Mapping[str, Port]) -> dict[str, object]:
+    """The feeds, copied where they share memory with arrays of `out`.
+
+    Raises InvalidInputError for arrays that cannot be written to.
+    """
+    taken: dict[str, np.ndarray] = {}
+    for name, array in out.items():
+        if name not in outputs:
+            raise InvalidInputError(f"out: no output named {name!r}; the model has {', '.join(outputs)}")
+        if type(array) is not np.ndarray:
+            raise InvalidInputError(f"out[{name!r}] is a {type(array).__name__}, not a NumPy array")
+        if not (array.flags.writeable and array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
+            raise InvalidInputError(f"out[{name!r}] must be writable, row-major, aligned and of native byte order")
+        if double := [other for other in taken if np.may_share_memory(array, taken[other])]:
+            raise InvalidInputError(f"out[{name!r}] and out[{double[0]!r}] share memory")
+        taken[name] = array
+
+    def shared(value: object) -> bool:
+        return isinstance(value, np.ndarray) and any(np.may_share_memory(value, array) for array in taken.values())
+
+    return {name: value.copy() if shared(value) else value for name, value in feeds.items()}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import numpy as np
 
 from . import __version__, _native
 from .errors import Error, InvalidInputError, InvalidModelError, MemoryLimitError, NativeError, UnsupportedError
-from .plan.plan import FallbackStep, Plan, execute, plan_key
+from .plan.plan import FallbackStep, Plan, deliver, execute, plan_key
 from .plan.program import Step, assemble, operations
 from .plan.tensor import Buffer, Tensor
 from .ports import Port
@@ -368,8 +368,10 @@ class CompiledRunner:
                    if t is not None and t.buffer.kind == "const"}
         return sum(buffers.values())
 
-    def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None) -> dict[str, object]:
+    def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None,
+            out: Mapping[str, np.ndarray] | None = None) -> dict[str, object]:
         plan = self._plans.get(plan_key(feeds))
         if plan is None:
-            return self._rebuild(f"no plan for the shapes {[np.shape(v) for v in feeds.values()]}").run(feeds, threads, seconds)
-        return execute(plan, feeds, {}, threads, seconds)
+            return self._rebuild(f"no plan for the shapes {[np.shape(v) for v in feeds.values()]}").run(
+                feeds, threads, seconds, out)
+        return deliver(execute(plan, feeds, {}, threads, seconds, out), out)

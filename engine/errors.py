@@ -1,6 +1,9 @@
 """Every exception a user of infold can see. All derive from `Error`; messages name the node, the tensor and the expectation."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Error(Exception):
     """Base of all errors that infold raises on purpose."""
@@ -27,7 +30,18 @@ class ShapeError(InvalidModelError):
 
 
 class MemoryLimitError(Error, MemoryError):
-    """A plan would exceed `SessionOptions.max_memory`."""
+    """A plan would exceed `SessionOptions.max_memory`, or the system has no memory left."""
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Any MemoryError inside becomes a MemoryLimitError that says what there was no memory for."""
+    try:
+        yield
+    except MemoryLimitError:
+        raise
+    except MemoryError as error:
+        raise MemoryLimitError(f"no memory for {what}: {error}") from error
 
 
 class NativeError(Error, RuntimeError):

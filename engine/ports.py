@@ -44,7 +44,10 @@ class Port:
         """The value as the runtime takes it. Raises InvalidInputError if type, rank or a dimension does not fit."""
         if not self.is_array:
             return given
-        array = np.asarray(given)
+        try:
+            array = np.asarray(given) if hasattr(given, "__array__") or not hasattr(given, "__dlpack__") else np.from_dlpack(given)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise InvalidInputError(f"input {self.name!r}: a {type(given).__name__} that is no array: {error}") from error
         expected = self.dtype if self.dtype is not None else array.dtype
         if array.dtype.newbyteorder("=") != expected:
             raise InvalidInputError(f"input {self.name!r}: data type {expected} expected, got {array.dtype}")

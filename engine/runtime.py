@@ -3,17 +3,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
-from .errors import MemoryLimitError
+from .errors import memory_for
 from .plan import calls
 from .plan.build import make_plan
 from .plan.facts import Fact
 from .plan.lowering import Store
 from .plan.options import PlanOptions
-from .plan.plan import Plan, execute, plan_key
+from .plan.plan import Plan, deliver, execute, plan_key
 from .ports import Port
 
 PLAN_LIMIT = 64  # plans kept per session; the least recently used one goes first
@@ -32,19 +34,20 @@ class Runner:
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._lock = threading.Lock()
 
-    def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None) -> dict[str, object]:
+    def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None,
+            out: Mapping[str, np.ndarray] | None = None) -> dict[str, object]:
         """Outputs by name. feeds: arrays (or Python objects for sequences); already checked against the model's inputs.
 
-        seconds: receives step -> list of seconds, for profiling.
+        seconds: receives step -> list of seconds, for profiling. out: arrays that outputs are written to, by name.
         """
         results: dict[str, object] = {}
         values, start, fixed = dict(feeds), 0, ()
         while True:
             plan = self._plan(values, start, fixed)
-            got = execute(plan, values, self._objects, threads, seconds)
+            got = execute(plan, values, self._objects, threads, seconds, out)
             results.update((n, v) for n, v in got.items() if n in self.outputs)
             if plan.start is None:
-                return {n: results[n] if n in results else feeds[n] for n in self.outputs}
+                return deliver({n: results[n] if n in results else feeds[n] for n in self.outputs}, out)
             values, start, fixed = {**got}, plan.start, plan.cut_values
 
     def plan(self, feeds: dict[str, object]) -> Plan:
@@ -68,12 +71,8 @@ class Runner:
                 self._plans.move_to_end(key)
                 return self._plans[key]
             facts = {name: _fact(value, name in fixed) for name, value in values.items()}
-            try:
+            with memory_for("a plan"):
                 plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, self.options)
-            except MemoryError as error:
-                if isinstance(error, MemoryLimitError):
-                    raise
-                raise MemoryLimitError(f"no memory for a plan: {error}") from error
             self._plans[key] = plan
             if len(self._plans) > PLAN_LIMIT:
                 self._plans.popitem(last=False)

@@ -123,6 +123,34 @@ def test_arrays_of_any_making(model, feeds):
         np.testing.assert_array_equal(given, kept)
 
 
+class Lent:
+    """Offers its array by one protocol alone."""
+
+    def __init__(self, array: np.ndarray, protocol: str) -> None:
+        for name in {"array": ["__array__"], "dlpack": ["__dlpack__", "__dlpack_device__"]}[protocol]:
+            setattr(type(self), name, lambda self, *args, name=name, **options: getattr(array, name)(*args, **options))
+
+
+@pytest.mark.parametrize("protocol", ["array", "dlpack"])
+def test_arrays_of_others(protocol, model, feeds):
+    subject = session(model)
+    lent = type(protocol, (Lent,), {})(feeds["v1"], protocol)
+    np.testing.assert_array_equal(subject.run(None, feeds | {"v1": lent})[0], subject.run(None, feeds)[0])
+
+
+def test_tensors_of_torch(model, feeds):
+    torch = pytest.importorskip("torch")
+    subject, tensor = session(model), torch.from_numpy(feeds["v1"])
+    expected = subject.run(None, feeds)[0]
+    np.testing.assert_array_equal(subject.run(None, feeds | {"v1": tensor})[0], expected)
+    turned = tensor.to(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(subject.run(None, feeds | {"v1": turned})[0], expected)
+    with pytest.raises(InvalidInputError, match="input 'v1': a Tensor that is no array"):
+        subject.run(None, feeds | {"v1": tensor.clone().requires_grad_()})
+    with pytest.raises(InvalidInputError, match="input 'v1': a list that is no array"):
+        subject.run(None, feeds | {"v1": [[1.0], [2.0, 3.0]]})
+
+
 def test_results_belong_to_the_caller(model, feeds):
     subject = session(model)
     first = subject.run(None, feeds)

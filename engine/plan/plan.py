@@ -4,6 +4,7 @@ Needs neither onnx nor onnx_ir, so that a compiled model starts without them.
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import _native
-from ..errors import MemoryLimitError, ShapeError
+from ..errors import InvalidInputError, ShapeError, memory_for
 from .tensor import Tensor
 
 if TYPE_CHECKING:
@@ -76,19 +77,16 @@ def plan_key(values: dict[str, object], start: int = 0, fixed: tuple[str, ...] =
                      for n, v in values.items()])
 
 
-def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], threads: int,
-            seconds: dict | None = None) -> dict[str, object]:
+def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], threads: int, seconds: dict | None = None,
+            out: Mapping[str, np.ndarray] | None = None) -> dict[str, object]:
     """What leaves the plan, by name. values: its feeds; objects: constants that are no arrays of numbers; seconds: receives step ->
-    list of seconds."""
+    list of seconds; out: arrays that outputs are written to, by name."""
+    outputs = {n: _receiving(n, out[n], shape, dtype) if out and n in out else np.empty(shape, dtype)
+               for n, (shape, dtype) in plan.outputs.items()}
     try:
         arena = plan.arenas.pop()
     except IndexError:
-        arena = None
-    try:
-        outputs = {n: np.empty(shape, dtype) for n, (shape, dtype) in plan.outputs.items()}
-        arena = _native.Arena(plan.arena_bytes) if arena is None else arena
-    except MemoryError as error:
-        raise MemoryLimitError(f"no memory for a run: {error}") from error
+        arena = _native.Arena(plan.arena_bytes)
     regions = [arena, *(np.require(values[n], requirements="CA") for n in plan.inputs), *outputs.values()]
     objects = {**objects, **values}
     clock = np.zeros(len(plan.program)) if seconds is not None else None
@@ -111,6 +109,25 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
     return {**outputs, **{n: v.copy() for n, v in plan.constants.items()}, **{n: objects[n] for n in plan.objects}}
 
 
+def deliver(results: dict[str, object], out: Mapping[str, np.ndarray] | None) -> dict[str, object]:
+    """The results, those in `out` in the arrays given there. Raises InvalidInputError if one does not fit."""
+    for name, array in (out or {}).items():
+        value = results[name]
+        if value is not array:
+            if not isinstance(value, np.ndarray):
+                raise InvalidInputError(f"out[{name!r}]: this output is a {type(value).__name__}, not an array")
+            _receiving(name, array, value.shape, value.dtype)[...] = value
+            results[name] = array
+    return results
+
+
+def _receiving(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The array that is to receive an output, if it fits."""
+    if array.shape != shape or array.dtype != dtype:
+        raise InvalidInputError(f"out[{name!r}]: {dtype} of shape {list(shape)} expected, got {array.dtype} of {list(array.shape)}")
+    return array
+
+
 def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object]) -> None:
     leaves = any(isinstance(target, str) for target in step.outputs)  # a result may be a view of an argument: the arena goes on
 
@@ -119,10 +136,8 @@ def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object])
             return None if source is None else objects[source]
         return np.array(_array(source, regions), order="C", copy=True if leaves else None)
 
-    try:
+    with memory_for(f"node {step.node!r} ({step.op_type})"):
         results = step.call.run([fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()})
-    except MemoryError as error:
-        raise MemoryLimitError(f"node {step.node!r} ({step.op_type}): {error}") from error
     for target, value in zip(step.outputs, results):
         if isinstance(target, Tensor):
             if np.shape(value) != target.shape:

@@ -6,6 +6,7 @@
 
 #include "drivers/parallel.h"
 
+#include <fenv.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -85,6 +86,7 @@ static struct {
 static void *work(void *argument) {
     const int64_t slot = (int64_t)(intptr_t)argument;
     int spins = 0;
+    fesetenv(FE_DFL_ENV); /* not what its creator had set, which may flush denormals */
     for (unsigned turn = 1;; turn++) {
         gate_wait(&pool.slots[slot].go, turn, spins);
         spins = pool.job.spins;

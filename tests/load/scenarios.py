@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import json
 import multiprocessing
 import os
 import random
+import shlex
 import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
 from random_networks import random_network
 
 import infold
+from infold import _native
 from infold.errors import Error
 
 
@@ -157,8 +166,6 @@ def allocations(count: int) -> dict[str, int]:
 
 def arenas(count: int) -> dict[str, int]:
     """Each memory block that planning and a first run ask for is refused once: a typed MemoryError, and the next try is right."""
-    from infold import _native
-
     model, feeds, session = make(6, 20)
     expected, refused, real = session.run(None, feeds), 0, _native.Arena
     for number in range(count):
@@ -186,6 +193,63 @@ def arenas(count: int) -> dict[str, int]:
     return {"refused blocks": refused}
 
 
+def native_allocations(count: int) -> dict[str, int]:
+    """Each of the first `count` allocations of the native module itself (steps, arenas, buffers) fails once, while a session is
+    made and run: a typed MemoryError, the next try is right, and in the end the module holds what it held.
+
+    Only under tests/load/failing.c (see `run_failing`).
+    """
+    library = ctypes.CDLL(None)
+    library.failing_at.argtypes = [ctypes.c_long]
+    library.failing_watch.argtypes = [ctypes.c_ulong] * 2
+    library.failing_seen.restype = library.failing_held.restype = ctypes.c_long
+    maps = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(_native.__file__)]
+    library.failing_watch(int(maps[0].split("-")[0], 16), int(maps[-1].split("-")[1], 16))
+    model, feeds = random_network(random.Random(6), 10, 12)
+    failures = 0
+
+    def once() -> list:
+        return infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=3)).run(None, feeds)
+
+    expected = once()
+    gc.collect()
+    held = library.failing_held()
+    for number in range(count):
+        library.failing_at(number)
+        try:
+            found = once()
+        except MemoryError as error:
+            assert isinstance(error, Error) and "no memory for" in str(error)
+            failures += 1
+        else:
+            assert same(found, expected) and library.failing_seen() <= number
+            break
+        finally:
+            library.failing_at(-1)
+        assert same(once(), expected)
+        gc.collect()
+        assert library.failing_held() == held, "memory is lost"
+    return {"native allocation failures": failures}
+
+
+def run_alone(name: str, count: int, **environment: str) -> dict[str, float]:
+    """What a scenario counted in a process of its own."""
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import json, scenarios; print(json.dumps(scenarios.{name}({count})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def run_failing(count: int) -> dict[str, float]:
+    """`native_allocations` under the library that makes them fail."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "failing.so"
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        source = Path(__file__).with_name("failing.c")
+        subprocess.run([*compiler, "-std=gnu11", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        return run_alone("native_allocations", count, LD_PRELOAD=str(library))
+
+
 def changing_inputs(count: int) -> dict[str, int]:
     """The inputs' numbers and the model's file change while runs go on: results may be of either, nothing breaks."""
     rng = np.random.default_rng(0)
@@ -209,4 +273,4 @@ def changing_inputs(count: int) -> dict[str, int]:
     return {"networks with changing inputs": count}
 
 
-SCENARIOS = (threads, forks, interrupts, allocations, arenas, changing_inputs)
+SCENARIOS = (threads, forks, interrupts, allocations, arenas, run_failing, changing_inputs)

@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import scenarios  # noqa: E402 - found by the line above
 
-COUNTS = {"threads": 12, "forks": 30, "interrupts": 20, "allocations": 200, "arenas": 60, "changing_inputs": 5}
+COUNTS = {"threads": 12, "forks": 30, "interrupts": 20, "allocations": 200, "arenas": 60, "run_failing": 1000, "changing_inputs": 5}
 STATE = Path(__file__).parents[2] / "build" / "soak.json"
 WARM = 3  # rounds
 GROWTH = 8 << 20  # bytes from the end of the warm rounds on: more is a leak, less is how allocators breathe

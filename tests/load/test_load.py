@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ import pytest
 import scenarios
 from session_harness import Net, session
 
-COUNTS = {"threads": 6, "forks": 15, "interrupts": 5, "allocations": 60, "arenas": 40, "changing_inputs": 3}
+COUNTS = {"threads": 6, "forks": 15, "interrupts": 5, "allocations": 60, "arenas": 40, "run_failing": 200, "changing_inputs": 3}
 
 
 def test_every_scenario_is_run():
@@ -26,8 +25,7 @@ def test_scenario(scenario):
         pytest.skip("this Python has no _testcapi")
     count = COUNTS[scenario.__name__]
     if scenario is scenarios.interrupts:  # in a process of its own: one that comes a moment early or late would end the test runner
-        code = f"import sys; sys.path[:0] = {sys.path!r}; import json, scenarios; print(json.dumps(scenarios.interrupts({count})))"
-        counted = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        counted = scenarios.run_alone("interrupts", count)
     else:
         counted = scenario(count)
     assert counted and all(counted.values()), counted
@@ -46,8 +44,10 @@ def test_denormal_numbers_are_numbers(threads: int):
     assert tiny + tiny > 0
     try:
         assert torch.set_flush_denormal(True) and not (torch.tensor([1e-41]) * 2).any()
-        subject.run(None, net.feeds)
-        assert not (torch.tensor([1e-41]) * 2).any(), "the run changed how its caller computes"
+        for number in (threads, 9):  # for the latter the pool starts workers in the middle of it
+            fresh = session(net.model("v3"), number)
+            np.testing.assert_array_equal(fresh.run(None, net.feeds)[0], tiny + tiny, "the run computed as its caller does")
+            assert not (torch.tensor([1e-41]) * 2).any(), "the run changed how its caller computes"
     finally:
         torch.set_flush_denormal(False)
     np.testing.assert_array_equal(subject.run(None, net.feeds)[0], tiny + tiny)
