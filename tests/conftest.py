@@ -1,7 +1,11 @@
-"""Makes session_harness importable."""
+"""Makes session_harness importable; a busy machine is no reason for hypothesis to fail."""
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 sys.path.insert(0, str(Path(__file__).parent))
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
