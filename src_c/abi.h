@@ -73,7 +73,8 @@ typedef struct {
 
 typedef void (*infold_gemm_fn)(const infold_tile *);
 
-/* Where a tile of sums goes, and what happens to them on the way; the fields are those of infold_tile. */
+/* Where a tile of sums goes, and what happens to them on the way; the fields are those of infold_tile. Rows of bf16 numbers are in
+ * c16 and r16 instead: r16 is widened, what goes to c16 rounded. */
 typedef struct {
     float *const *c;
     const float *const *r;
@@ -81,16 +82,20 @@ typedef struct {
     const float *bias;
     int64_t n;
     float lo, hi;
+    uint16_t *const *c16;
+    const uint16_t *const *r16;
 } infold_store;
 
 /* The same product of bf16 numbers: every float of A and B is a sum of `terms` bf16 numbers (its planes, the largest first), and the
  * products of planes i and j with i + j < terms are added up in float32. */
 typedef struct {
-    const uint16_t *a;       /* m rows, of `depth` numbers in each plane; readable up to a multiple of INFOLD_BF16_ROWS rows */
+    const uint16_t *const *a; /* m row pointers, as in infold_tile; kernels that are not `anywhere` want a[i] = a[0] + i * a_row,
+                                 readable up to a multiple of INFOLD_BF16_ROWS rows, and a single tap */
     int64_t a_row, a_plane;  /* elements */
-    const uint16_t *b;       /* a plane: depth / 2 rows of INFOLD_BF16_COLUMNS pairs, those of row 2k and of row 2k + 1 */
+    const int64_t *tap;
+    int64_t taps, k;         /* k: numbers under each tap, in each plane; a multiple of the kernels' depth_step */
+    const uint16_t *b;       /* a plane: taps * k / 2 rows of INFOLD_BF16_COLUMNS pairs, those of row 2k and of row 2k + 1 */
     int64_t b_plane;
-    int64_t depth;           /* a multiple of the kernels' depth_step */
     int64_t terms;           /* 1 to INFOLD_BF16_TERMS */
     infold_store out;
 } infold_bf16_tile;
@@ -100,11 +105,13 @@ enum { INFOLD_BF16_COLUMNS = 32, INFOLD_BF16_DEPTH = 32, INFOLD_BF16_ROWS = 32, 
 typedef struct {
     int64_t mr, m_step;      /* rows of a full tile; a tile costs what the next multiple of m_step costs. mr <= INFOLD_BF16_ROWS */
     int64_t depth_step;      /* divides INFOLD_BF16_DEPTH */
+    bool anywhere;           /* reads rows of A that lie anywhere, under several taps */
     double macs_per_cycle;   /* multiply-adds of the instruction; 0: emulated, never the fastest */
     void (*begin)(void), (*end)(void); /* around a thread's tiles */
     void (*gemm)(const infold_bf16_tile *, int64_t m); /* 1 <= m <= mr */
     /* n floats as sums of `terms` bf16 numbers, the planes `plane` elements apart */
     void (*split)(int64_t n, const float *x, int64_t terms, uint16_t *out, int64_t plane);
+    void (*widen)(int64_t n, const uint16_t *x, float *out);
     float (*peak)(int64_t iterations); /* the instruction alone, `peak_macs` multiply-adds an iteration */
     int64_t peak_macs;
 } infold_bf16;

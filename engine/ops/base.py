@@ -32,12 +32,14 @@ class Op:
         what onnx's own inference does not know (old opsets, infold's functions).
     border(ctx, node, index) -> zero pixels ((before, after), ...) per spatial dimension that the lowering wants around input
         `index`; a producer that knows it in advance leaves room, and no copy is needed.
+    half(ctx, node, name) -> whether the lowering reads the value `name` as an image of bf16 numbers, too (see `Placement.half`).
     types: the element types, by their short names (see `plan.tensor.TYPES`), that the first input and the first output may have.
     """
 
     lower: Callable[[Any, ir.Node], None]  # ctx is a plan.lowering.Lowering; this file stands below it and cannot name it
     infer: Callable[[ir.Node, list], list[Iterable[int]] | None] | None = None
     border: Callable[[Any, ir.Node, int], tuple] | None = None
+    half: Callable[[Any, ir.Node, str], bool] | None = None
     types: tuple[str, ...] = ("f32",)
 
 

@@ -9,13 +9,26 @@ from ..plan.tensor import Tensor, prefers_image, row_strides
 from .activations import Activation
 from .base import attr, op
 from .channel_map import clamp, is_spatial, is_training, require_sizes, scale_and_shift
-from .conv import left_to_readers
+from .conv import left_in_half, left_to_readers
 from .elementwise import emit_affine, emit_binary
-from .epilogue import Epilogue
+from .epilogue import Epilogue, epilogue
 from .norm import activation, by_channel, images, normalize, require
 
 
-@op("BatchNormalization", infer=lambda node, inputs: [inputs[0].shape, *[inputs[3].shape, inputs[4].shape] * 2][:len(node.outputs)])
+def _in_half(ctx, node, name: str) -> bool:
+    """Of an image whose map is left to the convolutions that read it."""
+    found = epilogue(ctx, node)
+    return name == node.inputs[0].name and _is_prologue(ctx, node, found) and left_in_half(ctx, found.output)
+
+
+def _is_prologue(ctx, node, found: Epilogue) -> bool:
+    """Whether the map, and the activation behind it, are left to the convolutions that read it."""
+    running = is_spatial(ctx, node) and not is_training(ctx, node)
+    return running and clamp(found.activation) is not None and left_to_readers(ctx, found.output)
+
+
+@op("BatchNormalization", half=_in_half,
+    infer=lambda node, inputs: [inputs[0].shape, *[inputs[3].shape, inputs[4].shape] * 2][:len(node.outputs)])
 def batch_norm(ctx, node) -> None:
     require_sizes(ctx, node)
     if is_training(ctx, node):
@@ -54,8 +67,8 @@ def _running_statistics(ctx, node, tables: list[Tensor]) -> None:
             ctx.fused[node] = ctx.graph.readers(found.output)  # the copy that brings the image in their order
 
     output, bounds = found.output, clamp(found.activation)
-    if spatial and bounds is not None and left_to_readers(ctx, output):
-        ctx.deferred[output] = Deferred(ctx.image(name), *tables, *bounds, one_pass)
+    if _is_prologue(ctx, node, found):
+        ctx.deferred[output] = Deferred(ctx.image(name, half=True), *tables, *bounds, one_pass)
         ctx.fused[node] = ctx.graph.readers(output)
     else:
         one_pass()

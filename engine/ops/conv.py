@@ -1,7 +1,7 @@
 """Conv, 1-D to 3-D. Each algorithm has a file of its own and says, for a convolution, whether and how fast it can do it."""
 from __future__ import annotations
 
-from ..plan.choice import choose
+from ..plan.choice import Way, choose
 from .base import NotNative, attr, op
 from .conv_bf16 import BF16
 from .conv_chain import chain
@@ -13,11 +13,23 @@ from .convolution import conv_border, conv_shape, convolution, window_of
 ALGORITHMS = (depthwise, direct, winograd4, winograd2, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
 
 
-@op("Conv", infer=conv_shape, border=conv_border)
-def conv(ctx, node) -> None:
+def way_of(ctx, node) -> Way:
     wanted = convolution(ctx, node)
     ways = [way for algorithm in ALGORITHMS if (way := algorithm(ctx, wanted)) is not None]
-    choose(node.name, ways, ctx.options.algorithms).emit()
+    return choose(node.name, ways, ctx.options.algorithms)
+
+
+def in_half(ctx, node, name: str) -> bool:
+    """Whether the node is a convolution that works on images of bf16 numbers (see `Op.half`)."""
+    try:
+        return node.op_type == "Conv" and not node.domain and node.inputs[0].name == name and way_of(ctx, node).half
+    except NotNative:
+        return False
+
+
+@op("Conv", infer=conv_shape, border=conv_border, half=in_half)
+def conv(ctx, node) -> None:
+    way_of(ctx, node).emit()
 
 
 def takes_prologue(ctx, node, name: str) -> bool:
@@ -38,3 +50,15 @@ def left_to_readers(ctx, name: str) -> bool:
     """Whether a map that gives the value `name` need not run by itself: only convolutions that take it as a prologue read it."""
     readers = ctx.graph.readers(name)
     return bool(readers) and name not in ctx.graph.outputs and all(takes_prologue(ctx, r, name) for r in readers)
+
+
+def left_in_half(ctx, name: str) -> bool:
+    """The same, where those convolutions read images of bf16 numbers."""
+    return left_to_readers(ctx, name) and all(in_half(ctx, r, name) for r in ctx.graph.readers(name))
+
+
+def residual_in_half(ctx, node, name: str) -> bool:
+    """Whether a convolution takes the node, an Add, into its epilogue and reads the other operand, `name`, as bf16 numbers."""
+    others = [v for v in node.inputs if v.name != name]
+    made = others[0].producer() if len(others) == 1 else None
+    return made is not None and ctx.graph.only_reader(others[0].name) is node and in_half(ctx, made, made.inputs[0].name)

@@ -112,7 +112,7 @@ def _emit(ctx, links: list[Link], band: int) -> None:
         take(ctx, link.found)
         ctx.done.add(link.c.node)
     before = ctx.deferred.get(first.c.x) if not is_depthwise(first.c) else None
-    x = before.source if before is not None else ctx.image(first.c.x, first.c.border)
+    x = ctx.wide(before.source) if before is not None else ctx.image(first.c.x, first.c.border)
     residuals = [None if link.found.residual is None else ctx.image(link.found.residual) for link in links]
     out = ctx.output(last.found.output, image=True)
     images, _, height, _ = out.shape

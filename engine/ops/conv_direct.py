@@ -20,7 +20,7 @@ def direct(ctx, c: Convolution) -> Way:
 
 def product_way(ctx, c: Convolution, name: str) -> Way:
     """name: one of SPLITS; but for "direct" the weights must be constant."""
-    return Way(name, cycles(ctx, name, product_size(c)), lambda: _emit(ctx, c, name))
+    return Way(name, cycles(ctx, name, product_size(c)), lambda: _emit(ctx, c, name), half=name == "bf16")
 
 
 def product_size(c: Convolution) -> ProductSize:
@@ -30,10 +30,11 @@ def product_size(c: Convolution) -> ProductSize:
 def _emit(ctx, c: Convolution, name: str) -> None:
     found = epilogue(ctx, c.node, residual=True, per_channel=True)
     take(ctx, found)
-    before = ctx.deferred.get(c.x)
-    x = before.source if before is not None else ctx.image(c.x, c.border)
-    residual = ctx.image(found.residual) if found.residual is not None else None
-    emit_direct(ctx, c, found, x, ctx.output(found.output, image=True), residual, before, name)
+    before, half = ctx.deferred.get(c.x), name == "bf16"
+    x = before.source if before is not None else ctx.image(c.x, c.border, half)
+    x = x if half else ctx.wide(x)
+    residual = ctx.image(found.residual, half=half) if found.residual is not None else None
+    emit_direct(ctx, c, found, x, ctx.output(found.output, image=True, half=half), residual, before, name)
 
 
 def emit_direct(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor, residual: Tensor | None = None,

@@ -11,11 +11,16 @@ from ..plan.tensor import NUMBERS, TYPES, Tensor, prefers_image
 from ..plan.walk import collapse
 from .activations import Activation
 from .base import NotNative, attr, counted, op
-from .conv import left_to_readers
+from .conv import left_in_half, left_to_readers, residual_in_half
 from .typed import mapped
 
 BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "PRelu": "PRELU_SLOPE"}
 VARIADIC = {"Sum": "ADD", "Mean": "ADD", "Max": "MAX", "Min": "MIN"}
+
+
+def _scaled_in_half(ctx, node, name: str) -> bool:
+    """Of the image that `_excitation` leaves to its readers."""
+    return ctx.shape(name) == ctx.shape(node.outputs[0].name) and left_in_half(ctx, node.outputs[0].name)
 
 
 def broadcast_infer(node, inputs):
@@ -28,16 +33,20 @@ def broadcast_infer(node, inputs):
         return None
 
 
-@op("Add", "Sub", "Mul", "Div", infer=broadcast_infer, types=NUMBERS)
+@op("Add", infer=broadcast_infer, half=residual_in_half, types=NUMBERS)
+@op("Mul", infer=broadcast_infer, half=_scaled_in_half, types=NUMBERS)
+@op("Sub", "Div", infer=broadcast_infer, types=NUMBERS)
 @op("Pow", "PRelu", infer=broadcast_infer)
 def binary(ctx, node) -> None:
+    if node.op_type == "Mul" and _excitation(ctx, node):
+        return
     names = [v.name for v in node.inputs]
     a, b = (operand(ctx, node, i) for i in (0, 1))
     if a.dtype != np.float32 or b.dtype != np.float32:
         if a.dtype != b.dtype:
             raise NotNative(f"operands of {a.dtype} and {b.dtype}")
         mapped(ctx, f"{BINARY[node.op_type]}_{TYPES[a.dtype]}", [a, b], node.outputs[0].name)
-    elif node.op_type != "Mul" or not _excitation(ctx, node):
+    else:
         combine(ctx, BINARY[node.op_type], names, (a, b), node.outputs[0].name)
 
 
@@ -46,7 +55,7 @@ def _excitation(ctx, node) -> bool:
     scale what they read. Says whether it was."""
     output = node.outputs[0].name
     shape = ctx.shape(output)
-    if len(shape) < 3 or not left_to_readers(ctx, output):
+    if len(shape) < 3 or ctx.facts[output].dtype != np.float32 or not left_to_readers(ctx, output):
         return False
     image, factor = (v.name for v in node.inputs)
     if ctx.shape(factor) == shape:
@@ -58,7 +67,8 @@ def _excitation(ctx, node) -> bool:
         combine(ctx, "MUL", (image, factor), (ctx.tensor(image), ctx.tensor(factor)), output)
 
     shift = ctx.constant(("zeros", prod(shape[:2])), lambda: np.zeros(prod(shape[:2]), np.float32))
-    ctx.deferred[output] = Deferred(ctx.image(image), ctx.rows(factor), shift, -np.inf, np.inf, one_pass, by_image=shape[1])
+    x = ctx.image(image, half=True)
+    ctx.deferred[output] = Deferred(x, ctx.rows(factor), shift, -np.inf, np.inf, one_pass, by_image=shape[1])
     return True
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from .. import _native
 from ..plan.lowering import Deferred, evaluate
 from ..plan.memory import round_up
-from ..plan.tensor import Tensor
+from ..plan.tensor import BF16, Tensor
 from .channel_map import ChannelMap
 from .epilogue import Epilogue
 
@@ -122,7 +122,9 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         depth = round_up(len(taps) * k, BF16_DEPTH)
         row, panel = weights.terms * (depth + BF16_GAP), 2 * weights.terms * depth * BF16_COLUMNS
         block = max(1, min(budget // (4 * row * BF16_ROWS), -(-prod(pixels) // BF16_ROWS))) * BF16_ROWS
-        operation, how = "conv_bf16", {"terms": weights.terms, "block_rows": block, "stage_threads": ctx.options.threads}
+        operation, how = "conv_bf16", {"terms": weights.terms, "block_rows": block, "stage_threads": ctx.options.threads,
+                                       **{f"{key}_half": t is not None and t.dtype == BF16
+                                          for key, t in (("in", x), ("out", out), ("res", residual))}}
         stage = {"stage": ctx.scratch(ctx.options.threads * block * row, np.uint16)}
     taps = tuple(int(t) for t in taps)
     args, parameters = ending(ctx, epilogue, groups)

@@ -122,7 +122,7 @@ def concat(ctx, node) -> None:
         if len(ctx.shape(value.name)) != len(shape) or any(n != m for d, (n, m) in enumerate(zip(ctx.shape(value.name), shape))
                                                            if d != axis):
             raise ValueError(f"a part of shape {list(ctx.shape(value.name))} in {list(shape)}")
-    parts = [ctx.tensor(v.name) for v in node.inputs if ctx.shape(v.name)[axis]]
+    parts = [ctx.tensor(v.name, half=True) for v in node.inputs if ctx.shape(v.name)[axis]]
     if parts and _adjacent(parts, axis):
         ctx.bind(output, parts[0].view(shape, parts[0].strides, 0, parts[0].border))
         return

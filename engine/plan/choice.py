@@ -10,11 +10,12 @@ EVERY = "*"  # in `algorithms`: every node that can
 @dataclass(frozen=True)
 class Way:
     """One algorithm for one node. cycles: the cost model's estimate, on one thread; emit: lowers the node that way, without
-    refusing."""
+    refusing; half: whether it reads and writes images of bf16 numbers."""
 
     name: str
     cycles: float
     emit: Callable[[], None]
+    half: bool = False
 
 
 def choose(node_name: str, ways: Sequence[Way], algorithms: Mapping[str, str]) -> Way:

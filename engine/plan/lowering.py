@@ -17,10 +17,8 @@ from .graph import GraphView
 from .options import PlanOptions
 from .placement import Placement
 from .program import assemble, make_step
-from .tensor import Buffer, Tensor, image_layout, pixel_stride, prefers_image, row_strides
+from .tensor import BF16, F32, TYPES, Buffer, Tensor, image_layout, pixel_stride, prefers_image, row_strides
 from .walk import collapse
-
-F32 = np.dtype(np.float32)
 
 
 class Store:
@@ -77,7 +75,8 @@ class Lowering:
 
     def __init__(self, graph: GraphView, facts: dict[str, Fact], options: PlanOptions, store: Store) -> None:
         self.graph, self.facts, self.store, self.options, self.isa = graph, facts, store, options, options.isa
-        self.lanes, self.nr = (_native.isa_info(self.isa)[k] for k in ("lanes", "nr"))
+        self.lanes, self.nr, macs = (_native.isa_info(self.isa)[k] for k in ("lanes", "nr", "bf16_macs"))
+        self.halves = options.precision == "medium" and bool(macs or "bf16" in options.algorithms.values())
         self.values: dict[str, Tensor] = {}
         self.steps: list = []          # Step, or the runtime's fallback calls
         self.buffers: list[Buffer] = []
@@ -124,8 +123,8 @@ class Lowering:
 
     # Inputs
 
-    def tensor(self, name: str) -> Tensor:
-        """The value in whatever layout it has."""
+    def tensor(self, name: str, half: bool = False) -> Tensor:
+        """The value in whatever layout it has; half: as bf16 numbers, if a float32 image is kept as such."""
         if name in self.deferred:
             self.deferred.pop(name).make()
         if name not in self.values:
@@ -134,7 +133,18 @@ class Lowering:
                 raise NotNative(f"the value {name!r} is not a tensor")
             key = self.key(name)
             self.values[name] = self.constant(("value", *key), lambda: value, value.shape, shared=len(key) == 1)
-        return self.values[name]
+        tensor = self.values[name]
+        if half or tensor.dtype != BF16 or self.facts[name].dtype == BF16:
+            return tensor
+        return self._stage(name, lambda t: t.dtype == F32, lambda: self.new_image(tensor.shape, tensor.border), tensor)
+
+    def wide(self, tensor: Tensor) -> Tensor:
+        """An image as float32 numbers, whatever it is kept as."""
+        if tensor.dtype != BF16:
+            return tensor
+        target = self.new_image(tensor.shape, tensor.border)
+        self.copy(tensor, target)
+        return target
 
     def computed(self, name: str) -> bool:
         """Whether the value exists already at this point of the plan."""
@@ -145,28 +155,29 @@ class Lowering:
         tensor = self.tensor(name)
         if tensor.is_rows():
             return tensor
-        return self._stage(name, lambda t: t.is_rows(), lambda: self.temporary(tensor.shape, tensor.dtype))
+        return self._stage(name, lambda t: t.is_rows(), lambda: self.temporary(tensor.shape, tensor.dtype), tensor)
 
-    def image(self, name: str, border=None) -> Tensor:
-        """The value, an (N, C, spatial...) image with contiguous channels and at least the given zero border."""
-        tensor = self.tensor(name)
+    def image(self, name: str, border=None, half: bool = False) -> Tensor:
+        """The value, an (N, C, spatial...) image with contiguous channels and at least the given zero border; half: `tensor`'s."""
+        tensor = self.tensor(name, half)
         border = border or ((0, 0),) * (len(tensor.shape) - 2)
 
         def fits(t: Tensor) -> bool:
             have = t.border or ((0, 0),) * len(border)
-            return t.is_image() and all(h[0] >= b[0] and h[1] >= b[1] for h, b in zip(have, border))
+            return t.is_image() and t.dtype == tensor.dtype and all(h[0] >= b[0] and h[1] >= b[1] for h, b in zip(have, border))
 
         if fits(tensor):
             return tensor
         wanted = self.placement.border(name) or border
         wide = tuple((max(a[0], b[0]), max(a[1], b[1])) for a, b in zip(border, wanted))
-        return self._stage(name, fits, lambda: self.new_image(tensor.shape, wide))
+        return self._stage(name, fits, lambda: self.new_image(tensor.shape, wide, tensor.dtype), tensor)
 
-    def _stage(self, name: str, fits, make) -> Tensor:
+    def _stage(self, name: str, fits, make, source: Tensor) -> Tensor:
+        """A copy of the value's `source` that fits: one that is there, or else what `make` gives memory for."""
         for tensor in self._staged.setdefault(name, []):
             if fits(tensor):
                 return tensor
-        source, target = self.tensor(name), make()
+        target = make()
         self.copy(source, target)
         self._staged[name].append(target)
         return target
@@ -212,11 +223,11 @@ class Lowering:
         return Tensor(Buffer("const", array.nbytes, array), tuple(array.shape if shape is None else shape),
                       row_strides(array.shape if shape is None else shape), array.dtype)
 
-    def new_image(self, shape, border=()) -> Tensor:
+    def new_image(self, shape, border=(), dtype=F32) -> Tensor:
         """NHWC memory for an image, its zero border written by a step of its own."""
         border = tuple(border) or ((0, 0),) * (len(shape) - 2)
-        strides, first, count = image_layout(shape, pixel_stride(shape[1]), border)
-        tensor = Tensor(self.arena(4 * count), tuple(shape), strides, F32, 4 * first, border)
+        strides, first, count = image_layout(shape, pixel_stride(shape[1], dtype), border)
+        tensor = Tensor(self.arena(dtype.itemsize * count), tuple(shape), strides, dtype, dtype.itemsize * first, border)
         self._zero_border(tensor)
         return tensor
 
@@ -234,13 +245,14 @@ class Lowering:
             lead.append(t.shape[2 + d])
             lead_strides.append(inner)
 
-    def output(self, name: str, image: bool, like: Tensor | None = None) -> Tensor:
+    def output(self, name: str, image: bool, like: Tensor | None = None, half: bool = False) -> Tensor:
         """Memory for an output of the node being lowered, bound to its name: where its readers want it to be.
 
-        like: a tensor of the same shape whose order of dimensions suits it, whatever its data type.
+        like: a tensor of the same shape whose order of dimensions suits it, whatever its data type; half: whether the step that
+        writes it can round to bf16, if that is how the image is kept (the result's dtype says so).
         """
         image = image or (like is not None and like.dtype == F32 == self.facts[name].dtype and prefers_image(like))
-        tensor = self.placement.output(name, image, like)
+        tensor = self.placement.output(name, image, like, half)
         self.values[name] = tensor
         return tensor
 
@@ -282,8 +294,10 @@ class Lowering:
             step.touch(len(self.steps) - 1)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """target = source, any strides; shapes and data types must be equal."""
-        if source.dtype.itemsize == 4:
+        """target = source, any strides; shapes must be equal, and data types but where an image is widened or rounded."""
+        if source.dtype != target.dtype:
+            self.map(f"CAST_{TYPES[source.dtype]}_{TYPES[target.dtype]}", [source], target)
+        elif source.dtype.itemsize == 4:
             self.unary("IDENTITY", source, target)
         else:
             self.map(f"COPY_{source.dtype.itemsize}", [source], target)

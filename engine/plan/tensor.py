@@ -15,6 +15,7 @@ TYPES = {np.dtype(kind): name for name, kind in {
     "f32": np.float32, "f64": np.float64, "f16": np.float16, "bf16": ml_dtypes.bfloat16, "i8": np.int8, "i16": np.int16,
     "i32": np.int32, "i64": np.int64, "u8": np.uint8, "u16": np.uint16, "u32": np.uint32, "u64": np.uint64, "b8": np.bool_,
 }.items()}
+F32, BF16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)
 ANY = tuple(TYPES.values())
 INTEGERS = tuple(name for name in ANY if name[0] in "iu")
 NUMBERS = ("f32", "f64", *INTEGERS)
@@ -144,6 +145,6 @@ def image_layout(shape, pixel: int, border) -> tuple[tuple[int, ...], int, int]:
     return tuple(strides), first, step * shape[0]
 
 
-def pixel_stride(channels: int) -> int:
-    """Floats from one pixel to the next. A multiple of 1 KiB would put neighbouring pixels into few L1 sets: go a line further."""
-    return channels + 16 if channels % 256 == 0 else channels
+def pixel_stride(channels: int, dtype: np.dtype) -> int:
+    """Elements from one pixel to the next. A multiple of 1 KiB puts neighbouring pixels into few L1 sets: go a line further."""
+    return channels + 64 // dtype.itemsize if channels * dtype.itemsize % 1024 == 0 else channels

@@ -20,7 +20,7 @@ static inline __attribute__((always_inline)) void tile_block(const infold_bf16_t
     tile_zero(3);
     for (; k < end; k += INFOLD_BF16_DEPTH)
         for (int64_t i = 0; i < t->terms; i++) {
-            const uint16_t *a = t->a + i * t->a_plane + k;
+            const uint16_t *a = t->a[0] + i * t->a_plane + k;
             tile_load(4, a, a_bytes);
             if (tall) tile_load(5, a + TILE * t->a_row, a_bytes);
             for (int64_t j = 0; i + j < t->terms; j++) {
@@ -43,10 +43,10 @@ static inline __attribute__((always_inline)) void tile_block(const infold_bf16_t
 
 static void tile_gemm(const infold_bf16_tile *t, int64_t m) {
     _Alignas(64) tile_sums sums, more;
-    const int64_t chunk = t->terms < INFOLD_BF16_TERMS ? t->depth : TILE_CHUNK;
+    const int64_t chunk = t->terms < INFOLD_BF16_TERMS ? t->k : TILE_CHUNK;
     const bool tall = m > TILE, wide = t->out.n > TILE;
-    for (int64_t k = 0; k == 0 || k < t->depth; k += chunk) {
-        const int64_t end = t->depth - k < chunk ? t->depth : k + chunk;
+    for (int64_t k = 0; k == 0 || k < t->k; k += chunk) {
+        const int64_t end = t->k - k < chunk ? t->k : k + chunk;
         float(*to)[INFOLD_BF16_COLUMNS] = k == 0 ? sums : more;
         if (tall)
             wide ? tile_block(t, k, end, to, true, true) : tile_block(t, k, end, to, true, false);
@@ -94,6 +94,7 @@ const infold_bf16 ISA(infold_bf16) = {
     .end = tile_end,
     .gemm = tile_gemm,
     .split = split_run,
+    .widen = widen_run,
     .peak = tile_peak,
     .peak_macs = 4 * TILE * TILE * INFOLD_BF16_DEPTH,
 };

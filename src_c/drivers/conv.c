@@ -7,7 +7,7 @@ enum { MAX_STAGED_K = 2304, STAGE_ROW = MAX_STAGED_K + 16 }; /* the stage is on 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const conv_params *p = params;
     int64_t rows, padded, size;
-    const infold_status status = conv_check(p, e, kernels, &rows, &padded);
+    const infold_status status = conv_check(p, (conv_bytes){4, 4, 4}, e, kernels, &rows, &padded);
     CHECK(status == INFOLD_OK, status);
     CHECK(!__builtin_mul_overflow(rows, padded, &size), INFOLD_EPARAM);
     CHECK(span_fits(span_repeat(span_of_run(size), 1, &p->groups, &p->w_group), &e[W], 4), INFOLD_EBOUNDS);
@@ -38,7 +38,7 @@ static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
     float *c[INFOLD_MAX_MR];
     int64_t map[INFOLD_MAX_MR];
     float stage[INFOLD_MAX_MR * STAGE_ROW];
-    const infold_epilogue epilogue = conv_epilogue_of(j, group);
+    const infold_epilogue epilogue = conv_epilogue_of(j, group, 0);
     infold_tile tile = {.a = a, .c = c, .r = g.res ? r : NULL, .tap = j->args[TAP], .taps = p->taps, .k = p->k, .chunk = CHUNK,
                         .lo = epilogue.act.lo, .hi = epilogue.act.hi};
     const int64_t at_row = 0;

@@ -34,9 +34,14 @@ enum { IN, W, BIAS, TAP, OUT, RES, IN_SCALE, IN_SHIFT, EPILOGUE, CONV_ARGS = EPI
 
 enum { GRAIN = 1000000 }; /* multiply-adds that are worth waking a thread for: some 10 microseconds */
 
+/* Of one element of the images. */
+typedef struct {
+    int64_t in, out, res;
+} conv_bytes;
+
 /* All but the weights. rows: taps * k; padded: columns in whole vectors. */
-static inline infold_status conv_check(const conv_params *p, const infold_extent *e, const infold_kernels *kernels, int64_t *rows,
-                                       int64_t *padded) {
+static inline infold_status conv_check(const conv_params *p, conv_bytes bytes, const infold_extent *e, const infold_kernels *kernels,
+                                       int64_t *rows, int64_t *padded) {
     CHECK(p->taps >= 1 && p->k >= 0 && p->groups >= 1 && p->columns >= 1 && p->panels_per_block >= 1, INFOLD_EPARAM);
     CHECK(e[TAP].ptr && e[TAP].after / 8 >= p->taps, INFOLD_EMISSING);
     CHECK(p->columns <= INT64_MAX / 2 && p->panels_per_block <= INT64_MAX / 2, INFOLD_EPARAM);
@@ -44,13 +49,14 @@ static inline infold_status conv_check(const conv_params *p, const infold_extent
     *padded = (p->columns + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
     const int64_t groups[1] = {p->groups};
     const infold_span in = span_repeat(span_repeat(span_of_run(p->k), 4, p->n, p->in_stride), 1, groups, &p->in_group);
-    CHECK(span_fits(span_at(in, p->taps, e[TAP].ptr), &e[IN], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_at(in, p->taps, e[TAP].ptr), &e[IN], bytes.in), INFOLD_EBOUNDS);
     /* the kernel reads whole vectors of bias */
     CHECK(span_fits(span_repeat(span_of_run(*padded), 1, groups, &p->bias_group), &e[BIAS], 4), INFOLD_EBOUNDS);
     const infold_span run = span_of_run(p->columns);
-    CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->out_stride), 1, groups, &p->out_group), &e[OUT], 4), INFOLD_EBOUNDS);
-    if (arg_given(&e[RES]))
-        CHECK(span_fits(span_repeat(span_repeat(run, 4, p->n, p->res_stride), 1, groups, &p->res_group), &e[RES], 4), INFOLD_EBOUNDS);
+    const infold_span out = span_repeat(span_repeat(run, 4, p->n, p->out_stride), 1, groups, &p->out_group);
+    CHECK(span_fits(out, &e[OUT], bytes.out), INFOLD_EBOUNDS);
+    const infold_span res = span_repeat(span_repeat(run, 4, p->n, p->res_stride), 1, groups, &p->res_group);
+    CHECK(!arg_given(&e[RES]) || span_fits(res, &e[RES], bytes.res), INFOLD_EBOUNDS);
     if (arg_given(&e[IN_SCALE]) || arg_given(&e[IN_SHIFT])) {
         CHECK(p->taps == 1 && p->groups == 1, INFOLD_EPARAM);
         const infold_span map = span_repeat(span_of_run(p->k), 1, p->n, &p->in_map_stride);
@@ -117,8 +123,9 @@ static inline conv_group conv_group_of(const conv_job *j, int64_t group) {
     };
 }
 
-static inline infold_epilogue conv_epilogue_of(const conv_job *j, int64_t group) {
-    return epilogue_of(&j->p->epilogue, j->ctx->kernels, j->args + EPILOGUE, group * j->p->bias_group);
+/* first: the channel of the group that the caller counts as its first */
+static inline infold_epilogue conv_epilogue_of(const conv_job *j, int64_t group, int64_t first) {
+    return epilogue_of(&j->p->epilogue, j->ctx->kernels, j->args + EPILOGUE, group * j->p->bias_group + first);
 }
 
 /* What the epilogue leaves to sweeps, for panels [q0, q1) of the rows c. */

@@ -1,5 +1,6 @@
 /* Implicit matrix product in bf16 (abi.h, infold_bf16_tile): the rows of a block of pixels are staged, all taps side by side, as
- * `terms` bf16 numbers for each float, and then meet the packed weights (pack_bf16.c) panel by panel. */
+ * `terms` bf16 numbers for each float, and then meet the packed weights (pack_bf16.c) panel by panel. An image of bf16 numbers needs no
+ * stage where the kernel takes its rows as they lie. */
 #include <string.h>
 
 #include "drivers/conv.h"
@@ -9,6 +10,7 @@ typedef struct {
     int64_t terms;
     int64_t block_rows;    /* pixels staged at a time */
     int64_t stage_threads; /* threads that have a stage; more do not take part */
+    int64_t in_half, out_half, res_half; /* whether the image holds bf16 numbers, not float32 */
 } bf16_params;
 
 enum { STAGE = CONV_ARGS };
@@ -27,7 +29,9 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const bf16_params *p = params;
     const conv_params *c = &p->conv;
     int64_t rows, padded;
-    const infold_status status = conv_check(c, e, kernels, &rows, &padded);
+    CHECK((p->in_half | p->out_half | p->res_half | 1) == 1, INFOLD_EPARAM);
+    const conv_bytes bytes = {4 - 2 * p->in_half, 4 - 2 * p->out_half, 4 - 2 * p->res_half};
+    const infold_status status = conv_check(c, bytes, e, kernels, &rows, &padded);
     CHECK(status == INFOLD_OK, status);
     CHECK(p->terms >= 1 && p->terms <= INFOLD_BF16_TERMS && p->stage_threads >= 1, INFOLD_EPARAM);
     CHECK(p->block_rows >= 1 && p->block_rows <= INT64_MAX / 2 && rows <= INT64_MAX / 512, INFOLD_EPARAM);
@@ -41,82 +45,186 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     return span_fits(span_repeat(span_of_run(row), 2, staged, stride), &e[STAGE], 2) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
-/* One pixel's numbers under all taps, the prologue applied, the planes filled with zeros to a multiple of INFOLD_BF16_DEPTH. */
-static void stage_row(const conv_job *j, const float *in, int64_t image, uint16_t *row) {
+/* An image of float32 or of bf16 numbers, from one element on. */
+typedef struct {
+    const void *at;
+    bool half;
+} image;
+
+static const void *element(image x, int64_t i) {
+    return x.half ? (const void *)((const uint16_t *)x.at + i) : (const void *)((const float *)x.at + i);
+}
+
+static bool as_it_lies(const conv_job *j) {
+    const bf16_params *p = (const bf16_params *)j->p;
+    const infold_bf16 *kernel = j->ctx->bf16;
+    return p->in_half && p->terms == 1 && kernel->anywhere && p->conv.k % kernel->depth_step == 0 && !j->args[IN_SCALE];
+}
+
+/* n numbers of one pixel as the planes of a staged row, the prologue applied; map: its first number for this image. */
+static void stage_run(const conv_job *j, image in, int64_t n, int64_t map, uint16_t *at) {
     const bf16_params *p = (const bf16_params *)j->p;
     const conv_params *c = j->p;
-    const infold_bf16 *kernel = j->ctx->bf16;
-    const int64_t *tap = j->args[TAP], plane = plane_of(c), depth = c->taps * c->k;
     const float *scale = j->args[IN_SCALE], *shift = j->args[IN_SHIFT];
-    const int64_t map = image * c->in_map_stride;
-    uint16_t *at = row;
-    for (int64_t t = 0; t < c->taps; t++) {
-        const float *src = in + tap[t];
-        if (!scale) {
-            kernel->split(c->k, src, p->terms, at, plane);
-            at += c->k;
-            continue;
-        }
-        for (int64_t k = 0; k < c->k; k += CHUNK, at += CHUNK) { /* a single tap: at the end `at` has no reader */
-            float mapped[CHUNK];
-            const int64_t live = c->k - k < CHUNK ? c->k - k : CHUNK;
-            j->ctx->kernels->affine(1, live, src + k, 0, scale + map + k, shift + map + k, 0, 1, (float)c->in_lo, (float)c->in_hi, mapped, 0);
-            kernel->split(live, mapped, p->terms, at, plane);
-        }
+    float wide[CHUNK], mapped[CHUNK];
+    if (in.half && p->terms == 1 && !scale) {
+        memcpy(at, in.at, (size_t)n * sizeof *at);
+        return;
     }
+    for (int64_t i = 0, live; i < n; i += live) {
+        live = !scale && !in.half ? n : n - i < CHUNK ? n - i : CHUNK;
+        const float *x = in.half ? wide : (const float *)in.at + i;
+        if (in.half) j->ctx->bf16->widen(live, (const uint16_t *)in.at + i, wide);
+        if (scale) {
+            j->ctx->kernels->affine(1, live, x, 0, scale + map + i, shift + map + i, 0, 1, (float)c->in_lo, (float)c->in_hi, mapped, 0);
+            x = mapped;
+        }
+        j->ctx->bf16->split(live, x, p->terms, at + i, plane_of(c));
+    }
+}
+
+/* One pixel's numbers under all taps, the planes filled with zeros to a multiple of INFOLD_BF16_DEPTH. */
+static void stage_row(const conv_job *j, image in, int64_t map, uint16_t *row) {
+    const bf16_params *p = (const bf16_params *)j->p;
+    const conv_params *c = j->p;
+    const int64_t *tap = j->args[TAP], plane = plane_of(c), depth = c->taps * c->k;
+    for (int64_t t = 0; t < c->taps; t++) stage_run(j, (image){element(in, tap[t]), in.half}, c->k, map, row + t * c->k);
     const size_t rest = (size_t)(plane - GAP - depth) * sizeof *row;
     for (int64_t i = 0; rest && i < p->terms; i++) memset(row + i * plane + depth, 0, rest);
 }
 
-/* Staged pixels [p0, p1) times panels [q0, q1). */
-static void block(const conv_job *j, const conv_group *g, const infold_epilogue *epilogue, const uint16_t *w, const uint16_t *stage,
-                  int64_t p0, int64_t p1, int64_t q0, int64_t q1) {
+/* Pixels [p0, p1), staged one behind the other. */
+static void stage_rows(const conv_job *j, image in, int64_t p0, int64_t p1, uint16_t *row) {
+    const bf16_params *p = (const bf16_params *)j->p;
+    const conv_params *c = j->p;
+    infold_pixel x = pixel_at(c->n, p0);
+    for (int64_t at = p0; at < p1;) {
+        const int64_t first = pixel_offset(&x, c->in_stride), map = x.index[0] * c->in_map_stride, run = pixel_run(&x, c->n, p1 - at);
+        for (int64_t i = 0; i < run; i++, row += p->terms * plane_of(c))
+            stage_row(j, (image){element(in, first + i * c->in_stride[3]), in.half}, map, row);
+        at += run;
+    }
+}
+
+/* The rows of a tile. */
+typedef struct {
+    const uint16_t *a[INFOLD_BF16_ROWS];
+    float *c[INFOLD_BF16_ROWS];
+    const float *r[INFOLD_BF16_ROWS];
+    uint16_t *c16[INFOLD_BF16_ROWS];
+    const uint16_t *r16[INFOLD_BF16_ROWS];
+} tile_rows;
+
+/* The operands of one group. */
+typedef struct {
+    image in, res; /* res.at may be NULL */
+    void *out;
+    const float *bias;
+    const uint16_t *w;
+} operands;
+
+static operands operands_of(const conv_job *j, int64_t group) {
+    const bf16_params *p = (const bf16_params *)j->p;
+    const conv_params *c = j->p;
+    const image in = {j->args[IN], p->in_half}, res = {j->args[RES], p->res_half}, out = {j->args[OUT], p->out_half};
+    return (operands){.in = {element(in, group * c->in_group), in.half},
+                      .res = {res.at ? element(res, group * c->res_group) : NULL, res.half},
+                      .out = (void *)element(out, group * c->out_group),
+                      .bias = (const float *)j->args[BIAS] + group * c->bias_group,
+                      .w = (const uint16_t *)j->args[W] + group * c->w_group};
+}
+
+/* The m pixels of a tile, x being the first, which moves behind them; staged: their rows of A, or NULL. */
+static void list_rows(const conv_job *j, const operands *o, infold_pixel *x, int64_t m, const uint16_t *staged, tile_rows *rows) {
+    const bf16_params *p = (const bf16_params *)j->p;
+    const conv_params *c = j->p;
+    const int64_t pitch = p->terms * plane_of(c);
+    for (int64_t i = 0; i < m;) {
+        int64_t in = pixel_offset(x, c->in_stride), out = pixel_offset(x, c->out_stride), res = pixel_offset(x, c->res_stride);
+        const int64_t end = i + pixel_run(x, c->n, m - i);
+        for (; i < end; i++, in += c->in_stride[3], out += c->out_stride[3], res += c->res_stride[3]) {
+            rows->a[i] = staged ? staged + i * pitch : (const uint16_t *)o->in.at + in;
+            if (p->out_half) rows->c16[i] = (uint16_t *)o->out + out;
+            else rows->c[i] = (float *)o->out + out;
+            if (o->res.at && p->res_half) rows->r16[i] = (const uint16_t *)o->res.at + res;
+            else if (o->res.at) rows->r[i] = (const float *)o->res.at + res;
+        }
+    }
+}
+
+/* A panel of a tile that is swept before it is rounded to bf16: the sums go to a tile of float32 first. */
+static void swept(const conv_job *j, infold_bf16_tile tile, const tile_rows *rows, int64_t m, int64_t group) {
+    float sums[INFOLD_BF16_ROWS * INFOLD_BF16_COLUMNS], *c[INFOLD_BF16_ROWS];
+    const float *r[INFOLD_BF16_ROWS];
+    const uint16_t *r16[INFOLD_BF16_ROWS];
+    const int64_t column = tile.out.column, n = tile.out.n;
+    const infold_epilogue epilogue = conv_epilogue_of(j, group, column);
+    for (int64_t i = 0; i < m; i++) {
+        c[i] = sums + i * n;
+        if (tile.out.r) r[i] = rows->r[i] + column;
+        if (tile.out.r16) r16[i] = rows->r16[i] + column;
+    }
+    tile.out.column = 0;
+    tile.out.c16 = NULL;
+    tile.out.c = c;
+    if (tile.out.r) tile.out.r = r;
+    if (tile.out.r16) tile.out.r16 = r16;
+    j->ctx->bf16->gemm(&tile, m);
+    epilogue_sweep(&epilogue, m, c, 0, n);
+    for (int64_t i = 0; i < m; i++) j->ctx->bf16->split(n, c[i], 1, rows->c16[i] + column, 0);
+}
+
+/* Pixels [p0, p1), staged or as they lie (stage is NULL), times panels [q0, q1). */
+static void block(const conv_job *j, const operands *o, int64_t group, const uint16_t *stage, int64_t p0, int64_t p1, int64_t q0,
+                  int64_t q1) {
     const bf16_params *p = (const bf16_params *)j->p;
     const conv_params *c = j->p;
     const infold_bf16 *kernel = j->ctx->bf16;
-    const int64_t depth = c->taps * c->k, panel = panel_of(p), row = p->terms * plane_of(c);
-    const float *r[INFOLD_BF16_ROWS];
-    float *out[INFOLD_BF16_ROWS];
-    infold_bf16_tile tile = {.a_row = row, .a_plane = plane_of(c), .b_plane = panel / p->terms, .terms = p->terms,
-                             .depth = round_up(depth, kernel->depth_step),
-                             .out = {.c = out, .r = g->res ? r : NULL, .lo = epilogue->act.lo, .hi = epilogue->act.hi}};
+    const int64_t panel = panel_of(p), row = p->terms * plane_of(c), at_row = 0;
+    const infold_epilogue epilogue = conv_epilogue_of(j, group, 0);
+    const bool sweep = epilogue_sweeps(&epilogue), res = o->res.at != NULL;
+    tile_rows rows;
+    infold_bf16_tile tile = {.a = rows.a, .a_row = row, .a_plane = plane_of(c), .b_plane = panel / p->terms, .terms = p->terms,
+                             .tap = &at_row, .taps = 1, .k = round_up(c->taps * c->k, kernel->depth_step),
+                             .out = {.c = p->out_half ? NULL : rows.c, .c16 = p->out_half ? rows.c16 : NULL,
+                                     .r = res && !p->res_half ? rows.r : NULL, .r16 = res && p->res_half ? rows.r16 : NULL,
+                                     .lo = epilogue.act.lo, .hi = epilogue.act.hi}};
+    if (!stage) {
+        tile.tap = j->args[TAP];
+        tile.taps = c->taps;
+        tile.k = c->k;
+    }
     infold_pixel x = pixel_at(c->n, p0);
     for (int64_t at = p0, m; at < p1; at += m) {
         const int64_t tiles = (p1 - at + kernel->mr - 1) / kernel->mr; /* of even height, as far as m_step lets them */
         m = round_up((p1 - at + tiles - 1) / tiles, kernel->m_step);
         if (m > p1 - at) m = p1 - at;
-        for (int64_t i = 0; i < m; i++, pixel_next(&x, c->n)) {
-            out[i] = g->out + pixel_offset(&x, c->out_stride);
-            if (g->res) r[i] = g->res + pixel_offset(&x, c->res_stride);
-        }
-        tile.a = stage + (at - p0) * row;
+        list_rows(j, o, &x, m, stage ? stage + (at - p0) * row : NULL, &rows);
         for (int64_t q = q0; q < q1; q++) {
             tile.out.column = q * INFOLD_BF16_COLUMNS;
             tile.out.n = c->columns - tile.out.column < INFOLD_BF16_COLUMNS ? c->columns - tile.out.column : INFOLD_BF16_COLUMNS;
-            tile.out.bias = g->bias + tile.out.column;
-            tile.b = w + q * panel;
-            kernel->gemm(&tile, m);
+            tile.out.bias = o->bias + tile.out.column;
+            tile.b = o->w + q * panel;
+            if (sweep && p->out_half) swept(j, tile, &rows, m, group);
+            else kernel->gemm(&tile, m);
         }
-        conv_sweep(j, epilogue, m, out, q0, q1);
+        if (!p->out_half) conv_sweep(j, &epilogue, m, rows.c, q0, q1);
     }
 }
 
 static void piece(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int64_t q0, int64_t q1, int64_t thread) {
     const bf16_params *p = (const bf16_params *)j->p;
     const conv_params *c = j->p;
-    const conv_group g = conv_group_of(j, group);
-    const infold_epilogue epilogue = conv_epilogue_of(j, group);
-    const int64_t row = p->terms * plane_of(c);
-    uint16_t *stage = (uint16_t *)j->args[STAGE] + thread * round_up(p->block_rows, INFOLD_BF16_ROWS) * row;
-    infold_pixel x = pixel_at(c->n, p0);
+    const operands o = operands_of(j, group);
+    uint16_t *stage = (uint16_t *)j->args[STAGE] + thread * round_up(p->block_rows, INFOLD_BF16_ROWS) * p->terms * plane_of(c);
+    if (as_it_lies(j)) stage = NULL;
     j->ctx->bf16->begin();
     for (int64_t at = p0, end; at < p1; at = end) {
         end = at + p->block_rows < p1 ? at + p->block_rows : p1;
-        for (int64_t i = at; i < end; i++, pixel_next(&x, c->n))
-            stage_row(j, g.in + pixel_offset(&x, c->in_stride), x.index[0], stage + (i - at) * row);
+        if (stage) stage_rows(j, o.in, at, end, stage);
         for (int64_t q = q0, stop; q < q1; q = stop) {
             stop = q + c->panels_per_block < q1 ? q + c->panels_per_block : q1;
-            block(j, &g, &epilogue, (const uint16_t *)j->args[W] + group * c->w_group, stage, at, end, q, stop);
+            block(j, &o, group, stage, at, end, q, stop);
         }
     }
     j->ctx->bf16->end();
@@ -133,7 +241,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_conv_bf16 = {
     .name = "conv_bf16",
-    .params = CONV_PARAMS " terms block_rows stage_threads",
+    .params = CONV_PARAMS " terms block_rows stage_threads in_half out_half res_half",
     .args = CONV_ARG_NAMES " stage",
     .params_size = sizeof(bf16_params),
     .check = check,

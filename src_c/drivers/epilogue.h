@@ -41,6 +41,8 @@ static inline infold_epilogue epilogue_of(const epilogue_params *p, const infold
     return (infold_epilogue){p, kernels, activation_of(p->act, p->a, p->b), v[0], v[1], v[2]};
 }
 
+static inline bool epilogue_sweeps(const infold_epilogue *e) { return e->act.late || e->scale; }
+
 /* The sweeps over channels [first, first + n) of m stored pixels. */
 static inline void epilogue_sweep(const infold_epilogue *e, int64_t m, float *const *pixels, int64_t first, int64_t n) {
     const epilogue_params *p = e->p;

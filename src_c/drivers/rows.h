@@ -24,6 +24,14 @@ static inline void pixel_next(infold_pixel *x, const int64_t n[4]) {
     }
 }
 
+/* How many pixels from x on lie in one row, at most `most` (>= 1); x moves behind them. */
+static inline int64_t pixel_run(infold_pixel *x, const int64_t n[4], int64_t most) {
+    const int64_t left = n[3] - x->index[3], run = left < most ? left : most;
+    x->index[3] += run - 1;
+    pixel_next(x, n);
+    return run;
+}
+
 static inline int64_t pixel_offset(const infold_pixel *x, const int64_t stride[4]) {
     return x->index[0] * stride[0] + x->index[1] * stride[1] + x->index[2] * stride[2] + x->index[3] * stride[3];
 }

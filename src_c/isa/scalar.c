@@ -4,7 +4,5 @@
 
 #include "isa/table.h"
 
-#include "vec/emulated_bf16.h"
-
 #include "kernels/split.h"
 #include "kernels/dot.h"

@@ -3,6 +3,10 @@
 
 #include "abi.h"
 
+#ifndef v_dot2
+#include "vec/emulated_bf16.h"
+#endif
+
 #include "kernels/gemm.h"
 #include "kernels/peak.h"
 #include "kernels/math.h"

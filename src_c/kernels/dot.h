@@ -25,17 +25,15 @@ static vf dot_emulated(vf acc, vi a, vi b) {
 }
 #endif
 
-/* acc += rows [k, end) of plane i of A times plane j of B */
-DOT_INLINE void dot_rows(const infold_bf16_tile *t, int64_t i_plane, int64_t j_plane, int64_t k, int64_t end, vf acc[][DOT_NV], const int m,
-                         const int nv) {
-    const uint16_t *a = t->a + i_plane * t->a_plane, *b = t->b + j_plane * t->b_plane + k * INFOLD_BF16_COLUMNS;
+/* acc += numbers [k, end) behind each row's pointer times the rows of B from `b` on */
+DOT_INLINE void dot_rows(const uint16_t *const *a, const uint16_t *b, int64_t k, int64_t end, vf acc[][DOT_NV], const int m, const int nv) {
     for (; k < end; k += 2, b += 2 * INFOLD_BF16_COLUMNS) {
         vi bv[DOT_NV];
         DOT_UNROLL for (int j = 0; j < nv; j++) memcpy(&bv[j], b + 2 * j * VL, sizeof bv[j]);
         DOT_UNROLL for (int j = 0; j < nv; j += DOT_NV / 2) __builtin_prefetch(b + 2 * j * VL + DOT_PREFETCH, 0, 3);
         DOT_UNROLL for (int i = 0; i < m; i++) {
             int32_t pair;
-            memcpy(&pair, a + i * t->a_row + k, sizeof pair);
+            memcpy(&pair, a[i] + k, sizeof pair);
             const vi av = vi_set1(pair);
             DOT_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = DOT(acc[i][j], av, bv[j]);
         }
@@ -48,15 +46,21 @@ DOT_INLINE void dot_clear(vf acc[][DOT_NV], const int m, const int nv) {
 
 DOT_INLINE void dot_tile(const infold_bf16_tile *t, const int m, const int nv) {
     vf acc[VEC_MR][DOT_NV], total[VEC_MR][DOT_NV];
+    const uint16_t *a[VEC_MR], *b = t->b;
+    DOT_UNROLL for (int i = 0; i < m; i++) a[i] = t->a[i];
     dot_clear(acc, m, nv);
     if (t->terms == 1) {
-        dot_rows(t, 0, 0, 0, t->depth, acc, m, nv);
-    } else {
+        for (int64_t tap = 0; tap < t->taps; tap++, b += t->k * INFOLD_BF16_COLUMNS)
+            dot_rows(a, b, t->tap[tap], t->tap[tap] + t->k, acc, m, nv);
+    } else { /* a single tap */
         dot_clear(total, m, nv);
-        for (int64_t k = 0; k < t->depth; k += DOT_CHUNK) {
-            const int64_t end = t->depth - k < DOT_CHUNK ? t->depth : k + DOT_CHUNK;
+        for (int64_t k = 0; k < t->k; k += DOT_CHUNK) {
+            const int64_t count = t->k - k < DOT_CHUNK ? t->k - k : DOT_CHUNK;
             for (int64_t order = t->terms - 1; order >= 0; order--) /* the smallest first: large sums are rounded less often */
-                for (int64_t i = 0; i <= order; i++) dot_rows(t, i, order - i, k, end, acc, m, nv);
+                for (int64_t i = 0; i <= order; i++) {
+                    const int64_t from = t->tap[0] + i * t->a_plane + k;
+                    dot_rows(a, b + (order - i) * t->b_plane + k * INFOLD_BF16_COLUMNS, from, from + count, acc, m, nv);
+                }
             DOT_UNROLL for (int i = 0; i < m; i++) DOT_UNROLL for (int j = 0; j < nv; j++) total[i][j] += acc[i][j];
             dot_clear(acc, m, nv);
         }
@@ -100,6 +104,7 @@ const infold_bf16 ISA(infold_bf16) = {
     .mr = VEC_MR,
     .m_step = 1,
     .depth_step = 2,
+    .anywhere = true,
 #ifdef v_dot2
     .macs_per_cycle = 4 * VL,
 #endif
@@ -107,6 +112,7 @@ const infold_bf16 ISA(infold_bf16) = {
     .end = dot_nothing,
     .gemm = dot_run,
     .split = split_run,
+    .widen = widen_run,
     .peak = dot_peak_run,
     .peak_macs = 4 * VEC_MR * VL,
 };

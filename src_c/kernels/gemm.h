@@ -48,7 +48,7 @@ static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t
         }
     }
     if (flushed) UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += total[i][j];
-    const infold_store out = {t->c, t->r, t->column, t->bias, t->n, t->lo, t->hi};
+    const infold_store out = {t->c, t->r, t->column, t->bias, t->n, t->lo, t->hi, NULL, NULL};
     store_tile(&out, acc[0], 2, m, nv);
 }
 

@@ -19,3 +19,12 @@ static void split_run(int64_t n, const float *x, int64_t terms, uint16_t *out, i
         }
     }
 }
+
+static void widen_run(int64_t n, const uint16_t *x, float *out) {
+    for (int64_t at = 0; at < n; at += VL) {
+        const int64_t live = n - at < VL ? n - at : VL;
+        const vf wide = v_loadbf16(x + at, live);
+        if (live == VL) v_store(out + at, wide);
+        else v_storen(out + at, wide, live);
+    }
+}

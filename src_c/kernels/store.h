@@ -22,13 +22,19 @@ static inline __attribute__((always_inline)) void store_tile(const infold_store 
             UNROLL for (int i = 0; i < m; i++) {
                 vf x = acc[i * pitch + j] + bias;
                 if (s->r) x += v_load(s->r[i] + offset);
-                v_store(s->c[i] + offset, v_min(hi, v_max(lo, x)));
+                if (s->r16) x += v_loadbf16(s->r16[i] + offset, VL);
+                x = v_min(hi, v_max(lo, x));
+                if (s->c16) v_storebf16(s->c16[i] + offset, v_tobf16(x), VL);
+                else v_store(s->c[i] + offset, x);
             }
         } else {
             UNROLL for (int i = 0; i < m; i++) {
                 vf x = acc[i * pitch + j] + bias;
                 if (s->r) x += v_loadn(s->r[i] + offset, live);
-                v_storen(s->c[i] + offset, v_min(hi, v_max(lo, x)), live);
+                if (s->r16) x += v_loadbf16(s->r16[i] + offset, live);
+                x = v_min(hi, v_max(lo, x));
+                if (s->c16) v_storebf16(s->c16[i] + offset, v_tobf16(x), live);
+                else v_storen(s->c[i] + offset, x, live);
             }
         }
     }
@@ -36,7 +42,8 @@ static inline __attribute__((always_inline)) void store_tile(const infold_store 
 
 /* Row i alone. */
 static inline __attribute__((always_inline)) void store_row(const infold_store *s, int64_t i, const vf *acc, const int nv) {
-    const infold_store row = {s->c + i, s->r ? s->r + i : NULL, s->column, s->bias, s->n, s->lo, s->hi};
+    const infold_store row = {s->c ? s->c + i : NULL, s->r ? s->r + i : NULL, s->column, s->bias, s->n, s->lo, s->hi,
+                              s->c16 ? s->c16 + i : NULL, s->r16 ? s->r16 + i : NULL};
     store_tile(&row, acc, nv, 1, nv);
 }
 

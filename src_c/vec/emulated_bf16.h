@@ -1,3 +1,8 @@
+#ifndef INFOLD_EMULATED_BF16_H
+#define INFOLD_EMULATED_BF16_H
+
+#include <string.h>
+
 /* The instructions of vec/avx512_bf16.h in terms of any other vec/ header: the same numbers, bit for bit.
  *
  * VCVTNEPS2BF16 and VDPBF16PS take denormals for zero, flush denormal results to zero and round to nearest even, whatever MXCSR says.
@@ -15,6 +20,13 @@ static inline vh v_tobf16(vf a) {
     return vi_and(vi_sar(v_bits(v_sel(v_eq(a, a), rounded, quiet)), 16), vi_set1(0xffff));
 }
 static inline vf v_frombf16(vh a) { return v_frombits(vi_shl(a, 16)); }
+static inline vf v_loadbf16(const uint16_t *p, int64_t n) {
+    int32_t lane[VL] = {0};
+    vi wide;
+    for (int64_t i = 0; i < n; i++) lane[i] = p[i];
+    memcpy(&wide, lane, sizeof wide);
+    return v_frombf16(wide);
+}
 static inline void v_storebf16(uint16_t *p, vh a, int64_t n) {
     int32_t lane[VL];
     memcpy(lane, &a, sizeof lane);
@@ -23,3 +35,5 @@ static inline void v_storebf16(uint16_t *p, vh a, int64_t n) {
 /* The numbers of pairs of bf16, even elements in the lower halves. */
 static inline vf v_even(vi pairs) { return v_flush(v_frombits(vi_shl(pairs, 16))); }
 static inline vf v_odd(vi pairs) { return v_flush(v_frombits(vi_and(pairs, vi_set1(INT32_MIN >> 15)))); }
+
+#endif

@@ -58,21 +58,22 @@ def stage(depth: int, terms: int, threads: int = 1, block: int = ROWS) -> np.nda
 
 
 def product(isa, x, w, terms, *, bias=None, res=None, taps=1, act="IDENTITY", slope=None, threads=1, side="end", block=ROWS,
-            **more):
+            dtype=F32, **more):
     """x [m, taps * k] times w [taps * k, columns] and the epilogue, by conv_bf16."""
     (m, depth), columns = x.shape, w.shape[1]
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     params = {"n": dims([m], 4, 1), "in_stride": dims([depth], 4, 0), "out_stride": dims([columns], 4, 0),
               "res_stride": dims([columns], 4, 0), "taps": taps, "k": depth // taps, "groups": 1, "columns": columns,
               "panels_per_block": 2, "act": _native.ACTS[act], "a": a, "b": b, "terms": terms, "block_rows": block,
-              "stage_threads": threads, **{k: v for k, v in more.items() if k in ("in_lo", "in_hi")}}
+              "stage_threads": threads, **{k: v for k, v in more.items() if k in ("in_lo", "in_hi")},
+              "in_half": x.dtype == U16, "res_half": res is not None and res.dtype == U16, "out_half": dtype == U16}
     arrays = {"in": x, "w": packed(w, terms), "bias": whole_vectors(np.zeros(columns, F32) if bias is None else bias, "scalar"),
               "tap": np.arange(taps) * (depth // taps), "stage": stage(depth, terms, threads, block), "res": res, "slope": slope,
               "in_scale": more.get("scale"), "in_shift": more.get("shift")}
     lanes = _native.isa_info(isa)["lanes"]
     arrays["bias"] = np.pad(arrays["bias"], (0, -arrays["bias"].size % lanes))
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    out = np.zeros((m, columns), F32)
+    out = np.zeros((m, columns), dtype)
     return run("conv_bf16", isa, params, **arrays, out=out, threads=threads, side=side, constants=CONSTANTS)["out"]
 
 
@@ -98,6 +99,26 @@ def test_epilogue(act, residual, isa, side):
                   side=side)
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     close(got, epilogue(x.astype(np.float64) @ w + bias + (res if residual else 0), act, a, b, slope), 5e-6)
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+@pytest.mark.parametrize("act", ["CLIP", "SILU", "PRELU"])
+@pytest.mark.parametrize("taps,k", [(1, 64), (9, 4), (3, 17), (1, 700)])
+def test_images_of_bf16_numbers(taps, k, act, terms, isa, side):
+    """Read, added and stored as bf16: the numbers of the same product in float32, rounded once at the end, bit for bit."""
+    rng = np.random.default_rng(9)
+    m, columns = 37, 45
+    x, res = to_bf16(normal(rng, m, taps * k)), to_bf16(normal(rng, m, columns))
+    w, bias, slope = normal(rng, taps * k, columns), normal(rng, columns), normal(rng, columns)
+    given = {"bias": bias, "taps": taps, "act": act, "slope": slope if act == "PRELU" else None, "side": side, "block": 16}
+    if taps == 1 and act != "CLIP":
+        given |= {"scale": normal(rng, k), "shift": normal(rng, k), "in_lo": 0.0, "in_hi": np.inf}
+    expected = product(isa, from_bf16(x), w, terms, res=from_bf16(res), **given)
+    for a, r in ((x, res), (x, from_bf16(res)), (from_bf16(x), res)):
+        np.testing.assert_array_equal(product(isa, a, w, terms, res=r, **given), expected)
+        got = product(isa, a, w, terms, res=r, dtype=U16, threads=2, **given)
+        np.testing.assert_array_equal(got, to_bf16(expected))
+    assert np.abs(expected).max() > 0.5
 
 
 @pytest.mark.parametrize("terms", [1, 2, 3])
@@ -244,6 +265,9 @@ PRODUCT = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 3], "out_stride": [0, 0, 0,
     ({"columns": 33}, 2),
     ({"columns": 2**63 - 1}, 1), ({"groups": 2, "w_group": 1}, 2), ({"groups": 2**62}, 2), ({"terms": 0}, 1), ({"terms": 4}, 1),
     ({"terms": 3}, 2), ({"block_rows": 0}, 1), ({"block_rows": 33}, 2), ({"block_rows": 2**63 - 1}, 1), ({"block_rows": 2**61}, 1),
+    ({"in_half": 2}, 1), ({"out_half": -1}, 1), ({"res_half": 2}, 1), ({"in_half": 1, "in_stride": [0, 0, 0, 8]}, 0),
+    ({"in_half": 1, "in_stride": [0, 0, 0, 9]}, 2), ({"out_half": 1, "out_stride": [0, 0, 0, 11]}, 0),
+    ({"out_half": 1, "out_stride": [0, 0, 0, 12]}, 2),
     ({"stage_threads": 0}, 1), ({"stage_threads": 2}, 2), ({"stage_threads": 2**62}, 2), ({"panels_per_block": 0}, 1),
 ])
 def test_check_conv(change, status, isa):

@@ -7,6 +7,7 @@ from session_harness import Net, compare, session
 
 from infold import _native
 from infold.ops.splits import SPLITS
+from infold.plan.tensor import BF16
 from infold.reference import run_float64
 
 PATHS = [n for n in _native.isa_names() if _native.isa_info(n)["bf16_macs"]] + ["scalar", *_native.isa_names(emulated=True)]
@@ -56,6 +57,42 @@ def test_every_split(make, split, isa):
     compare(found, expected, TOLERANCE[split])
     two = session(model, 2, precision=LEVEL[split], algorithms={"*": split}).run(None, net.feeds)[0]
     np.testing.assert_array_equal(two, found)
+
+
+def half_network() -> tuple[Net, str]:
+    """What may be kept as bf16: residuals, a prologue, a channel Concat, a squeeze and excitation; and readers that cannot."""
+    net = Net(8)
+    x = net("Relu", net("Conv", net.input(2, 3, 17, 15), net.weight(24, 3, 3, 3), net.normal(24), pads=[1] * 4))
+    y = net("Relu", net("Conv", x, net.weight(24, 24, 3, 3), net.normal(24), pads=[1] * 4))
+    x = net("Relu", net("Add", net("Conv", y, net.weight(24, 24, 1, 1), net.normal(24)), x))
+    factor = net("Sigmoid", net("Conv", net("GlobalAveragePool", x), net.weight(24, 24, 1, 1), net.normal(24)))
+    y = net("HardSwish", net("Conv", net("Mul", x, factor), net.weight(16, 24, 1, 1), net.normal(16)))
+    x = net("Concat", x, y, axis=1)
+    x = net("Relu", net("BatchNormalization", x, net.positive(40), net.normal(40), net.normal(40), net.positive(40)))
+    x = net("Conv", x, net.weight(33, 40, 1, 1), net.normal(33))
+    x = net("Conv", x, net.weight(33, 33, 3, 3), net.normal(33), pads=[1] * 4, strides=[2, 2])
+    return net, net("Softmax", net("Conv", x, net.weight(12, 33, 1, 1), net.normal(12)), axis=1)
+
+
+def dtypes(subject) -> list:
+    """Of all that the steps touch."""
+    return [t.dtype for plan in subject._runner.plans for step in plan.steps for t in step.args if t is not None]
+
+
+def test_activations_are_kept_in_bf16(isa):
+    net, y = half_network()
+    model = net.model(y)
+    subject = session(model, precision="medium", algorithms={"*": "bf16"})
+    (found,) = subject.run(None, net.feeds)
+    assert dtypes(subject).count(BF16) > 10
+    compare(found, run_float64(model, net.feeds)[y], TOLERANCE["bf16"])
+    for threads in (2, 3):
+        again = session(model, threads, precision="medium", algorithms={"*": "bf16"}).run(None, net.feeds)[0]
+        np.testing.assert_array_equal(again, found)
+    for level in ("high", "highest"):
+        subject = session(model, precision=level, algorithms={"*": "bf16"})
+        subject.run(None, net.feeds)
+        assert BF16 not in dtypes(subject)
 
 
 @pytest.mark.parametrize("level, split", [("highest", "bf16"), ("highest", "bf16x3"), ("high", "bf16")])

@@ -7,9 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infold.plan.tensor import Buffer, Tensor, image_layout, pixel_stride, row_strides
+from infold.plan.tensor import BF16, F32, Buffer, Tensor, image_layout, pixel_stride, row_strides
 
-F32 = np.dtype(np.float32)
 shapes = st.lists(st.integers(1, 6), min_size=0, max_size=5)
 
 
@@ -109,8 +108,9 @@ def test_image_layout(batch, channels, spatial, slack):
 
 @given(st.integers(1, 3000))
 def test_pixel_stride_keeps_away_from_cache_conflicts(channels):
-    stride = pixel_stride(channels)
-    assert channels <= stride <= channels + 16 and stride * 4 % 1024 != 0
+    for dtype in (F32, BF16):
+        stride = pixel_stride(channels, dtype)
+        assert channels <= stride <= channels + 64 // dtype.itemsize and stride * dtype.itemsize % 1024 != 0
 
 
 def test_reshape_never_reads_memory():
