@@ -39,7 +39,7 @@ MAX_HEADER = 1 << 28
 SMALL = 1 << 16  # bytes of an array that is copied rather than mapped
 # Arguments that an operation only reads; all others must lie in the arena or in an output.
 READ = frozenset(("in", "w", "bias", "tap", "res", "slope", "scale", "shift", "in_scale", "in_shift", "a", "b", "c", "x", "gamma",
-                  "beta", "v", "floor", "row", "row_weight", "column", "column_weight", "index"))
+                  "beta", "v", "floor", "row", "row_weight", "column", "column_weight", "index", "peephole"))
 
 TABLES = frozenset(("tap", "row", "column", "index"))  # arguments of 8-byte numbers
 

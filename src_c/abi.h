@@ -27,7 +27,7 @@ typedef enum {
 #define INFOLD_ACTS(X)                                                                                                  \
     X(IDENTITY) X(RELU) X(CLIP) X(LEAKY_RELU) X(PRELU) X(SIGMOID) X(HARD_SIGMOID) X(HARD_SWISH) X(SILU) X(GELU)         \
     X(GELU_TANH) X(TANH) X(ELU) X(SELU) X(CELU) X(SOFTPLUS) X(SOFTSIGN) X(MISH) X(THRESHOLDED_RELU) X(EXP) X(LOG)       \
-    X(SQRT) X(RECIPROCAL) X(ABS) X(NEG) X(FLOOR) X(CEIL) X(ROUND) X(ERF) X(SIGN) X(SQUARE)
+    X(SQRT) X(RECIPROCAL) X(ABS) X(NEG) X(FLOOR) X(CEIL) X(ROUND) X(ERF) X(SIGN) X(SQUARE) X(LINEAR) X(SCALED_TANH)
 
 typedef enum {
 #define X(name) INFOLD_##name,

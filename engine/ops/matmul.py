@@ -1,6 +1,7 @@
 """Gemm and MatMul as implicit matrix products: one tap, rows as pixels, a batch of matrices as groups."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from math import prod
 
@@ -10,7 +11,7 @@ from ..plan.choice import Way, choose
 from ..plan.tensor import Tensor
 from .base import NotNative, attr, op
 from .epilogue import Epilogue, epilogue, take
-from .product import pack_constant, pack_step, product, vector
+from .product import Packed, pack_constant, pack_step, product, vector
 from .splits import SPLITS, ProductSize, allowed, cycles
 
 
@@ -54,19 +55,26 @@ def times_constant(ctx, node, a: Tensor, weight: np.ndarray, transposed: bool, b
     space = _row_space(a)
     out = ctx.output(found.output, image=False)
     array = weight if scale == 1.0 else (weight.astype(np.float64) * scale).astype(np.float32)
-    key = ctx.key(node.inputs[1].name) + (() if scale == 1.0 else ("scaled", scale))
     residual = ctx.rows(found.residual) if found.residual is not None else None
     extents, strides = space
     out_strides = _rows_strides(out.shape, extents)
+    emit = partial(product, ctx, a, bias=vector(ctx, bias, columns), out=out, taps=[0], pixels=extents, x_stride=strides,
+                   out_stride=out_strides, k=k, epilogue=found, residual=residual, res_stride=out_strides)
+    times(ctx, node, node.inputs[1].name, array, transposed, prod(extents), emit, () if scale == 1.0 else ("scaled", scale))
 
-    def emit(name: str) -> None:
-        packed = pack_constant(ctx, key, array, (k,), (1 if transposed else columns,), columns, k if transposed else 1,
-                               terms=SPLITS[name].terms)
-        product(ctx, a, packed, vector(ctx, bias, columns), out, [0], pixels=extents, x_stride=strides,
-                out_stride=out_strides, k=k, epilogue=found, residual=residual, res_stride=out_strides)
 
-    size = ProductSize(prod(extents), k, columns)
-    ways = [Way(name, cycles(ctx, name, size), partial(emit, name)) for name in allowed(ctx)]
+def times(ctx, node, name: str, array: np.ndarray, transposed: bool, rows: int, emit: Callable[[Packed], None],
+          variant: tuple = ()) -> None:
+    """Multiply `rows` rows by a matrix, the constant `name` or a variant of it, in the way with the least estimated time: it is
+    packed, and `emit` makes the step."""
+    k, columns = array.shape[::-1] if transposed else array.shape
+
+    def way(kind: str) -> None:
+        emit(pack_constant(ctx, ctx.key(name) + variant, array, (k,), (1 if transposed else columns,), columns,
+                           k if transposed else 1, terms=SPLITS[kind].terms))
+
+    size = ProductSize(rows, k, columns)
+    ways = [Way(kind, cycles(ctx, kind, size), partial(way, kind)) for kind in allowed(ctx)]
     choose(node.name, ways, ctx.options.algorithms).emit()
 
 

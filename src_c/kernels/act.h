@@ -60,6 +60,8 @@ static void act_run(infold_act act, int64_t n, const float *src, float *dst, con
     case INFOLD_ERF: ACT_LOOP(v_erf(x));
     case INFOLD_SIGN: ACT_LOOP(v_sel(v_lt(zero, x), one, v_sel(v_lt(x, zero), -one, x)));
     case INFOLD_SQUARE: ACT_LOOP(x *x);
+    case INFOLD_LINEAR: ACT_LOOP(v_fma(x, a, b));
+    case INFOLD_SCALED_TANH: ACT_LOOP(a *v_tanh(b *x));
     case INFOLD_ACT_COUNT: break;
     }
 }

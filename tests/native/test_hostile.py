@@ -110,7 +110,26 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "m_position": 4,
         "point": [1.0, 0.0],
     }
+    recurrent = {
+        "kind": 1,
+        "steps": 3,
+        "batch": 2,
+        "directions": 2,
+        "hidden": 5,
+        "in_step": 80,
+        "in_batch": 40,
+        "out_step": 20,
+        "out_batch": 5,
+        "out_direction": 10,
+        "h_batch": 5,
+        "h_direction": 10,
+        "w_gate": 5 * lanes,
+        "act": [1, 1, 2, 1, 1, 1],
+    }
     return {
+        "recurrent": (recurrent, {"in": zeros(3, 2, 40), "w": zeros(8, 5, lanes), "bias": zeros(2, lanes), "h": zeros(2, 2, 5),
+                                  "cell": zeros(2, 2, 5), "out": zeros(3, 2, 2, 5), "index": np.array([3, 1]),
+                                  "peephole": zeros(2, 15), "stage": zeros(4, 25)}, ("w", "bias", "peephole")),
         "winograd": (winograd, {"in": zeros(3, 4, 3), "w": zeros(16, 3, lanes), "bias": zeros(lanes), "out": zeros(3, 4, 2),
                                 "scratch": zeros(2 * 16 * (6 + 4))}, ("w", "bias")),
         "conv": (gemm, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
