@@ -161,3 +161,13 @@ def test_exports_of_torch(kind, dynamo, tmp_path):
     found = made.run(None, {made.get_inputs()[0].name: x.numpy()})
     assert made.report.fallbacks == []
     np.testing.assert_allclose(found[0], module(x)[0].detach().numpy(), atol=2e-6)
+
+
+def test_compiled(tmp_path):
+    net = Net(opset=14)
+    names = cell(net, "LSTM", peephole=True, initial=True, lengths=[1, 5, 3])
+    model = net.model(*names)
+    infold.compile(model, tmp_path / "m.infold", fallback=False)
+    found = infold.InferenceSession(tmp_path / "m.infold").run(None, net.feeds)
+    for one, other in zip(found, session(model).run(None, net.feeds)):
+        np.testing.assert_array_equal(one, other)
