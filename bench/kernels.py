@@ -96,21 +96,6 @@ def layer_model(layer: Layer, batch: int):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def bandwidth(size: int) -> float:
-    """Bytes per second, read and written, of a copy whose two arrays take `size` bytes together: the best of several."""
-    import numpy as np
-
-    source = np.ones(max(size // 8, 64), np.float32)
-    target, best = np.zeros_like(source), 1.0
-    copies = max(1, (1 << 22) // source.nbytes)
-    for _ in range(7):
-        began = time.perf_counter()
-        for _ in range(copies):
-            np.copyto(target, source)
-        best = min(best, (time.perf_counter() - began) / copies)
-    return 2 * source.nbytes / best
-
-
 def measure(layers: dict[Layer, int], algorithm: str | None, threads: int, batch: int, seconds: float) -> dict:
     """All layers on the ISA of this process (INFOLD_ISA), by the planner's choice of algorithms or by one: "bf16" against
     the peak of the bf16 instruction."""
@@ -118,6 +103,7 @@ def measure(layers: dict[Layer, int], algorithm: str | None, threads: int, batch
 
     import infold
     from infold import _native, host
+    from infold.report.roofline import bandwidth, roof
 
     isa, rows, peaks = host.isa(), [], []
     bf16 = algorithm == "bf16"
@@ -137,7 +123,7 @@ def measure(layers: dict[Layer, int], algorithm: str | None, threads: int, batch
                      "intensity": layer.flops(batch) / layer.bytes(batch)})
     peak = max(peaks) * threads / 1e9
     for row in rows:
-        row["roof"] = min(peak, row["intensity"] * row["bandwidth"] * threads / 1e9)
+        row["roof"] = roof(peak, row["intensity"], row["bandwidth"] * threads / 1e9)
         row["of_peak"], row["of_roof"] = row["gflops"] / peak, row["gflops"] / row["roof"]
     total = sum(r["count"] * r["ms"] for r in rows)
     work = sum(r["count"] * r["ms"] * r["gflops"] for r in rows)

@@ -19,6 +19,8 @@ from .report.session import Fallback, SessionReport, StepRecord
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from .plan.program import Step
+
 
 PRECISIONS = ("highest", "high", "medium")
 
@@ -180,11 +182,14 @@ class InferenceSession:
 
     def profile(self, input_feed: Mapping[str, object], runs: int = 10) -> list[StepRecord]:
         """Median time of every step over `runs` runs (after one to warm up), in execution order."""
+        return [StepRecord.of(step, spent) for step, spent in self._step_seconds(input_feed, runs).items()]
+
+    def _step_seconds(self, input_feed: Mapping[str, object], runs: int) -> dict[Step | FallbackStep, float]:
         feeds, seconds = self._checked(input_feed), {}
         self._runner.run(feeds, self.threads)
         for _ in range(runs):
             self._runner.run(feeds, self.threads, seconds)
-        return [StepRecord.of(step, float(np.median(spent))) for step, spent in seconds.items()]
+        return {step: float(np.median(spent)) for step, spent in seconds.items()}
 
     def run_intermediates(self, input_feed: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
         """Values inside the prepared graph, by name; names that folding has removed are left out."""

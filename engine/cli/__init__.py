@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infold.cli import bench, compile, convert, demo, doctor, fold, info, profile, recalibrate, run, verify
+from infold.cli import bench, compile, convert, demo, doctor, fold, info, profile, recalibrate, report, run, verify
 
 CommandLineError = typer.BadParameter.__mro__[
     2
@@ -46,6 +46,7 @@ for command in (
     verify.verify,
     bench.bench,
     profile.profile,
+    report.report,
     doctor.doctor,
     recalibrate.recalibrate,
     convert.convert,

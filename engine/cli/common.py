@@ -80,26 +80,40 @@ def working(message: str) -> Iterator[None]:
 @contextmanager
 def progress(message: str) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar on a terminal's standard error; yields `advance(done, total)`, total None while unknown."""
+    with stages() as advance:
+        advance(message, 0, None)
+        yield lambda done, total: advance(message, done, total)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int | None], None]]:
+    """As `progress`, for work in several parts: yields `advance(message, done, total)`, with a bar for each message."""
     from rich.progress import Progress
 
-    console = err()
+    console, tasks = err(), {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(message, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def advance(message: str, done: int, total: int | None) -> None:
+            if message not in tasks:
+                tasks[message] = bar.add_task(message, total=None)
+            bar.update(tasks[message], completed=done, total=total)
+
+        yield advance
 
 
 def print_json(document: Any) -> None:
     """Print `document` as strict JSON: NumPy scalars become numbers, NaN and infinities null."""
-    print(json.dumps(_plain(document), indent=2, allow_nan=False))
+    print(json.dumps(plain(document), indent=2, allow_nan=False))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What strict JSON can hold of `value`: NumPy scalars become numbers, NaN and infinities None."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

@@ -29,34 +29,13 @@ def info(
         else:
             typer.echo(table.markdown(), nl=False)
         return
-    facts = machine_facts() if model is None else model_facts(model, shapes, weights)
+    from infold.report import machine
+
+    facts = machine.facts() if model is None else model_facts(model, shapes, weights)
     if as_json:
         common.print_json(facts)
     else:
         _show(facts)
-
-
-def machine_facts() -> dict:
-    """CPU, instruction sets, caches, threads, and the versions of what infold works with."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from infold import _native, host
-    from infold.report import machine
-
-    versions = {}
-    for package in ("infold", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return {
-        "cpu": machine.cpu_name(),
-        "isas": _native.isa_names(),
-        "isa": host.isa(),
-        "caches": machine.caches(),
-        "threads": host.cpus(),
-        "versions": versions,
-    }
 
 
 def model_facts(path: Path, shapes: list[str] | None, weights: Path | None) -> dict:
@@ -116,6 +95,8 @@ def _text(key: str, value) -> str:
         return "known when the open dimensions are: give --shape"
     if key in ("inputs", "outputs"):
         return "\n".join(f"{item['name']}  {'x'.join(map(str, item['shape']))}  {item['type']}" for item in value)
+    if key == "faster":
+        return "\n".join(value) or "nothing that infold knows of"
     if key == "caches":
         return ", ".join(f"{name} {size // 1024} KiB" for name, size in value.items())
     if isinstance(value, dict):

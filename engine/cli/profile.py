@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infold.cli import common
+
+if TYPE_CHECKING:
+    from infold.report.layers import Layer
+
+SLOWEST = 30  # layers shown
 
 
 def profile(
@@ -49,8 +54,31 @@ def _show(slowest: list[dict], count: int, total: float, fallback: float) -> Non
     for step in slowest:
         speed = f"{step['gflops']:.1f}" if step["gflops"] else ""
         table.add_row(step["name"], step["op"], step["kernel"], f"{step['ms']:.4f}", f"{step['share']:.1%}", speed)
-    console = common.out()
-    console.print(table)
+    common.out().print(table)
     rest = f"; {count - len(slowest)} faster steps not shown" if count > len(slowest) else ""
     share = fallback / total if total else 0.0
-    console.print(f"{total:.3f} ms in {count} steps, {share:.1%} of it in the fallback{rest}")
+    common.out().print(f"{total:.3f} ms in {count} steps, {share:.1%} of it in the fallback{rest}")
+
+
+def show_layers(layers: list[Layer]) -> None:
+    """Print the slowest layers with their share of the time and of their roof as bars."""
+    from rich.bar import Bar
+    from rich.table import Table
+
+    table = Table("layer", "operator", "kernels")
+    for column in ("ms", "share"):
+        table.add_column(column, justify="right")
+    table.add_column("", width=16)
+    for column in ("GFLOP/s", "of roof"):
+        table.add_column(column, justify="right")
+    table.add_column("", width=16)
+    largest = max((layer.share for layer in layers), default=0)
+    for layer in sorted(layers, key=lambda layer: -layer.ms)[:SLOWEST]:
+        speed = f"{layer.gflops:.0f}" if layer.flops else ""
+        table.add_row(
+            layer.name, layer.op_type, layer.kernels, f"{layer.ms:.3f}", f"{layer.share:.1%}", Bar(largest, 0, layer.share),
+            speed, f"{layer.of_roof:.0%}", Bar(1, 0, layer.of_roof),
+        )  # fmt: skip
+    common.out().print(table)
+    rest = f"; {len(layers) - SLOWEST} faster layers not shown" if len(layers) > SLOWEST else ""
+    common.out().print(f"{sum(layer.ms for layer in layers):.3f} ms in {len(layers)} layers{rest}")

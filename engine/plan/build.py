@@ -200,7 +200,7 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
             outputs.append(ctx.output(value.name, image=False))
         else:
             outputs.append(value.name)
-    ctx.add(FallbackStep(runner, inputs, scope, outputs, node.name or "", node.op_type, reason))
+    ctx.add(FallbackStep(runner, inputs, scope, outputs, node_name(node), node.op_type, reason))
 
 
 def _require_types(ctx: Lowering, node: ir.Node, allowed: tuple[str, ...]) -> None:

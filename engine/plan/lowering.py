@@ -12,6 +12,7 @@ import onnx_ir as ir
 from .. import _native
 from ..errors import MemoryLimitError
 from ..ops.base import NeedsValue, NotNative
+from ..passes.context import node_name
 from .facts import Fact
 from .graph import GraphView
 from .options import PlanOptions
@@ -264,7 +265,7 @@ class Lowering:
 
     def emit(self, step: str, args: dict[str, Tensor | None], /, flops: int = 0, **params) -> None:
         """Add a call of the C operation `step`; params by the names of its parameter struct."""
-        step = make_step(step, args, params, self.node.name if self.node is not None else "", flops)
+        step = make_step(step, args, params, node_name(self.node) if self.node is not None else "", flops)
         self.add(step)
 
     def add(self, step) -> None:

@@ -90,6 +90,7 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
     regions = [arena, *(np.require(values[n], requirements="CA") for n in plan.inputs), *outputs.values()]
     objects = {**objects, **values}
     clock = np.zeros(len(plan.program)) if seconds is not None else None
+    fallback_seconds: dict[FallbackStep, float] = {}
     for stretch in plan.stretches:
         if not isinstance(stretch, FallbackStep):
             faulty = plan.program.run(regions, threads, *stretch, clock)
@@ -99,12 +100,11 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
             continue
         began = _native.now()
         _run_fallback(stretch, regions, objects)
-        if seconds is not None:
-            seconds.setdefault(stretch, []).append(_native.now() - began)
+        fallback_seconds[stretch] = _native.now() - began
     if clock is not None:
-        native = (s for s in plan.steps if not isinstance(s, FallbackStep))
-        for step, spent in zip(native, clock):
-            seconds.setdefault(step, []).append(float(spent))
+        native = iter(clock)
+        for step in plan.steps:
+            seconds.setdefault(step, []).append(float(fallback_seconds[step] if step in fallback_seconds else next(native)))
     plan.arenas.append(arena)
     return {**outputs, **{n: v.copy() for n, v in plan.constants.items()}, **{n: objects[n] for n in plan.objects}}
 

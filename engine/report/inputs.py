@@ -72,6 +72,12 @@ def usual_shape(value: ir.Value, batch: int | None = None, size: int = 224) -> l
     return [dim if isinstance(dim, int) else usual[axis] if axis < 2 else size for axis, dim in enumerate(value.shape)]
 
 
+def usual_shapes(model: ir.Model, batch: int | None = None, size: int = 224) -> dict[str, list[int]]:
+    """The usual shape of every required input of a known rank, by name."""
+    inputs = required_inputs(model)
+    return {value.name: usual_shape(value, batch, size) for value in inputs if value.shape is not None}
+
+
 def _spelled(value: ir.Value) -> str:
     return "x".join(str(dim if isinstance(dim, int) else dim.value or "?") for dim in value.shape)
 

@@ -13,7 +13,7 @@ from infold.passes import training
 from infold.reference import Float64Model
 from infold.report.deviation import deviation, differences, trivial
 from infold.report.divergence import NO_YARDSTICK, Inside, LayerReport, allowed, first_divergent, right_pattern
-from infold.report.inputs import random_inputs, required_inputs, usual_shape
+from infold.report.inputs import random_inputs, required_inputs, usual_shapes
 from infold.report.peer import Peer, PeerError
 
 
@@ -168,7 +168,7 @@ def _feeds(
         return dict(given)
     if batch is None:
         batch = next((len(array) for array in given.values() if np.ndim(array)), None)
-    chosen = {value.name: usual_shape(value, batch, size) for value in missing if value.shape is not None} | dict(shapes)
+    chosen = usual_shapes(model, batch, size) | dict(shapes)
     chosen |= {value.name: np.shape(given[value.name]) for value in required_inputs(model) if value.name in given}
     return random_inputs(model, chosen, seed=seed) | dict(given)
 

@@ -11,8 +11,8 @@ import pytest
 
 import infold
 
-COMMANDS = ("run", "fold", "verify", "bench", "profile", "convert", "info", "demo")
-ON_A_MODEL = (("run",), ("fold",), ("verify",), ("bench",), ("profile",), ("convert", "-o", "out.onnx"), ("info",))
+COMMANDS = ("run", "fold", "verify", "bench", "profile", "report", "convert", "info", "demo")
+ON_A_MODEL = (("run",), ("fold",), ("verify",), ("bench",), ("profile",), ("report",), ("convert", "-o", "out.onnx"), ("info",))
 
 
 def complains(result, *words: str) -> bool:

@@ -62,6 +62,26 @@ def test_profile_accounts_for_the_whole_run(cli: Callable, lenet: Path) -> None:
     assert text.code == 0 and "in the fallback" in text.out and "faster steps not shown" in text.out
 
 
+def test_report_as_a_page_as_text_and_as_json(cli: Callable, lenet: Path, tmp_path: Path) -> None:
+    short = ("--rounds", 2, "--seconds", 0.005, "--engine", "infold", "--shape", "image=1x1x28x28")
+    result = cli("report", lenet, "-o", tmp_path / "report.html", *short, "--json")
+    assert result.code == 0 and result.json["model"] == "lenet.onnx" and len(result.json["fold"]["items"]) == 4
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.rstrip().endswith("</html>") and all(item["name"] in page for item in result.json["fold"]["items"])
+    text = cli("report", lenet, *short)
+    assert text.code == 0 and not text.err and all(
+        title in text.out for title in ("BatchNorms", "Time and roofline", "Latency", "Accuracy", "Doctor", "Memory", "of roof"))
+    assert cli("report", lenet, "-o", lenet, *short).code == 2 and lenet.read_bytes()[:1] != b"<"
+
+
+def test_info_says_what_would_be_faster(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFOLD_ISA", "scalar")
+    facts = cli("info", "--json").json
+    held_back = f"INFOLD_ISA=scalar keeps infold from the {facts['isas'][0]} kernels"
+    assert len(facts["isas"]) == 1 or held_back in facts["faster"][0]
+    assert "INFOLD_ISA" in cli("info").out or len(facts["isas"]) == 1
+
+
 def test_info_of_the_machine(cli: Callable) -> None:
     result = cli("info", "--json")
     assert result.code == 0
