@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test bench zoo lint cross sanitize fuzz soak clean
+.PHONY: demo test bench zoo lint aarch64 sanitize fuzz soak clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -49,9 +49,9 @@ fuzz: $(VENV)/.infold $(VENV)/.test
 soak: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python tests/load/soak.py --minutes $(MINUTES)
 
-# Compiles src_c for aarch64 (Debian: gcc-aarch64-linux-gnu); nothing is linked or run.
-cross: $(VENV)/.needs
-	CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar $(BIN)/python setup.py -q build_clib
+# The kernel tests on aarch64, cross-compiled and under qemu-user (Debian: gcc-aarch64-linux-gnu, qemu-user).
+aarch64: $(VENV)/.needs
+	$(BIN)/python tests/aarch64.py $(PYTEST)
 
 clean:
 	rm -rf build dist infold.egg-info $(VENV) engine/_native.*.so

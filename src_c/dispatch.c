@@ -66,6 +66,10 @@ static bool has_amx(void) {
 }
 #endif
 
+#if defined(__aarch64__)
+extern const infold_kernels infold_kernels_neon;
+#endif
+
 static bool always(void) { return true; }
 
 /* An instruction set: the float32 kernels and the bf16 kernels that suit it. Best first. */
@@ -81,6 +85,8 @@ static const struct {
     {"avx512_bf16", &infold_kernels_avx512, &infold_bf16_avx512_bf16, has_avx512_bf16, false},
     {"avx512", &infold_kernels_avx512, &infold_bf16_scalar, has_avx512, false},
     {"avx2", &infold_kernels_avx2, &infold_bf16_scalar, has_avx2, false},
+#elif defined(__aarch64__)
+    {"neon", &infold_kernels_neon, &infold_bf16_scalar, always, false},
 #endif
     {"scalar", &infold_kernels_scalar, &infold_bf16_scalar, always, false},
     {"amx-emulated", &infold_kernels_scalar, &infold_bf16_amx_emulated, always, true},

@@ -1,0 +1,5 @@
+#include <stdint.h>
+
+#include "vec/neon.h"
+
+#include "isa/table.h"
