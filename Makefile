@@ -33,7 +33,7 @@ SANITIZED := tests/native tests/ops tests/plan tests/fuzz tests/models/test_ligh
 PRELOAD = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so) $(shell $(CC) -print-file-name=libstdc++.so.6)
 sanitize: CC := gcc
 sanitize: $(VENV)/.infold $(VENV)/.test
-	CC=$(CC) CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g" \
+	CC=$(CC) CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
 	  LDFLAGS="-fsanitize=address,undefined" $(BIN)/python setup.py -q build --build-base $(SANITIZE) --build-lib $(SANITIZE)/lib
 	LD_PRELOAD="$(PRELOAD)" PYTHONPATH=$(SANITIZE)/lib PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$(SANITIZE)/report \

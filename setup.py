@@ -24,7 +24,8 @@ from setuptools.command.build_clib import build_clib
 
 os.chdir(Path(__file__).parent)
 
-COMMON = ["-std=c11", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
+OPTIMISE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O3"]
+COMMON = ["-std=c11", *OPTIMISE, "-Wall", "-Wextra", "-fvisibility=hidden"]
 CORE = [*COMMON, "-ffp-contract=off", "-pthread"]
 KERNEL = [*COMMON, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mavx2"]

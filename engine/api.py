@@ -33,7 +33,7 @@ class SessionOptions:
     precision: "highest" (float32 accuracy), "high" (products of 16 bits) or "medium" (bf16); a level allows more error, it never
         demands it.
     native_only: refuse models that need the reference fallback.
-    max_memory: bytes that arena, outputs and packed weights of a plan may take together; None: no limit.
+    max_memory: bytes that arena, outputs, packed weights and the fallback's copies may take together in a plan; None: no limit.
     training_mode: what to do with BatchNormalizations exported in training mode: "error" refuses the model, "running"
         normalises with their running statistics, "batch" with those of the batch, as the file says.
     algorithms: node name, or "*" for every node, -> the algorithm to use there ("direct", ...) instead of the planner's choice;

@@ -13,6 +13,8 @@ MAX_RANK = 32  # dimensions of any tensor: NumPy's limit before its version 2
 _FLAGS = {"allowzero", "antialias", "ceil_mode", "center_point_box", "count_include_pad", "exclude_outside", "is_test", "keepdims",
           "noop_with_empty_axes", "select_last_index", "training_mode", "transA", "transB"}
 _LARGEST = 1 << 46  # elements: what a processor can address
+_MOST_NODES = 1 << 17  # of a model whose functions are inlined
+MAX_DEPTH = 32  # graphs inside one another: protobuf's parser reads a hundred messages deep, three for each
 # Types of attributes that hold no graph, and no tensor that could be external.
 _PLAIN = frozenset(
     onnx.AttributeProto.AttributeType.Value(name) for name in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS")
@@ -107,7 +109,7 @@ def sort(model: onnx.ModelProto) -> bool:
     moved = _sort(model.graph, [value.name for value in model.graph.input], set())
     for function in model.functions:
         moved |= _sort(function, function.input, set())
-    _check_recursion(model)
+    _check_calls(model)
     return moved
 
 
@@ -258,29 +260,35 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield from subgraph.initializer
 
 
-def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    graphs = [model.graph, *model.functions]
+def _nodes(root: onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    graphs = [root.graph, *root.functions] if isinstance(root, onnx.ModelProto) else [root]
     while graphs:
         for node in graphs.pop().node:
             yield node
             graphs.extend(_subgraphs(node))
 
 
-def _check_recursion(model: onnx.ModelProto) -> None:
-    functions = {(function.domain, function.name): function for function in model.functions}
-    done: set[tuple[str, str]] = set()
-
-    def visit(nodes, path: tuple) -> None:
-        for node in nodes:
-            for subgraph in _subgraphs(node):
-                visit(subgraph.node, path)
-            key = node.domain, node.op_type
-            if key in path:
-                raise InvalidModelError(f"the function {key[0]}::{key[1]} calls itself")
-            if key in functions and key not in done:
-                visit(functions[key].node, (*path, key))
-                done.add(key)
-
-    visit(model.graph.node, ())
-    for key, function in functions.items():
-        visit(function.node, (key,))
+def _check_calls(model: onnx.ModelProto) -> None:
+    """No function calls itself, and bodies in the place of all calls stay few: twenty functions could make a million nodes."""
+    called = {
+        (function.domain, function.name): [(node.domain, node.op_type) for node in _nodes(function)]
+        for function in model.functions
+    }
+    sizes: dict[tuple[str, str], int] = {}  # nodes of a function, and of all that it calls
+    waiting, todo = set(), list(called)
+    while todo:
+        key = todo[-1]
+        unknown = {inner for inner in called[key] if inner in called and inner not in sizes}
+        if key in sizes or not unknown:
+            sizes[key] = len(called[key]) + sum(sizes.get(inner, 0) for inner in called[key])
+            waiting.discard(todo.pop())
+            continue
+        waiting.add(key)
+        if unknown & waiting:
+            domain, name = min(unknown & waiting)
+            raise InvalidModelError(f"the function {domain}::{name} calls itself")
+        todo.extend(unknown)
+    total = sum(sizes.get((node.domain, node.op_type), 1) for node in _nodes(model.graph)) if sizes else 0
+    if total > _MOST_NODES:
+        raise UnsupportedError(f"the model has {total} nodes with those of its functions in the place of all calls; "
+                               f"{_MOST_NODES} are supported")

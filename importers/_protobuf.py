@@ -19,6 +19,7 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 _INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 _RAW_DATA = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
+_MOST = (1 << 31) - 1  # bytes of a message
 _EMPTY_RAW_DATA = bytes([_RAW_DATA << 3 | _LENGTH, 1, 0])
 
 
@@ -42,11 +43,11 @@ def split(data: memoryview) -> tuple[onnx.ModelProto, list[memoryview | None]]:
     model, graph = bytearray(), bytearray()
     for number, field, content in _fields(data):
         if number != _GRAPH or content is None:
-            model += field
+            model += _within_limit(field)
             continue
         for number_in_graph, field_in_graph, payload in _fields(content):
             if number_in_graph != _INITIALIZER or payload is None:
-                graph += field_in_graph
+                graph += _within_limit(field_in_graph)
                 continue
             tensor, view = _without_raw_data(payload)
             raw.append(view)
@@ -67,8 +68,17 @@ def _without_raw_data(tensor: memoryview) -> tuple[bytearray, memoryview | None]
             raw = payload
             rest += _EMPTY_RAW_DATA
         else:
-            rest += field
+            rest += _within_limit(field)
     return rest, raw
+
+
+def _within_limit(field: memoryview) -> memoryview:
+    """The field, which is copied next, unless protobuf would refuse it in any case."""
+    if len(field) > _MOST:
+        raise InvalidModelError(
+            f"a field of {len(field)} bytes: only raw_data of the main graph's weights may exceed protobuf's 2 GB"
+        )
+    return field
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | None]]:

@@ -163,6 +163,7 @@ def _own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 def _from_ir(model: ir.Model) -> ir.Model:
     """Check a model that already is in onnx_ir form; external tensors are read through their own base_dir."""
+    _check_depth(model)
     light = model.clone()
     external = False
 
@@ -198,6 +199,17 @@ def _from_ir(model: ir.Model) -> ir.Model:
         for graph in [*model.graphs(), *model.functions.values()]:
             graph.sort()
     return model
+
+
+def _check_depth(model: ir.Model) -> None:
+    """Protobuf's parser refuses graphs that are nested too deep; a model that comes without it must be refused here."""
+    level, depth = [model.graph, *model.functions.values()], 0
+    while level:
+        if (depth := depth + 1) > _legality.MAX_DEPTH:
+            raise InvalidModelError(f"graphs are nested more than {_legality.MAX_DEPTH} deep")
+        attributes = [a for graph in level for node in graph for a in node.attributes.values() if not a.is_ref()]
+        level = [a.value for a in attributes if a.type == ir.AttributeType.GRAPH]
+        level += [graph for a in attributes if a.type == ir.AttributeType.GRAPHS for graph in a.value]
 
 
 def _looks_like_text(data: memoryview) -> bool:

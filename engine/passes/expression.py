@@ -46,6 +46,20 @@ class Expr:
         return -self + other
 
 
+def _formula(cls: type) -> type:
+    """A frozen dataclass that computes its hash once: formulas are nested as deep as graphs."""
+    cls = dataclass(frozen=True)(cls)
+    compute = cls.__hash__
+
+    def __hash__(self) -> int:
+        if "hash" not in self.__dict__:
+            self.__dict__["hash"] = compute(self)
+        return self.__dict__["hash"]
+
+    cls.__hash__ = __hash__
+    return cls
+
+
 @dataclass(frozen=True)
 class Input(Expr):
     """The tensor itself."""
@@ -79,7 +93,7 @@ class Array(Expr):
         return hash(self.atoms)
 
 
-@dataclass(frozen=True)
+@_formula
 class Mean(Expr):
     """The mean over some atoms of the tensor's axes; in a pattern, a name for them."""
 
@@ -87,7 +101,7 @@ class Mean(Expr):
     over: frozenset[Atom] | str
 
 
-@dataclass(frozen=True)
+@_formula
 class Call(Expr):
     """A function by its operator's name; the arguments of Max commute."""
 
@@ -96,7 +110,7 @@ class Call(Expr):
     parameters: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
+@_formula
 class Sum(Expr):
     """constant + coefficient * term + ...; a number is a sum without terms."""
 
@@ -104,7 +118,7 @@ class Sum(Expr):
     terms: frozenset[tuple[Expr, float]]
 
 
-@dataclass(frozen=True)
+@_formula
 class Product(Expr):
     """scale * factor^exponent * ..."""
 

@@ -134,9 +134,10 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
             _hand_out(ctx, tensor, target)
     regions[0] = plan_arena(ctx.buffers)
     handed_out = sum(regions[given:])
-    if options.max_memory is not None and regions[0] + handed_out + store.nbytes > options.max_memory:
-        raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena, {handed_out} bytes for outputs and "
-                               f"{store.nbytes} bytes of weights; max_memory is {options.max_memory}")
+    copies = max((step.copied_bytes for step in ctx.steps if isinstance(step, FallbackStep)), default=0)
+    if options.max_memory is not None and regions[0] + handed_out + store.nbytes + copies > options.max_memory:
+        raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena, {handed_out} bytes for outputs, {copies} bytes for "
+                               f"the fallback and {store.nbytes} bytes of weights; max_memory is {options.max_memory}")
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
     fused = {node_name(node): ", ".join(map(node_name, into)) for node, into in ctx.fused.items()}
     shapes = {name: (fact.shape, fact.dtype) for name, fact in arrays.items()}

@@ -34,9 +34,16 @@ class FallbackStep:
     reason: str
 
     def touch(self, index: int) -> None:
-        for tensor in (*self.inputs, *self.captured.values(), *self.outputs):
-            if isinstance(tensor, Tensor):
-                tensor.buffer.touch(index)
+        for tensor in self._tensors():
+            tensor.buffer.touch(index)
+
+    @property
+    def copied_bytes(self) -> int:
+        """What the evaluator's own copies of the node's inputs and outputs may take."""
+        return sum(tensor.size * tensor.dtype.itemsize for tensor in self._tensors())
+
+    def _tensors(self) -> list[Tensor]:
+        return [t for t in (*self.inputs, *self.captured.values(), *self.outputs) if isinstance(t, Tensor)]
 
 
 @dataclass(eq=False)

@@ -24,10 +24,8 @@ def test_scenario(scenario):
     if scenario is scenarios.allocations and importlib.util.find_spec("_testcapi") is None:
         pytest.skip("this Python has no _testcapi")
     count = COUNTS[scenario.__name__]
-    if scenario is scenarios.interrupts:  # in a process of its own: one that comes a moment early or late would end the test runner
-        counted = scenarios.run_alone("interrupts", count)
-    else:
-        counted = scenario(count)
+    # Ctrl-C in a process of its own: one that comes a moment early or late would end the test runner
+    counted = scenarios.run_alone("interrupts", count) if scenario is scenarios.interrupts else scenario(count)
     assert counted and all(counted.values()), counted
 
 

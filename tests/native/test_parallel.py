@@ -1,8 +1,11 @@
 """The pool of threads: every piece is done once, by as many threads as asked for, and nobody is disturbed meanwhile."""
 import os
+import shlex
 import subprocess
 import sys
+import sysconfig
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +39,29 @@ def test_callers_from_many_threads():
     for caller in callers:
         caller.join()
     assert not errors
+
+
+def test_no_data_race(tmp_path):
+    """ThreadSanitizer finds nothing in the pool, and does find what it is there for: gates that order nothing."""
+    source, root = Path(__file__).with_name("races.c"), Path(__file__).parents[2] / "src_c"
+    pool = (root / "drivers" / "parallel.c").read_text()
+    careless = pool.replace("memory_order_acquire", "memory_order_relaxed").replace(
+        "while (atomic_load(&g->value)", "while (atomic_load_explicit(&g->value, memory_order_relaxed)")
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+    def reports(text: str, name: str) -> int:
+        (tmp_path / f"{name}.c").write_text(text)
+        built = subprocess.run([*compiler, "-std=c11", "-g", "-O1", "-fsanitize=thread", f"-I{root}", tmp_path / f"{name}.c",
+                                source, "-o", tmp_path / name, "-pthread", "-lm"], capture_output=True, text=True)
+        if built.returncode:
+            pytest.skip(f"no ThreadSanitizer: {built.stderr[-200:]}")
+        environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+        done = subprocess.run([tmp_path / name], capture_output=True, text=True, timeout=60, env=environment)
+        assert done.stdout.strip() == "done", done.stderr
+        return done.stderr.count("WARNING: ThreadSanitizer")
+
+    assert reports(pool, "pool") == 0
+    assert careless != pool and reports(careless, "careless") > 0
 
 
 def test_one_thread_starts_no_other():

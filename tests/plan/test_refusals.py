@@ -126,3 +126,15 @@ def test_statistics_that_inference_does_not_give():
     y, mean, variance = net("BatchNormalization", x, net.normal(3), net.normal(3), net.normal(3), net.positive(3), outputs=3)
     with pytest.raises(InvalidModelError):
         session(net.model(y, mean, variance)).run(None, net.feeds)
+
+
+def test_copies_of_the_fallback_count():
+    """What the reference evaluator is given and gives is memory like any other."""
+    net = Net(0)
+    x = net.input(1 << 16)
+    model = net.model(net("Det", net("Reshape", x, net.ints(1 << 12, 4, 4))))
+    needed = session(model).report.arena_bytes
+    assert session(model).report.fallbacks
+    session(model, max_memory=4 << 16 << 3).run(None, net.feeds)
+    with pytest.raises(MemoryLimitError, match=r"\d{6} bytes for the fallback"):
+        session(model, max_memory=needed + (4 << 16)).run(None, net.feeds)
