@@ -110,7 +110,7 @@ def measure(layers: dict[Layer, int], algorithm: str | None, threads: int, batch
     options = infold.SessionOptions(intra_op_num_threads=threads, precision="medium" if bf16 else "highest",
                                     algorithms={"*": algorithm} if algorithm else {})
     for layer, count in layers.items():
-        peaks.append(_native.peak_flops(isa, 0.02, bf16))
+        peaks.append(_native.peak_flops(isa, 0.02, bf16, threads))
         speed = bandwidth(layer.bytes(batch))
         session = infold.InferenceSession(layer_model(layer, batch), options)
         x = {"x": np.random.default_rng(1).standard_normal((batch, layer.channels, layer.size, layer.size)).astype(np.float32)}
@@ -121,7 +121,7 @@ def measure(layers: dict[Layer, int], algorithm: str | None, threads: int, batch
         rows.append({**asdict(layer), "layer": str(layer), "count": count, "kernel": "+".join(sorted(kernels)), "ms": best,
                      "gflops": layer.flops(batch) / best / 1e6, "bandwidth": speed,
                      "intensity": layer.flops(batch) / layer.bytes(batch)})
-    peak = max(peaks) * threads / 1e9
+    peak = max(peaks) / 1e9
     for row in rows:
         row["roof"] = roof(peak, row["intensity"], row["bandwidth"] * threads / 1e9)
         row["of_peak"], row["of_roof"] = row["gflops"] / peak, row["gflops"] / row["roof"]

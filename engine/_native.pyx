@@ -30,11 +30,11 @@ cdef extern from "abi.h" nogil:
     ctypedef struct infold_kernels:
         const char *name
         int64_t lanes, mr, nr
-        float (*fma_peak)(int64_t iterations) noexcept
+        float (*fma_peak)(int64_t iterations) noexcept nogil
     ctypedef struct infold_bf16:
         int64_t mr, peak_macs
         double macs_per_cycle
-        float (*peak)(int64_t iterations) noexcept
+        float (*peak)(int64_t iterations) noexcept nogil
     ctypedef struct infold_ctx:
         const infold_kernels *kernels
         const infold_bf16 *bf16
@@ -96,24 +96,40 @@ def isa_info(str name):
                                    "bf16_macs": h.macs_per_cycle}
 
 
-def peak_flops(str name, double seconds=0.05, bint bf16=False):
-    """Operations per second of one core on registers alone, in float32 or bf16 (best of several short runs): the kernels' roof."""
+cdef struct peak_job:
+    float (*run)(int64_t iterations) noexcept nogil
+    int64_t iterations
+
+
+cdef void _peak(const void *arg, int64_t begin, int64_t end, int64_t thread) noexcept nogil:
+    cdef const peak_job *job = <const peak_job *>arg
+    job.run(job.iterations * (end - begin))
+
+
+def peak_flops(str name, double seconds=0.05, bint bf16=False, int threads=1):
+    """Operations per second on registers alone, of `threads` threads together, in float32 or bf16 (best of several short runs): the
+    kernels' roof."""
+    cdef infold_ctx ctx
     cdef const infold_kernels *k = infold_find_kernels(name.encode())
     cdef const infold_bf16 *h = infold_find_bf16(name.encode())
     cdef double best = 0, began, spent, total = 0
-    cdef int64_t iterations = 20000
     if k == NULL:
         raise ValueError(f"this CPU cannot run the {name} kernels")
+    if threads < 1:
+        raise ValueError(f"at least one thread expected, got {threads}")
+    ctx.kernels, ctx.threads = k, threads
+    cdef peak_job job
+    job.run, job.iterations = k.fma_peak, 20000
+    if bf16:
+        job.run = h.peak
     cdef int64_t work = 2 * h.peak_macs if bf16 else 4 * k.mr * k.lanes
     while total < seconds:
-        began = _now()
-        if bf16:
-            h.peak(iterations)
-        else:
-            k.fma_peak(iterations)
-        spent = _now() - began
+        with nogil:
+            began = _now()
+            infold_parallel(&ctx, threads, 1, _peak, &job)
+            spent = _now() - began
         total += spent
-        best = max(best, <double>(work * iterations) / spent)
+        best = max(best, <double>(work * job.iterations * threads) / spent)
     return best
 
 

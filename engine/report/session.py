@@ -34,7 +34,8 @@ class SessionReport:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step of a profile. `ms`: median milliseconds; `gflops`: billion multiply-adds times two per second, 0 if not counted."""
+    """One step of a profile. `ms`: median milliseconds; `gflops`: billion multiply-adds times two per second, 0 if not counted;
+    `side_by_side`: whether other threads run steps of their own meanwhile."""
 
     name: str
     op: str
@@ -42,13 +43,14 @@ class StepRecord:
     ms: float
     gflops: float
     native: bool
+    side_by_side: bool = False
 
     @staticmethod
     def of(step: Step | FallbackStep, seconds: float) -> StepRecord:
         if isinstance(step, FallbackStep):
             return StepRecord(step.node, step.op_type, "onnx.reference", 1e3 * seconds, 0.0, False)
         rate = step.flops / seconds * 1e-9 if seconds > 0 else 0.0
-        return StepRecord(step.node, step.op.name, kernel_name(step), 1e3 * seconds, rate, True)
+        return StepRecord(step.node, step.op.name, kernel_name(step), 1e3 * seconds, rate, True, step.section > 0)
 
     def to_dict(self) -> dict:
         return asdict(self)

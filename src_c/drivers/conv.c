@@ -78,7 +78,7 @@ static void piece(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     conv_job j = conv_job_of(params, args, ctx, ctx->kernels->nr);
     j.piece = piece;
-    conv_share(&j, ctx, ctx->kernels->mr);
+    conv_share(&j, ctx, 0);
 }
 
 const infold_op infold_op_conv = {

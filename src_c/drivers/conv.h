@@ -6,7 +6,7 @@
 
 #include "drivers/check.h"
 #include "drivers/epilogue.h"
-#include "drivers/parallel.h"
+#include "drivers/grid.h"
 #include "drivers/rows.h"
 
 typedef struct {
@@ -31,8 +31,6 @@ typedef struct {
  * per tap. */
 enum { IN, W, BIAS, TAP, OUT, RES, IN_SCALE, IN_SHIFT, EPILOGUE, CONV_ARGS = EPILOGUE + 3 };
 #define CONV_ARG_NAMES "in w bias tap out res? in_scale? in_shift? " EPILOGUE_ARGS
-
-enum { GRAIN = 1000000 }; /* multiply-adds that are worth waking a thread for: some 10 microseconds */
 
 /* Of one element of the images. */
 typedef struct {
@@ -71,6 +69,7 @@ typedef struct conv_job {
     void *const *args;
     int64_t nr;             /* columns of a panel */
     int64_t pixels, panels; /* panels of one group */
+    infold_grid grid;
     /* pixels [p0, p1) times panels [q0, q1) of one group */
     void (*piece)(const struct conv_job *, int64_t p0, int64_t p1, int64_t group, int64_t q0, int64_t q1, int64_t thread);
 } conv_job;
@@ -79,31 +78,30 @@ static inline conv_job conv_job_of(const conv_params *p, void *const *args, cons
     return (conv_job){.p = p, .ctx = ctx, .args = args, .nr = nr, .pixels = pixel_count(p->n), .panels = (p->columns + nr - 1) / nr};
 }
 
-static inline void conv_by_pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+/* Parts of the grid; panels are counted across the groups. */
+static inline void conv_parts(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const conv_job *j = arg;
-    for (int64_t g = 0; g < j->p->groups; g++) j->piece(j, begin, end, g, 0, j->panels, thread);
-}
-
-/* Few pixels, many channels: threads take panels, counted across the groups. */
-static inline void conv_by_panels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
-    const conv_job *j = arg;
-    for (int64_t at = begin; at < end;) {
-        const int64_t g = at / j->panels, q = at % j->panels, q1 = q + end - at < j->panels ? q + end - at : j->panels;
-        j->piece(j, 0, j->pixels, g, q, q1, thread);
-        at += q1 - q;
+    const int64_t across = j->grid.across, panels = j->panels * j->p->groups;
+    for (int64_t part = begin; part < end; part++) {
+        const int64_t p0 = infold_cut(j->pixels, j->grid.down, part / across), p1 = infold_cut(j->pixels, j->grid.down, part / across + 1);
+        const int64_t stop = infold_cut(panels, across, part % across + 1);
+        for (int64_t at = infold_cut(panels, across, part % across); at < stop;) {
+            const int64_t g = at / j->panels, q = at % j->panels, q1 = q + stop - at < j->panels ? q + stop - at : j->panels;
+            j->piece(j, p0, p1, g, q, q1, thread);
+            at += q1 - q;
+        }
     }
 }
 
-/* mr: rows of a full tile */
-static inline void conv_share(const conv_job *j, const infold_ctx *ctx, int64_t mr) {
+/* Fitted on two threads: rows may come from another core's cache, panels come in order and are prefetched. staging: what is done to a
+ * pixel before it meets its first panel. */
+static inline void conv_share(conv_job *j, const infold_ctx *ctx, double staging) {
     const conv_params *p = j->p;
+    const infold_work work = {.rows = j->pixels, .columns = j->panels * p->groups, .group = j->panels, .row_cost = 2 + staging,
+                              .column_cost = 4, .unit = (double)p->taps * (double)p->k * (double)j->nr};
     if (j->pixels == 0) return;
-    const double depth = (double)p->taps * (double)p->k; /* multiply-adds of one number */
-    const double pixel = depth * (double)(p->columns * p->groups), panel = depth * (double)j->pixels * (double)j->nr;
-    if (j->pixels >= 4 * mr * ctx->threads || j->pixels >= j->panels * p->groups * mr)
-        infold_parallel(ctx, j->pixels, 1 + (int64_t)(GRAIN / (pixel + 1)), conv_by_pixels, j);
-    else
-        infold_parallel(ctx, j->panels * p->groups, 1 + (int64_t)(GRAIN / (panel + 1)), conv_by_panels, j);
+    j->grid = grid_of(&work, ctx->threads);
+    infold_parallel(ctx, j->grid.down * j->grid.across, 1, conv_parts, j);
 }
 
 /* The operands of one group; res may be NULL. */

@@ -69,8 +69,7 @@ typedef struct {
 } job;
 
 static void piece(const job *j, int64_t t) {
-    const int64_t share = j->count / j->pieces, extra = j->count % j->pieces, begin = t * share + (t < extra ? t : extra);
-    j->body(j->arg, begin, begin + share + (t < extra), t);
+    j->body(j->arg, infold_cut(j->count, j->pieces, t), infold_cut(j->count, j->pieces, t + 1), t);
 }
 
 static struct {

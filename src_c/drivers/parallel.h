@@ -4,6 +4,12 @@
 
 #include "abi.h"
 
+/* Where the part with number `part` of [0, count) begins, if it is cut into even parts. */
+static inline int64_t infold_cut(int64_t count, int64_t parts, int64_t part) {
+    const int64_t extra = count % parts;
+    return part * (count / parts) + (part < extra ? part : extra);
+}
+
 typedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread);
 
 /* grain: the smallest piece worth a thread of its own, in units of count. */

@@ -3,7 +3,7 @@
  * transformed back. A block's scratch is V, [position][tile][channel], and M, [position][tile][filter]. */
 #include "drivers/check.h"
 #include "drivers/epilogue.h"
-#include "drivers/parallel.h"
+#include "drivers/grid.h"
 
 typedef struct {
     int64_t side;                                       /* 2 or 4: output pixels of a tile along each axis */
@@ -18,7 +18,7 @@ typedef struct {
 } winograd_params;
 
 enum { IN, W, BIAS, OUT, SCRATCH, RES, EPILOGUE };
-enum { GRAIN = 1000000, MAX_SIDE = 4 };
+enum { MAX_SIDE = 4 };
 enum { CHUNK = 16 }; /* products in one chain: an error here comes out of the last transform several times as large */
 
 static int64_t positions_of(const winograd_params *p) { return (p->side + 2) * (p->side + 2); }
@@ -53,7 +53,8 @@ typedef struct {
     const winograd_params *p;
     const infold_kernels *kernels;
     void *const *args;
-    int64_t grid[2], tiles; /* tiles down and across one image; in all */
+    int64_t rows[2], tiles; /* tiles down and across one image; in all */
+    infold_grid grid;
 } job;
 
 static int64_t panels_of(const job *j) { return (j->p->columns + j->kernels->nr - 1) / j->kernels->nr; }
@@ -69,7 +70,7 @@ typedef struct {
 } place;
 
 static place place_of(const job *j, int64_t tile) {
-    const int64_t across = j->grid[1], each = j->grid[0] * across;
+    const int64_t across = j->rows[1], each = j->rows[0] * across;
     return (place){tile / each, tile % each / across * j->p->side, tile % across * j->p->side};
 }
 
@@ -145,45 +146,39 @@ static block scratch_of(const job *j, int64_t slot) {
     return (block){.v = v, .m = v + positions * p->v_position};
 }
 
-/* Tiles [begin, end) in even blocks. */
-static void by_tiles(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+/* Parts of the grid, each in even blocks of tiles. Parts of the same tiles transform them each for itself: one core has what another
+ * wrote only after a detour. */
+static void parts(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const job *j = arg;
-    const int64_t blocks = (end - begin + j->p->tiles - 1) / j->p->tiles;
+    const int64_t across = j->grid.across, panels = panels_of(j);
     block b = scratch_of(j, thread);
-    for (int64_t i = 0; i < blocks; i++) {
-        b.first = begin + (end - begin) * i / blocks;
-        b.count = begin + (end - begin) * (i + 1) / blocks - b.first;
-        transform_in(j, &b);
-        multiply(j, &b, 0, panels_of(j));
-        transform_out(j, &b, 0, panels_of(j));
+    for (int64_t part = begin; part < end; part++) {
+        const int64_t first = infold_cut(j->tiles, j->grid.down, part / across);
+        const int64_t tiles = infold_cut(j->tiles, j->grid.down, part / across + 1) - first, blocks = (tiles + j->p->tiles - 1) / j->p->tiles;
+        const int64_t j0 = infold_cut(panels, across, part % across), j1 = infold_cut(panels, across, part % across + 1);
+        for (int64_t i = 0; i < blocks; i++) {
+            b.first = first + infold_cut(tiles, blocks, i);
+            b.count = first + infold_cut(tiles, blocks, i + 1) - b.first;
+            transform_in(j, &b);
+            multiply(j, &b, j0, j1);
+            transform_out(j, &b, j0, j1);
+        }
     }
 }
 
-/* All tiles in one block, panels [begin, end) of the filters. Each thread transforms every tile for itself: one core has what another
- * wrote only after a detour. */
-static void by_panels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
-    const job *j = arg;
-    block b = scratch_of(j, thread);
-    b.count = j->tiles;
-    transform_in(j, &b);
-    multiply(j, &b, begin, end);
-    transform_out(j, &b, begin, end);
-}
+/* Costs of the grid, fitted on two threads: the filters are more than any cache near a core holds. */
+enum { TILE_COST = 5, PANEL_COST = 19 };
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const winograd_params *p = params;
     job j = {.p = p, .kernels = ctx->kernels, .args = args};
-    for (int i = 0; i < 2; i++) j.grid[i] = (p->n[1 + i] + p->side - 1) / p->side;
-    j.tiles = p->n[0] * j.grid[0] * j.grid[1];
-    infold_ctx slots = *ctx;
-    if (slots.threads > p->slots) slots.threads = p->slots;
-    const int64_t panels = panels_of(&j), threads = slots.threads;
-    const double tile = (double)positions_of(p) * (double)p->k * (double)p->columns; /* multiply-adds */
-    const bool even = panels % threads == 0 || panels >= 4 * threads;
-    if (j.tiles <= p->tiles && j.tiles < p->columns && even) /* the filters are more to read than the tiles are to transform */
-        infold_parallel(&slots, panels, 1 + (int64_t)(GRAIN / (tile / (double)panels * (double)j.tiles + 1)), by_panels, &j);
-    else
-        infold_parallel(&slots, j.tiles, 1 + (int64_t)(GRAIN / (tile + 1)), by_tiles, &j);
+    for (int i = 0; i < 2; i++) j.rows[i] = (p->n[1 + i] + p->side - 1) / p->side;
+    j.tiles = p->n[0] * j.rows[0] * j.rows[1];
+    if (j.tiles == 0) return;
+    const infold_work work = {.rows = j.tiles, .columns = panels_of(&j), .group = panels_of(&j), .row_cost = TILE_COST,
+                              .column_cost = PANEL_COST, .unit = (double)positions_of(p) * (double)p->k * (double)ctx->kernels->nr};
+    j.grid = grid_of(&work, ctx->threads < p->slots ? ctx->threads : p->slots);
+    infold_parallel(ctx, j.grid.down * j.grid.across, 1, parts, &j);
 }
 
 const infold_op infold_op_winograd = {

@@ -15,6 +15,7 @@ def test_one_thread_against_two(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(files("infold.demo") / "lenet.onnx"), "--rounds", "1", "--steps", "2"])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[:2]] == ["empty step on 1 thread(s)", "empty step on 2 thread(s)"]
-    assert lines[3].startswith("lenet: ") and lines[3].endswith(" times as fast")
+    assert [line.split(":")[0] for line in lines[:4]] == [
+        "multiply-adds", "copies", "empty step on 1 thread(s)", "empty step on 2 thread(s)"]
+    assert lines[5].startswith("lenet: ") and lines[5].endswith(" times as fast")
     assert sum(" ms lost: " in line for line in lines) == 2

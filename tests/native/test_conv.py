@@ -112,6 +112,14 @@ def test_depth_and_threads(taps, k, isa, side):
             np.testing.assert_array_equal(one, two)
 
 
+def test_many_threads_take_parts_of_both_sides(isa):
+    """Enough work for a grid of rows and columns, uneven on both; more threads than this machine has."""
+    one, expected = matmul(isa, 61, 501, 709)
+    close(one, expected)
+    for threads in (5, 21):
+        np.testing.assert_array_equal(matmul(isa, 61, 501, 709, threads=threads)[0], one)
+
+
 def test_empty_reduction_gives_bias(isa):
     got, expected = matmul(isa, 3, 0, 5)
     np.testing.assert_array_equal(got, expected.astype(F32))
