@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+from light import LIGHT, with_random_weights
 
 import infold
 from infold.cli.common import progress
@@ -113,45 +114,57 @@ def passes(model: ir.Model, feeds: dict[str, np.ndarray]) -> int:
     return sum(record.kernel != "fill" for record in session.profile(feeds, runs=1))
 
 
-def errors(model: ir.Model, folded: ir.Model, inputs: list[dict[str, np.ndarray]]) -> list[str]:
-    """The largest max|y − r| / max|r| against float64 runs r of the model: of folding alone (the folded model in float64), of a
+def errors(model: ir.Model, inputs: list[dict[str, np.ndarray]]) -> list[float]:
+    """The largest max|y − r| / max|r| against float64 runs r of the model: of the folded model in float64 and in onnxruntime, of a
     session, of onnxruntime."""
-    session, peer = infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=1)), Peer(model, 1)
-    found = np.zeros(3)
+    folded, _ = infold.fold(model)
+    session = infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=1))
+    peers, found = [Peer(m, 1) for m in (folded, model)], np.zeros(4)
     for feeds in inputs:
         exact = run_float64(model, feeds)
-        if any(np.ptp(r) == 0 for r in exact.values() if r.size):
-            return ["–"] * 3  # constant weights: the output says nothing
         names = list(exact)
-        results = [run_float64(folded, feeds), dict(zip(names, session.run(names, feeds))), peer.run(feeds, names)]
+        after, before = (peer.run(feeds, names) for peer in peers)
+        results = [run_float64(folded, feeds), after, dict(zip(names, session.run(names, feeds))), before]
         found = np.maximum(found, [max(_error(y[name], exact[name]) for name in names) for y in results])
-    return [f"{error:.1e}" for error in found]
+    return list(found)
 
 
 def _error(found: np.ndarray, exact: np.ndarray) -> float:
     return float(np.abs(found - exact).max() / max(np.abs(exact).max(), 1e-30)) if exact.size else 0.0
 
 
-def row(path: Path, with_errors: bool) -> list[str]:
+def named(path: Path) -> str:
+    return f"{path.stem} {path.parent.name}" if path.parent.name in ("raw", "opt") else path.stem
+
+
+def inputs_of(model: ir.Model, path: Path, count: int) -> list[dict[str, np.ndarray]]:
+    shapes = {value.name: next((size for stem, size in SIZES.items() if path.stem.endswith(stem)), usual_shape(value))
+              for value in required_inputs(model)}
+    return [random_inputs(model, shapes, seed=seed) for seed in range(count)]
+
+
+def row(path: Path) -> list[str]:
     model = infold.load(path)
     folded, report = infold.fold(model)
     report = planned(folded, report)
-    shapes = {value.name: next((size for stem, size in SIZES.items() if path.stem.endswith(stem)), usual_shape(value))
-              for value in required_inputs(model)}
-    inputs = [random_inputs(model, shapes, seed=seed) for seed in range(INPUTS if with_errors else 1)]
     proto = ir.to_proto(model)
-    extra = str(passes_of_batchnorms(folded, inputs[0])) if report.remaining else ""
-    kind = f"{path.stem} {path.parent.name}" if path.parent.name in ("raw", "opt") else path.stem
-    cells = [kind, str(left(proto)), *(counted(folds, proto) for folds in PEERS.values()), str(report.remaining),
-             str(report.fused), extra]
-    return cells + (errors(model, folded, inputs) if with_errors and report.batchnorms else ["–"] * 3 if with_errors else [])
+    extra = str(passes_of_batchnorms(folded, *inputs_of(model, path, 1))) if report.remaining else ""
+    return [named(path), str(left(proto)), *(counted(folds, proto) for folds in PEERS.values()), str(report.remaining),
+            str(report.fused), extra]
 
 
-def table(rows: list[list[str]], with_errors: bool) -> str:
-    head = ["model", "BatchNorms", *(f"left by {name}" for name in PEERS), "left by infold", "fused in a session",
-            "passes they cost", *(["error: folding", "infold", "onnxruntime"] if with_errors else [])]
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def row_of_errors(path: Path) -> list[str]:
+    model = infold.load(with_random_weights(path) if path.parent == LIGHT else path)
+    found = errors(model, inputs_of(model, path, INPUTS))
+    return [named(path), *(f"{error:.1e}" for error in found), f"{found[0] / found[3]:.2f}"]
+
+
+HEAD = ["model", "BatchNorms", *(f"left by {name}" for name in PEERS), "left by infold", "fused in a session", "passes they cost"]
+HEAD_OF_ERRORS = ["model", "folding alone (float64)", "folded, in onnxruntime", "infold", "onnxruntime", "folding / onnxruntime"]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
 
 
 def main() -> None:
@@ -159,16 +172,19 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--zoo", type=Path)
     parser.add_argument("--output", type=Path, help="write the table here too")
-    parser.add_argument("--errors", action="store_true", help="against float64 runs, which take their time")
+    parser.add_argument("--errors", action="store_true", help="the errors instead, against float64 runs, which take their time")
     given = parser.parse_args()
     paths, rows = given.models or list(models(given.zoo)), []
     with progress("models") as advance:
         for done, path in enumerate(paths):
             advance(done, len(paths))
-            rows.append(row(path, given.errors))
-    text = table([r for r in rows if r[1] != "0"], given.errors)
-    without = [r[0] for r in rows if r[1] == "0"]
-    text += f"\nWithout a BatchNorm from the start: {', '.join(without)}.\n" if without else ""
+            rows.append(row_of_errors(path) if given.errors else row(path))
+    if given.errors:
+        text = table(HEAD_OF_ERRORS, rows)
+    else:
+        text = table(HEAD, [r for r in rows if r[1] != "0"])
+        without = [r[0] for r in rows if r[1] == "0"]
+        text += f"\nWithout a BatchNorm from the start: {', '.join(without)}.\n" if without else ""
     print(text, end="")
     if given.output is not None:
         given.output.write_text(text)

@@ -2,20 +2,19 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from light import LIGHT, with_random_weights
 from session_harness import session
 
 from infold import _native, host
 from infold.importers import load
 from infold.reference import run_float64
 
-LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 NAMES = sorted(path.stem.removeprefix("light_") for path in LIGHT.glob("*.onnx"))
 SMALL = ["shufflenet", "squeezenet"]  # run on every instruction set, and with a batch of four
 onnxruntime.set_default_logger_severity(4)
@@ -23,19 +22,7 @@ onnxruntime.set_default_logger_severity(4)
 
 @cache
 def network(name: str, batch: int = 1) -> ir.Model:
-    """A light model has constants for weights, so its output is uniform: here they are He-scaled random numbers, variances
-    positive."""
-    rng, proto = np.random.default_rng(0), onnx.load(LIGHT / f"light_{name}.onnx")
-    shapes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-    nodes = list(proto.graph.node)
-    del proto.graph.node[:]
-    for node in nodes:
-        if node.op_type != "ConstantOfShape":
-            proto.graph.node.append(node)
-            continue
-        shape = shapes[node.input[0]]
-        values = rng.uniform(0.5, 1.5, shape) if len(shape) == 1 else rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), node.output[0]))
+    proto = with_random_weights(LIGHT / f"light_{name}.onnx")
     if batch != 1:
         _set_batch(proto, batch)
     return load(proto)

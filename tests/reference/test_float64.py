@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from light import LIGHT, with_random_weights
 from reference_harness import close
 
 from infold.errors import InvalidInputError, ShapeError, UnsupportedError
 from infold.importers.onnx import load
 from infold.reference import Float64Model, NodeRunner, run_float64
 
-LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 onnxruntime.set_default_logger_severity(4)
 
 
 def parse(text: str, opset: int = 17) -> ir.Model:
     return ir.from_proto(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}]> {text}'))
-
-
-def with_random_weights(path: Path) -> onnx.ModelProto:
-    """A light model keeps its weights as constants of one value; give them values that carry information."""
-    rng, proto = np.random.default_rng(0), onnx.load(path)
-    shapes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-    nodes = [node for node in proto.graph.node if node.op_type != "ConstantOfShape"]
-    for node in proto.graph.node:
-        if node.op_type == "ConstantOfShape":
-            shape = shapes[node.input[0]]
-            values = (
-                rng.uniform(0.5, 1.5, shape)
-                if len(shape) == 1
-                else rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-            )
-            proto.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), node.output[0]))
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
-    return proto
 
 
 @pytest.mark.parametrize(
