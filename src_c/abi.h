@@ -135,6 +135,14 @@ typedef struct {
  * BOUNDED x / max(floor, v x + center). */
 typedef enum { INFOLD_NORM_CENTERED, INFOLD_NORM_GATED, INFOLD_NORM_BOUNDED } infold_norm_form;
 
+/* From sums to numbers (kernels/norm.h): s = sum / divisor; d = sqrt(s + epsilon) + offset, or s + offset if `power` is 1. */
+typedef struct {
+    infold_norm_form form;
+    int64_t power;  /* 0: x - mean; 1, 2: x itself */
+    bool inverse;   /* spread is 1 / d instead of s */
+    double divisor, epsilon, offset;
+} infold_norm_how;
+
 /* The numbers of one call of `normalize`: clamp((form(x) * scale + shift) * gamma + beta). */
 typedef struct {
     bool row;                            /* center, scale and shift are by tap, else by column */
@@ -143,6 +151,7 @@ typedef struct {
     const float *v, *floor;
     const float *gamma, *beta; /* by column, with `row` only; or NULL */
     float lo, hi;
+    int64_t ahead; /* elements from one that is read to one that will be soon */
 } infold_norm_by;
 
 /* Winograd: one tile of an image into the transformed domain and back (kernels/winograd.h). A tile is `side` x `side` output
@@ -174,7 +183,7 @@ enum { INFOLD_WINOGRAD_2, INFOLD_WINOGRAD_4, INFOLD_WINOGRAD_SIDES }; /* the sid
 #define INFOLD_DW_MR 8
 #define INFOLD_MAX_MR 14
 #define INFOLD_LRN_REACH 64
-#define INFOLD_SHORT_ROW 2048
+#define INFOLD_SHORT_ROW 1024
 #define INFOLD_REDUCE_BLOCK 32 /* elements summed naively before the sum joins a compensated one */
 
 typedef struct infold_kernels {
@@ -211,13 +220,16 @@ typedef struct infold_kernels {
     /* the same over n contiguous elements; partial results of blocks meet in double */
     double (*reduce_run)(infold_reduction kind, int64_t n, const float *x, float shift);
     /* the mean, mean[c] + low[c], and m2[c], the sum of squared deviations from it, extended from `count` to count + taps elements;
-     * taps <= INFOLD_REDUCE_BLOCK */
-    void (*moments_columns)(int64_t n, int64_t taps, const int64_t *tap, const float *in, int64_t count, float *mean, float *low,
+     * taps <= INFOLD_REDUCE_BLOCK. Here and below, if not `centered`, the mean is taken for 0 and m2 is the sum of squares */
+    void (*moments_columns)(bool centered, int64_t n, int64_t taps, const int64_t *tap, const float *in, int64_t count, float *mean, float *low,
                             float *m2);
     /* the same for n contiguous elements: mean[0] and m2[0], extended from `count` to count + n */
-    void (*moments_run)(int64_t n, const float *x, int64_t count, double *mean, double *m2);
+    void (*moments_run)(bool centered, int64_t n, const float *x, int64_t count, double *mean, double *m2);
     /* the same for each row of n elements at in[tap[r]]: mean[r] and m2[r]; for n <= INFOLD_SHORT_ROW, which one chain sums well */
-    void (*moments_rows)(int64_t rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2);
+    void (*moments_rows)(bool centered, int64_t rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2);
+    /* the numbers of n sets of sums: what `normalize` takes, with a gamma and beta of each set, and the spread to give away */
+    void (*settle)(const infold_norm_how *how, int64_t n, const double *mean, const double *sum, const float *gamma,
+                   const float *beta, float *center, float *scale, float *shift, float *spread);
     /* out[out_tap[t] + c] = form of in[in_tap[t] + c] for every tap and every c < n; stream: past the caches, `out` and the taps
      * are multiples of whole vectors */
     void (*normalize)(infold_norm_form form, bool stream, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,

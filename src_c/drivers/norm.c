@@ -45,21 +45,9 @@ static infold_status check(const void *params, const infold_extent *e, const inf
 }
 
 static infold_norm_by numbers(const job *j, const tables *t) {
-    return (infold_norm_by){.center = t->center, .scale = t->scale, .shift = t->shift, .v = t->v, .floor = t->floor,
+    const float *v = t->affine[V - GAMMA], *floor = t->affine[FLOOR - GAMMA];
+    return (infold_norm_by){.center = t->center, .scale = t->scale, .shift = t->shift, .v = v, .floor = floor,
                             .lo = j->act.lo, .hi = j->act.hi};
-}
-
-/* The same for rows; where gamma and its like differ by element, they begin at `affine`. */
-static infold_norm_by row_numbers(const job *j, const tables *t, int64_t affine) {
-    infold_norm_by by = numbers(j, t);
-    by.row = true;
-    if (!j->p.affine_channel) return by;
-    by.each = true;
-    if (j->affine[GAMMA]) by.gamma = j->affine[GAMMA] + affine;
-    if (j->affine[BETA]) by.beta = j->affine[BETA] + affine;
-    if (j->affine[V]) by.v = j->affine[V] + affine;
-    if (j->affine[FLOOR]) by.floor = j->affine[FLOOR] + affine;
-    return by;
 }
 
 static void late(const job *j, int64_t n, float *out) {
@@ -68,7 +56,7 @@ static void late(const job *j, int64_t n, float *out) {
 
 static void apply_columns(const job *j, const item *it, const tables *t, int64_t begin, int64_t end) {
     const norm_params *p = &j->p;
-    const infold_norm_by by = numbers(j, t);
+    infold_norm_by by = numbers(j, t);
     infold_pixel x = pixel_at(p->pixels, begin);
     for (int64_t at = begin; at < end;) {
         int64_t in[INFOLD_REDUCE_BLOCK], out[INFOLD_REDUCE_BLOCK], taps = 0;
@@ -76,25 +64,45 @@ static void apply_columns(const job *j, const item *it, const tables *t, int64_t
             in[taps] = pixel_offset(&x, p->in_pixel);
             out[taps] = pixel_offset(&x, p->out_pixel);
         }
-        j->kernels->normalize(j->form, j->stream, it->width, taps, in, out, it->in, &by, it->out);
+        by.ahead = taps > 1 ? (in[1] - in[0]) * taps : 0;
+        j->kernels->normalize(j->how.form, j->stream, it->width, taps, in, out, it->in, &by, it->out);
         for (int64_t i = 0; i < taps && j->act.late; i++) late(j, it->width, it->out + out[i]);
     }
 }
 
-/* One set of statistics; gamma and its like by element or one for a whole run. */
-static void apply_run(const job *j, const item *it, const statistics *s, int64_t begin, int64_t end) {
+/* Rows of n elements under `in`, the next ones `ahead`; gamma and its like by element, or one for each row. */
+static void apply_rows(const job *j, const batch *b, const tables *t, int64_t n, int64_t ahead, const float *in, float *out) {
+    infold_norm_by by = numbers(j, t);
+    by.row = true, by.ahead = ahead;
+    if (j->p.affine_channel) {
+        const int64_t at = b->affine[0];
+        by.each = true;
+        if (j->affine[GAMMA]) by.gamma = j->affine[GAMMA] + at;
+        if (j->affine[BETA]) by.beta = j->affine[BETA] + at;
+        if (j->affine[V]) by.v = j->affine[V] + at;
+        if (j->affine[FLOOR]) by.floor = j->affine[FLOOR] + at;
+    }
+    j->kernels->normalize(j->how.form, j->stream, n, b->rows, b->in, b->out, in, &by, out);
+    for (int64_t r = 0; r < b->rows && j->act.late; r++) late(j, n, out + b->out[r]);
+}
+
+/* One set of sums over many rows; the first and the last may be cut. */
+static void apply_run(const job *j, const item *it, double mean, double sum, int64_t begin, int64_t end) {
     const norm_params *p = &j->p;
+    batch b = {0};
     tables t;
     infold_pixel x = pixel_at(p->pixels, begin / p->group);
-    for (int64_t at = begin, skip = begin % p->group; at < end; skip = 0, pixel_next(&x, p->pixels)) {
-        const int64_t rest = end - at, n = p->group - skip < rest ? p->group - skip : rest, zero = 0;
-        const int64_t affine = it->affine + pixel_offset(&x, p->affine_pixel) + skip * p->affine_channel;
-        float *out = it->out + pixel_offset(&x, p->out_pixel) + skip;
-        enter(j, *s, &t, 0, affine);
-        const infold_norm_by by = row_numbers(j, &t, affine);
-        j->kernels->normalize(j->form, j->stream, n, 1, &zero, &zero, it->in + pixel_offset(&x, p->in_pixel) + skip, &by, out);
-        late(j, n, out);
-        at += n;
+    for (int64_t at = begin, skip = begin % p->group; at < end; skip = 0) {
+        const int64_t rest = end - at, n = p->group - skip < rest ? p->group - skip : rest;
+        const int64_t whole = p->affine_channel || n < p->group ? 1 : rest / n, rows = whole < ROWS ? whole : ROWS;
+        for (b.rows = 0; b.rows < rows; b.rows++, at += n, pixel_next(&x, p->pixels)) {
+            b.in[b.rows] = pixel_offset(&x, p->in_pixel) + skip;
+            b.out[b.rows] = pixel_offset(&x, p->out_pixel) + skip;
+            b.affine[b.rows] = it->affine + pixel_offset(&x, p->affine_pixel) + skip * p->affine_channel;
+            b.mean[b.rows] = mean, b.sum[b.rows] = sum;
+        }
+        settle(j, rows, b.affine, b.mean, b.sum, &t);
+        apply_rows(j, &b, &t, n, 0, it->in, it->out);
     }
 }
 
@@ -105,21 +113,21 @@ static void measure(const job *j, const item *it, int64_t begin, int64_t end, do
         measure_run(j, it, begin, end, mean, sum);
 }
 
-static void decide(const job *j, const item *it, const double *mean, const double *sum, tables *t, statistics *s) {
+static void decide(const job *j, const item *it, double *mean, double *sum, tables *t) {
     if (j->columns) {
         settle_columns(j, it, mean, sum, t);
-    } else {
-        *s = settle(&j->p, *mean, *sum, (double)j->size);
-        give(j, it->stat, *s);
+    } else if (j->mean || j->spread) {
+        settle(j, 1, &it->affine, mean, sum, t);
+        give(j, it->stat, *mean, *t->spread);
     }
 }
 
-static void apply(const job *j, const item *it, const tables *t, const statistics *s, int64_t begin, int64_t end) {
+static void apply(const job *j, const item *it, const tables *t, const double *mean, const double *sum, int64_t begin, int64_t end) {
     if (!it->out) return;
     if (j->columns)
         apply_columns(j, it, t, begin, end);
     else
-        apply_run(j, it, s, begin, end);
+        apply_run(j, it, *mean, *sum, begin, end);
 }
 
 static void whole_items(const void *arg, int64_t begin, int64_t end, int64_t thread) {
@@ -127,13 +135,11 @@ static void whole_items(const void *arg, int64_t begin, int64_t end, int64_t thr
     const job *j = arg;
     double mean[COLUMNS], sum[COLUMNS];
     tables t;
-    statistics s;
-    cursor c = cursor_at(j, begin);
-    for (int64_t at = begin; at < end; at++, cursor_next(j, &c)) {
-        const item it = item_at(j, &c);
+    for (int64_t at = begin; at < end; at++) {
+        const item it = item_at(j, at);
         measure(j, &it, 0, j->size, mean, sum);
-        decide(j, &it, mean, sum, &t, &s);
-        apply(j, &it, &t, &s, 0, j->size);
+        decide(j, &it, mean, sum, &t);
+        apply(j, &it, &t, mean, sum, 0, j->size);
     }
 }
 
@@ -141,30 +147,24 @@ static void whole_items(const void *arg, int64_t begin, int64_t end, int64_t thr
 static void batches_of_rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
-    const norm_params *p = &j->p;
+    const int64_t n = j->p.group;
+    batch b;
     tables t;
-    cursor c = cursor_at(j, begin);
-    for (int64_t at = begin; at < end;) {
-        item it[ROWS];
-        int64_t in[ROWS], out[ROWS], rows = 0;
-        double mean[ROWS], sum[ROWS];
-        for (; rows < j->rows && at < end; at++, rows++, cursor_next(j, &c)) {
-            it[rows] = item_at(j, &c);
-            in[rows] = it[rows].in - j->in;
-            out[rows] = j->out ? it[rows].out - j->out : 0;
-            mean[rows] = sum[rows] = 0.0;
-            if (p->power == 1) measure_elements(j, p->group, it[rows].in, 0, &mean[rows], &sum[rows]);
+    for (int64_t at = begin; at < end; at += b.rows) {
+        const item it = item_at(j, at);
+        const int64_t chunk = j->chunks - at % j->chunks, rest = end - at < chunk ? end - at : chunk;
+        b.rows = j->rows < rest ? j->rows : rest;
+        for (int64_t r = 0; r < b.rows; r++) {
+            b.in[r] = r * j->in_step;
+            b.out[r] = r * j->out_step;
+            b.affine[r] = it.affine + r * j->affine_step;
+            b.mean[r] = b.sum[r] = 0.0;
+            if (j->p.power == 1) measure_elements(j, n, it.in + b.in[r], 0, &b.mean[r], &b.sum[r]);
         }
-        if (p->power != 1) j->kernels->moments_rows(rows, p->group, in, j->in, mean, sum);
-        for (int64_t r = 0; r < rows; r++) {
-            const statistics s = settle(p, mean[r], sum[r], (double)p->group);
-            give(j, it[r].stat, s);
-            enter(j, s, &t, r, it[r].affine);
-        }
-        if (!j->out) continue;
-        const infold_norm_by by = row_numbers(j, &t, it->affine);
-        j->kernels->normalize(j->form, j->stream, p->group, rows, in, out, j->in, &by, j->out);
-        for (int64_t r = 0; r < rows && j->act.late; r++) late(j, p->group, it[r].out);
+        if (j->p.power != 1) j->kernels->moments_rows(j->p.power == 0, b.rows, n, b.in, it.in, b.mean, b.sum);
+        settle(j, b.rows, b.affine, b.mean, b.sum, &t);
+        for (int64_t r = 0; r < b.rows && (j->mean || j->spread); r++) give(j, it.stat + r * j->stat_step, b.mean[r], t.spread[r]);
+        if (it.out) apply_rows(j, &b, &t, n, rest > b.rows ? b.rows * j->in_step : 0, it.in, it.out);
     }
 }
 
@@ -184,21 +184,19 @@ static void measure_blocks(const void *arg, int64_t begin, int64_t end, int64_t 
 static void apply_blocks(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
-    for (int64_t b = end; b-- > begin;) apply(j, &j->item, j->tables, j->run, block_begin(j, b), block_begin(j, b + 1));
+    for (int64_t b = end; b-- > begin;) apply(j, &j->item, j->tables, j->means, j->sums, block_begin(j, b), block_begin(j, b + 1));
 }
 
 static void item_in_blocks(const infold_ctx *ctx, const job *shape, int64_t at) {
     double means[PARTIALS], sums[PARTIALS];
     tables t;
-    statistics s;
     job j = *shape;
-    const cursor c = cursor_at(shape, at);
-    j.item = item_at(shape, &c), j.means = means, j.sums = sums, j.tables = &t, j.run = &s;
+    j.item = item_at(shape, at), j.means = means, j.sums = sums, j.tables = &t;
     infold_parallel(ctx, j.blocks, 1, measure_blocks, &j);
     for (int64_t b = 1; b < j.blocks; b++)
         join(j.item.width, means, sums, (double)block_begin(&j, b), means + b * j.item.width, sums + b * j.item.width,
              (double)(block_begin(&j, b + 1) - block_begin(&j, b)));
-    decide(&j, &j.item, means, sums, &t, &s);
+    decide(&j, &j.item, means, sums, &t);
     infold_parallel(ctx, j.blocks, 1, apply_blocks, &j);
 }
 
@@ -224,6 +222,25 @@ static bool moves(const int64_t n[4], const int64_t stride[4]) {
     return false;
 }
 
+static bool one_run(const norm_params *p) {
+    int64_t n = p->group;
+    for (int i = 3; i >= 0; n *= p->pixels[i--])
+        if (p->pixels[i] > 1 && p->in_pixel[i] != n) return false;
+    return true;
+}
+
+/* The items of one step of n lie side by side: groups of channels or, where there is one, the innermost steps of n. */
+static void take_steps(job *j) {
+    norm_params *p = &j->p;
+    j->chunks = (p->channels + j->width - 1) / j->width;
+    j->in_step = j->out_step = j->width;
+    j->affine_step = j->width * p->affine_channel, j->stat_step = j->width / p->group * p->stat_group;
+    if (j->columns || j->chunks > 1) return;
+    j->chunks = p->n[3], p->n[3] = 1;
+    j->in_step = p->in_stride[3], j->out_step = p->out_stride[3];
+    j->affine_step = p->affine_stride[3], j->stat_step = p->stat_stride[3];
+}
+
 /* Whether what is written is larger than the last cache keeps, and begins on whole vectors. */
 static bool streams(const job *j) {
     const norm_params *p = &j->p;
@@ -241,7 +258,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     norm_params *p = &j.p;
     for (int i = GAMMA; i <= FLOOR; i++) j.affine[i] = args[i];
     j.act = activation_of(p->act, p->a, p->b);
-    j.form = j.affine[FLOOR] ? INFOLD_NORM_BOUNDED : j.affine[V] ? INFOLD_NORM_GATED : INFOLD_NORM_CENTERED;
+    j.how = (infold_norm_how){j.affine[FLOOR] ? INFOLD_NORM_BOUNDED : j.affine[V] ? INFOLD_NORM_GATED : INFOLD_NORM_CENTERED,
+                              p->power, p->inverse, p->divisor, p->epsilon, p->offset};
     if (pixel_count(p->pixels) == 0) return;
     j.columns = pixel_count(p->pixels) > 1 && p->group <= COLUMNS && !moves(p->pixels, p->affine_pixel);
     const int64_t cache = infold_cache_bytes(2) / 8; /* floats in half of it */
@@ -256,13 +274,14 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
         j.width = p->group;
         j.size = pixel_count(p->pixels) * p->group;
     }
-    j.chunks = (p->channels + j.width - 1) / j.width;
-    const int64_t items = pixel_count(p->n) * j.chunks, work = j.columns ? j.size * j.width : j.size;
+    j.flat = one_run(p);
     j.stream = streams(&j);
+    const bool same = !p->affine_channel || (j.width == p->channels && !moves(p->n, p->affine_stride));
+    take_steps(&j);
+    const int64_t items = pixel_count(p->n) * j.chunks, work = j.columns ? j.size * j.width : j.size;
     if (!j.columns && pixel_count(p->pixels) == 1 && p->group <= INFOLD_SHORT_ROW) {
-        const bool same = !p->affine_channel || (j.chunks == 1 && !moves(p->n, p->affine_stride));
-        const int64_t fit = 2 * INFOLD_SHORT_ROW / p->group / 4 * 4; /* the kernel takes four at a time */
-        j.rows = !same ? 1 : fit > ROWS ? ROWS : fit < 4 ? 4 : fit;
+        const int64_t fit = 4 * INFOLD_SHORT_ROW / p->group / 4 * 4; /* the kernel takes four at a time */
+        j.rows = !same ? 1 : fit > ROWS ? ROWS : fit;
         infold_parallel(ctx, items, 1 + 16384 / work, batches_of_rows, &j);
         return;
     }

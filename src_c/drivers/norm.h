@@ -23,14 +23,16 @@ typedef struct {
     int64_t affine, stat, width;
 } item;
 
-/* Where x goes, by column, or in [0] for a run. */
+/* Where x goes, by column or by row; what is given away; gamma, beta, v and floor. */
 typedef struct {
-    float center[COLUMNS], scale[COLUMNS], shift[COLUMNS], v[COLUMNS], floor[COLUMNS];
+    float center[COLUMNS], scale[COLUMNS], shift[COLUMNS], spread[COLUMNS], affine[4][COLUMNS];
 } tables;
 
+/* Rows of one length, with the sums of each, and where their gamma and its like begin. */
 typedef struct {
-    double mean, spread, deviation, scale;
-} statistics;
+    int64_t rows, in[ROWS], out[ROWS], affine[ROWS];
+    double mean[ROWS], sum[ROWS];
+} batch;
 
 typedef struct {
     norm_params p;
@@ -38,39 +40,28 @@ typedef struct {
     const float *in, *affine[FLOOR + 1];
     float *out, *mean, *spread;
     infold_activation act;
-    infold_norm_form form;
+    infold_norm_how how;
     bool columns, stream;
+    bool flat;             /* the pixels of an item are one run */
     int64_t rows;          /* taken at a time, where a run is the whole item */
     int64_t repeat;        /* pixels read as one, side by side */
     int64_t size;          /* of an item: pixels, or elements of its runs */
     int64_t width, chunks; /* channels of an item, and items per step of n */
+    int64_t in_step, out_step, affine_step, stat_step; /* from one of these items to the next */
     item item;             /* of the blocks below */
     int64_t blocks;
-    double *means, *sums;  /* of each block */
+    double *means, *sums;  /* of each block, joined in the first */
     tables *tables;        /* of its columns */
-    statistics *run;       /* of its run */
 } job;
 
-typedef struct {
-    infold_pixel n;
-    int64_t chunk;
-} cursor;
-
-static cursor cursor_at(const job *j, int64_t at) { return (cursor){pixel_at(j->p.n, at / j->chunks), at % j->chunks}; }
-
-static void cursor_next(const job *j, cursor *c) {
-    if (++c->chunk < j->chunks) return;
-    c->chunk = 0;
-    pixel_next(&c->n, j->p.n);
-}
-
-static item item_at(const job *j, const cursor *c) {
+static item item_at(const job *j, int64_t at) {
     const norm_params *p = &j->p;
-    const int64_t first = c->chunk * j->width, left = p->channels - first;
-    const int64_t stat = first ? first / p->group * p->stat_group : 0; /* (repeated pixels are one chunk: their first is 0) */
-    return (item){j->in + pixel_offset(&c->n, p->in_stride) + first,
-                  j->out ? j->out + pixel_offset(&c->n, p->out_stride) + first : NULL,
-                  pixel_offset(&c->n, p->affine_stride) + first * p->affine_channel, pixel_offset(&c->n, p->stat_stride) + stat,
+    const infold_pixel n = pixel_at(p->n, at / j->chunks);
+    const int64_t chunk = at % j->chunks, left = p->channels - chunk * j->width;
+    return (item){j->in + pixel_offset(&n, p->in_stride) + chunk * j->in_step,
+                  j->out ? j->out + pixel_offset(&n, p->out_stride) + chunk * j->out_step : NULL,
+                  pixel_offset(&n, p->affine_stride) + chunk * j->affine_step,
+                  pixel_offset(&n, p->stat_stride) + chunk * j->stat_step,
                   !j->columns ? 1 : left < j->width ? left : j->width};
 }
 
@@ -94,7 +85,7 @@ static void measure_columns(const job *j, const item *it, int64_t begin, int64_t
         if (p->power == 1)
             j->kernels->reduce_columns(INFOLD_REDUCE_L1, it->width, taps, tap, it->in, NULL, square, low);
         else
-            j->kernels->moments_columns(it->width, taps, tap, it->in, at - begin, high, low, square);
+            j->kernels->moments_columns(p->power == 0, it->width, taps, tap, it->in, at - begin, high, low, square);
         at += taps;
     }
     for (int64_t c = 0; c < it->width; c++) {
@@ -107,12 +98,16 @@ static void measure_elements(const job *j, int64_t n, const float *in, int64_t c
     if (j->p.power == 1)
         *sum += j->kernels->reduce_run(INFOLD_REDUCE_L1, n, in, 0.0f);
     else
-        j->kernels->moments_run(n, in, count, mean, sum);
+        j->kernels->moments_run(j->p.power == 0, n, in, count, mean, sum);
 }
 
 static void measure_run(const job *j, const item *it, int64_t begin, int64_t end, double *mean, double *sum) {
     const norm_params *p = &j->p;
     *mean = *sum = 0.0;
+    if (j->flat) {
+        measure_elements(j, end - begin, it->in + begin, 0, mean, sum);
+        return;
+    }
     infold_pixel x = pixel_at(p->pixels, begin / p->group);
     for (int64_t at = begin, skip = begin % p->group; at < end; skip = 0, pixel_next(&x, p->pixels)) {
         const int64_t rest = end - at, n = p->group - skip < rest ? p->group - skip : rest;
@@ -121,48 +116,43 @@ static void measure_run(const job *j, const item *it, int64_t begin, int64_t end
     }
 }
 
-static statistics settle(const norm_params *p, double mean, double sum, double count) {
-    if (p->power == 2) sum += mean * mean * count;
-    const double spread = sum / p->divisor;
-    const double deviation = (p->power == 1 ? spread : sqrt(spread + p->epsilon)) + p->offset;
-    return (statistics){mean, spread, deviation, deviation == 0.0 && p->power ? 0.0 : 1.0 / deviation};
-}
-
-static void give(const job *j, int64_t at, statistics s) {
-    if (j->mean) j->mean[at] = (float)s.mean;
-    if (j->spread) j->spread[at] = (float)(j->p.inverse ? s.scale : s.spread);
-}
-
-/* The entry of one column: `at` is its place in gamma, beta, v and floor; the part of the mean that one float cannot hold goes
- * into the shift. */
-static void enter(const job *j, statistics s, tables *t, int64_t c, int64_t at) {
+/* The numbers of n sets of sums; the gamma and its like of each lie at `at`. */
+static void settle(const job *j, int64_t n, const int64_t *at, const double *mean, const double *sum, tables *t) {
     const bool affine = j->columns || !j->p.affine_channel; /* else gamma and beta follow, element by element */
-    const float gamma = affine && j->affine[GAMMA] ? j->affine[GAMMA][at] : 1.0f;
-    const float beta = affine && j->affine[BETA] ? j->affine[BETA][at] : 0.0f;
-    const bool bounded = j->form == INFOLD_NORM_BOUNDED, centered = j->form == INFOLD_NORM_CENTERED && j->p.power == 0;
-    const float mean = (float)s.mean, low = isfinite(mean) ? (float)(s.mean - (double)mean) : 0.0f;
-    t->center[c] = bounded ? (float)s.deviation : centered ? mean : 0.0f;
-    t->scale[c] = bounded ? gamma : (float)(s.scale * (double)gamma);
-    t->shift[c] = centered ? beta - low * t->scale[c] : beta;
-    if (j->affine[V]) t->v[c] = j->affine[V][at];
-    if (j->affine[FLOOR]) t->floor[c] = j->affine[FLOOR][at];
+    for (int i = GAMMA; i <= FLOOR; i++) {
+        const float *from = affine ? j->affine[i] : NULL;
+        float *to = t->affine[i - GAMMA];
+        for (int64_t c = 0; c < n && from; c++) to[c] = from[at[c]];
+        for (int64_t c = 0; c < n && !from && i <= BETA; c++) to[c] = i == GAMMA ? 1.0f : 0.0f;
+    }
+    j->kernels->settle(&j->how, n, mean, sum, t->affine[0], t->affine[1], t->center, t->scale, t->shift, t->spread);
 }
 
-static void settle_columns(const job *j, const item *it, const double *mean, const double *sum, tables *t) {
+static void give(const job *j, int64_t at, double mean, float spread) {
+    if (j->mean) j->mean[at] = (float)mean;
+    if (j->spread) j->spread[at] = spread;
+}
+
+/* Columns that belong together get the sums of all of them. */
+static void settle_columns(const job *j, const item *it, double *mean, double *sum, tables *t) {
     const norm_params *p = &j->p;
-    const int64_t channels = it->width / j->repeat, pixels = j->size * j->repeat;
-    for (int64_t g = 0; g < channels; g += p->group) {
+    const int64_t channels = it->width / j->repeat;
+    const double together = (double)(p->group * j->repeat);
+    int64_t at[COLUMNS];
+    for (int64_t r = 0; r < it->width; r += channels)
+        for (int64_t c = 0; c < channels; c++) at[r + c] = it->affine + c * p->affine_channel;
+    for (int64_t g = 0; g < channels && together > 1.0; g += p->group) {
         double middle = 0.0, all = 0.0;
         for (int64_t r = g; r < it->width; r += channels)
             for (int64_t c = r; c < r + p->group; c++) middle += mean[c];
-        if (p->group * j->repeat > 1) middle /= (double)(p->group * j->repeat);
+        middle /= together;
         for (int64_t r = g; r < it->width; r += channels)
             for (int64_t c = r; c < r + p->group; c++) all += sum[c] + (mean[c] - middle) * (mean[c] - middle) * (double)j->size;
-        const statistics s = settle(p, middle, all, (double)pixels * (double)p->group);
-        give(j, it->stat + g / p->group * p->stat_group, s);
         for (int64_t r = g; r < it->width; r += channels)
-            for (int64_t c = 0; c < p->group; c++) enter(j, s, t, r + c, it->affine + (g + c) * p->affine_channel);
+            for (int64_t c = r; c < r + p->group; c++) mean[c] = middle, sum[c] = all;
     }
+    settle(j, it->width, at, mean, sum, t);
+    for (int64_t g = 0; g < channels; g += p->group) give(j, it->stat + g / p->group * p->stat_group, mean[g], t->spread[g]);
 }
 
 #endif

@@ -43,6 +43,7 @@ const infold_kernels ISA(infold_kernels) = {
     .moments_columns = moments_columns_run,
     .moments_run = moments_run_run,
     .moments_rows = moments_rows_run,
+    .settle = settle_run,
     .normalize = normalize_run,
     .softmax = softmax_run,
     .lrn = lrn_run,

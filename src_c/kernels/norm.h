@@ -6,15 +6,15 @@ INLINE void prefetch(const float *x, int64_t ahead) {
     __builtin_prefetch((const void *)((uintptr_t)x + (uintptr_t)ahead * sizeof(float)));
 }
 
-INLINE void moments_columns_tile(const int nv, int64_t live, int64_t taps, const int64_t *tap, const float *in, int64_t count,
-                                 float *mean, float *low, float *m2) {
+INLINE void moments_columns_tile(const bool centered, const int nv, int64_t live, int64_t taps, const int64_t *tap, const float *in,
+                                 int64_t count, float *mean, float *low, float *m2) {
     const vf size = v_set1((float)taps), zero = v_set1(0.0f);
     vf first[4], offset[4], square[4];
     UNROLL for (int v = 0; v < nv; v++) {
-        first[v] = load_live(in + tap[0] + v * VL, live); /* summing differences keeps the digits of a mean far from zero */
+        first[v] = centered ? load_live(in + tap[0] + v * VL, live) : zero; /* differences keep the digits of a mean far from zero */
         offset[v] = square[v] = zero;
     }
-    for (int64_t t = 1; t < taps; t++)
+    for (int64_t t = 1; t < taps && centered; t++)
         UNROLL for (int v = 0; v < nv; v++) offset[v] += load_live(in + tap[t] + v * VL, live) - first[v];
     vf middle[4];
     UNROLL for (int v = 0; v < nv; v++) {
@@ -47,13 +47,22 @@ INLINE void moments_columns_tile(const int nv, int64_t live, int64_t taps, const
     }
 }
 
-static void moments_columns_run(int64_t n, int64_t taps, const int64_t *tap, const float *in, int64_t count, float *mean,
-                                float *low, float *m2) {
+INLINE void moments_columns_of(const bool centered, int64_t n, int64_t taps, const int64_t *tap, const float *in, int64_t count,
+                               float *mean, float *low, float *m2) {
     int64_t c = 0;
     for (; c + 4 * VL <= n; c += 4 * VL)
-        moments_columns_tile(4, VL, taps, tap, in + c, count, mean + c, low + c, m2 + c);
-    for (; c + VL <= n; c += VL) moments_columns_tile(1, VL, taps, tap, in + c, count, mean + c, low + c, m2 + c);
-    if (c < n) moments_columns_tile(1, n - c, taps, tap, in + c, count, mean + c, low + c, m2 + c);
+        moments_columns_tile(centered, 4, VL, taps, tap, in + c, count, mean + c, low + c, m2 + c);
+    for (; c + VL <= n; c += VL)
+        moments_columns_tile(centered, 1, VL, taps, tap, in + c, count, mean + c, low + c, m2 + c);
+    if (c < n) moments_columns_tile(centered, 1, n - c, taps, tap, in + c, count, mean + c, low + c, m2 + c);
+}
+
+static void moments_columns_run(bool centered, int64_t n, int64_t taps, const int64_t *tap, const float *in, int64_t count,
+                                float *mean, float *low, float *m2) {
+    if (centered)
+        moments_columns_of(true, n, taps, tap, in, count, mean, low, m2);
+    else
+        moments_columns_of(false, n, taps, tap, in, count, mean, low, m2);
 }
 
 /* Sum of x - from, or of its square, while what lies `ahead` is on its way. */
@@ -75,14 +84,14 @@ INLINE double deviations(const bool squared, int64_t n, const float *x, float fr
     return (double)v_sum((part[0] + part[1]) + (part[2] + part[3]));
 }
 
-static void moments_run_run(int64_t n, const float *x, int64_t count, double *mean, double *m2) {
+static void moments_run_run(bool centered, int64_t n, const float *x, int64_t count, double *mean, double *m2) {
     enum { BLOCK = 2048 };
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         const int64_t size = n - begin < BLOCK ? n - begin : BLOCK;
         const float *p = x + begin;
-        const double middle = (double)p[0] + deviations(false, size, p, p[0], 0) / (double)size;
+        const double middle = centered ? (double)p[0] + deviations(false, size, p, p[0], 0) / (double)size : 0.0;
         const double slip = middle - (double)(float)middle;
-        const double square = deviations(true, size, p, (float)middle, BLOCK) - slip * slip * (double)size;
+        const double square = deviations(true, size, p, (float)middle, size) - slip * slip * (double)size;
         if (count == 0) {
             *mean = middle;
             *m2 = square;
@@ -95,40 +104,71 @@ static void moments_run_run(int64_t n, const float *x, int64_t count, double *me
     }
 }
 
-/* Short rows four at a time, a chain of sums each: what one waits for, another fills. */
-static void moments_rows_run(int64_t rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2) {
-    const double share = 1.0 / (double)n;
-    for (int64_t row = 0; row < rows; row += 4) {
-        const float *x[4];
-        vf from[4], sum[4];
-        UNROLL for (int r = 0; r < 4; r++) {
-            x[r] = in + tap[row + r < rows ? row + r : row];
-            from[r] = v_set1(x[r][0]);
-            sum[r] = v_set1(0.0f);
-        }
-        int64_t i = 0;
-        for (; i + VL <= n; i += VL) UNROLL for (int r = 0; r < 4; r++) sum[r] += v_load(x[r] + i) - from[r];
-        if (i < n) UNROLL for (int r = 0; r < 4; r++) sum[r] += load_padded(x[r] + i, n - i, x[r][0]) - from[r];
-        double middle[4];
-        UNROLL for (int r = 0; r < 4; r++) {
-            middle[r] = (double)x[r][0] + (double)v_sum(sum[r]) * share;
-            from[r] = v_set1((float)middle[r]);
-            sum[r] = v_set1(0.0f);
-        }
-        for (i = 0; i + VL <= n; i += VL) UNROLL for (int r = 0; r < 4; r++) {
-            const vf d = v_load(x[r] + i) - from[r];
-            sum[r] = v_fma(d, d, sum[r]);
-        }
-        if (i < n) UNROLL for (int r = 0; r < 4; r++) {
-            const vf d = load_padded(x[r] + i, n - i, (float)middle[r]) - from[r];
-            sum[r] = v_fma(d, d, sum[r]);
-        }
-        UNROLL for (int r = 0; r < 4; r++) {
-            if (row + r >= rows) break;
-            const double slip = middle[r] - (double)(float)middle[r];
-            mean[row + r] = middle[r];
-            m2[row + r] = (double)v_sum(sum[r]) - slip * slip * (double)n;
-        }
+enum { ROWS_TILE = 4 };
+
+/* Short rows some at a time, a chain of sums each: what one waits for, another fills. Deviations are from `from`, the mean rounded. */
+INLINE void moments_rows_tile(const bool centered, const int rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2) {
+    const double size = (double)n, share = 1.0 / size;
+    float first[ROWS_TILE], total[ROWS_TILE], from[ROWS_TILE], square[ROWS_TILE];
+    vf base[ROWS_TILE], sum[ROWS_TILE];
+    UNROLL for (int r = 0; r < rows; r++) {
+        first[r] = from[r] = centered ? in[tap[r]] : 0.0f;
+        base[r] = v_set1(first[r]);
+        total[r] = 0.0f;
+        sum[r] = v_set1(0.0f);
+    }
+    int64_t i = 0;
+    for (; i + VL <= n && centered; i += VL) UNROLL for (int r = 0; r < rows; r++) sum[r] += v_load(in + tap[r] + i) - base[r];
+    if (i < n && centered) UNROLL for (int r = 0; r < rows; r++) sum[r] += load_padded(in + tap[r] + i, n - i, first[r]) - base[r];
+    if (centered) UNROLL for (int r = 0; r < rows; r++) {
+        total[r] = v_sum(sum[r]);
+        from[r] = first[r] + total[r] * (float)share;
+        base[r] = v_set1(from[r]);
+        sum[r] = v_set1(0.0f);
+    }
+    for (i = 0; i + VL <= n; i += VL) UNROLL for (int r = 0; r < rows; r++) {
+        const vf d = v_load(in + tap[r] + i) - base[r];
+        sum[r] = v_fma(d, d, sum[r]);
+    }
+    if (i < n) UNROLL for (int r = 0; r < rows; r++) {
+        const vf d = load_padded(in + tap[r] + i, n - i, from[r]) - base[r];
+        sum[r] = v_fma(d, d, sum[r]);
+    }
+    UNROLL for (int r = 0; r < rows; r++) square[r] = v_sum(sum[r]);
+    for (int r = 0; r < rows; r++) {
+        mean[r] = (double)first[r] + (double)total[r] * share;
+        const double slip = mean[r] - (double)from[r];
+        m2[r] = (double)square[r] - slip * slip * size;
+    }
+}
+
+INLINE void moments_rows_of(const bool centered, int64_t rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2) {
+    int64_t r = 0;
+    for (; r + ROWS_TILE <= rows; r += ROWS_TILE) moments_rows_tile(centered, ROWS_TILE, n, tap + r, in, mean + r, m2 + r);
+    for (; r < rows; r++) moments_rows_tile(centered, 1, n, tap + r, in, mean + r, m2 + r);
+}
+
+static void moments_rows_run(bool centered, int64_t rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2) {
+    if (centered)
+        moments_rows_of(true, rows, n, tap, in, mean, m2);
+    else
+        moments_rows_of(false, rows, n, tap, in, mean, m2);
+}
+
+/* Plain C in double: the compiler makes vectors of it. The part of the mean that one float cannot hold goes into the shift. */
+static void settle_run(const infold_norm_how *how, int64_t n, const double *restrict mean, const double *restrict sum,
+                       const float *restrict gamma, const float *restrict beta, float *restrict center, float *restrict scale,
+                       float *restrict shift, float *restrict spread) {
+    const bool bounded = how->form == INFOLD_NORM_BOUNDED, centered = how->form == INFOLD_NORM_CENTERED && how->power == 0;
+    const bool root = how->power != 1, zero = how->power != 0, inverse = how->inverse;
+    const double share = 1.0 / how->divisor, epsilon = how->epsilon, offset = how->offset;
+    for (int64_t i = 0; i < n; i++) {
+        const double s = sum[i] * share, d = (root ? sqrt(s + epsilon) : s) + offset, by = zero && d == 0.0 ? 0.0 : 1.0 / d;
+        const float high = (float)mean[i], low = (float)(mean[i] - (double)high), g = bounded ? gamma[i] : (float)(by * (double)gamma[i]);
+        center[i] = bounded ? (float)d : centered ? high : 0.0f;
+        scale[i] = g;
+        shift[i] = centered ? beta[i] - low * g : beta[i];
+        spread[i] = (float)(inverse ? by : s);
     }
 }
 
@@ -168,41 +208,50 @@ INLINE void normalize_columns(const infold_norm_form form, const bool stream, co
     }
     for (int64_t t = 0; t < taps; t++)
         UNROLL for (int k = 0; k < nv; k++) {
+            prefetch(in + in_tap[t] + c + k * VL, by->ahead);
             const vf x = load_live(in + in_tap[t] + c + k * VL, live);
             const vf y = normalized(form, x, center[k], scale[k], shift[k], v[k], floor[k]);
             put(stream, out + out_tap[t] + c + k * VL, v_min(hi, v_max(lo, y)), live);
         }
 }
 
-/* A row under each tap, with one set of numbers. */
-INLINE void normalize_row(const infold_norm_form form, const bool stream, const bool affine, int64_t n, int64_t t, const float *x,
-                          const infold_norm_by *by, float *out) {
-    const infold_norm_by b = *by;
-    const vf lo = v_set1(b.lo), hi = v_set1(b.hi), one = v_set1(1.0f), zero = v_set1(0.0f);
-    const vf center = v_set1(b.center[t]), scale = v_set1(b.scale[t]), shift = v_set1(b.shift[t]);
-    const bool gated = form != INFOLD_NORM_CENTERED, bounded = form == INFOLD_NORM_BOUNDED;
-    const vf v_row = gated && !b.each ? gate(form, v_set1(b.v[t])) : zero, floor_row = bounded && !b.each ? v_set1(b.floor[t]) : zero;
-    for (int64_t c = 0; c < n; c += VL) {
-        const int64_t live = n - c;
-        const vf v = gated && b.each ? gate(form, load_live(b.v + c, live)) : v_row;
-        const vf floor = bounded && b.each ? load_live(b.floor + c, live) : floor_row;
-        vf y = normalized(form, load_live(x + c, live), center, scale, shift, v, floor);
-        if (affine) {
-            const vf gamma = b.gamma ? load_live(b.gamma + c, live) : one, beta = b.beta ? load_live(b.beta + c, live) : zero;
-            y = v_fma(y, gamma, beta);
-        }
-        put(stream, out + c, v_min(hi, v_max(lo, y)), live);
-    }
+/* A row under each tap, with one set of numbers; `gamma`, `beta`: by column, too. */
+INLINE void normalize_row(const infold_norm_form form, const bool stream, const bool gamma, const bool beta, int64_t n, int64_t t,
+                          const float *x, const infold_norm_by *by, float *out) {
+    const vf lo = v_set1(by->lo), hi = v_set1(by->hi);
+    const vf center = v_set1(by->center[t]), scale = v_set1(by->scale[t]), shift = v_set1(by->shift[t]);
+    const bool gated = form != INFOLD_NORM_CENTERED, bounded = form == INFOLD_NORM_BOUNDED, each = gated && by->each;
+    const float *vs = by->v + (each ? 0 : t), *floors = by->floor + (each ? 0 : t), *gammas = by->gamma, *betas = by->beta;
+    const int64_t ahead = by->ahead;
+    const vf v_row = gated && !each ? gate(form, v_set1(*vs)) : lo, floor_row = bounded && !each ? v_set1(*floors) : lo;
+#define VECTOR(live)                                                                                                    \
+    do {                                                                                                                \
+        prefetch(x + c, ahead);                                                                                         \
+        const vf v = each ? gate(form, load_live(vs + c, live)) : v_row;                                                \
+        const vf floor = each && bounded ? load_live(floors + c, live) : floor_row;                                     \
+        vf y = normalized(form, load_live(x + c, live), center, scale, shift, v, floor);                                \
+        if (gamma) y = y * load_live(gammas + c, live);                                                                 \
+        if (beta) y = y + load_live(betas + c, live);                                                                   \
+        put(stream, out + c, v_min(hi, v_max(lo, y)), live);                                                            \
+    } while (0)
+    int64_t c = 0;
+    for (; c + VL <= n; c += VL) VECTOR(VL);
+    if (c < n) VECTOR(n - c);
+#undef VECTOR
 }
 
 INLINE void normalize_form(const infold_norm_form form, const bool stream, int64_t n, int64_t taps, const int64_t *in_tap,
                            const int64_t *out_tap, const float *in, const infold_norm_by *by, float *out) {
     if (by->row) {
         for (int64_t t = 0; t < taps; t++)
-            if (by->gamma || by->beta)
-                normalize_row(form, stream, true, n, t, in + in_tap[t], by, out + out_tap[t]);
+            if (by->gamma && by->beta)
+                normalize_row(form, stream, true, true, n, t, in + in_tap[t], by, out + out_tap[t]);
+            else if (by->gamma)
+                normalize_row(form, stream, true, false, n, t, in + in_tap[t], by, out + out_tap[t]);
+            else if (by->beta)
+                normalize_row(form, stream, false, true, n, t, in + in_tap[t], by, out + out_tap[t]);
             else
-                normalize_row(form, stream, false, n, t, in + in_tap[t], by, out + out_tap[t]);
+                normalize_row(form, stream, false, false, n, t, in + in_tap[t], by, out + out_tap[t]);
         return;
     }
     int64_t c = 0;
