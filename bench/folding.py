@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-from light import LIGHT, with_random_weights
+from light import LIGHT, before_softmax, with_random_weights
 
 import infold
 from infold.cli.common import progress
@@ -154,7 +154,7 @@ def row(path: Path) -> list[str]:
 
 
 def row_of_errors(path: Path) -> list[str]:
-    model = infold.load(with_random_weights(path) if path.parent == LIGHT else path)
+    model = infold.load(before_softmax(with_random_weights(path)) if path.parent == LIGHT else path)
     found = errors(model, inputs_of(model, path, INPUTS))
     return [named(path), *(f"{error:.1e}" for error in found), f"{found[0] / found[3]:.2f}"]
 

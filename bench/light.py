@@ -25,3 +25,13 @@ def with_random_weights(path: Path) -> onnx.ModelProto:
         values = rng.uniform(0.5, 1.5, shape) if len(shape) == 1 else rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
         proto.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), node.output[0]))
     return proto
+
+
+def before_softmax(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same without a Softmax at its end, which may round to ones and zeros whatever came before."""
+    (last,) = [node for node in proto.graph.node if node.output[0] == proto.graph.output[0].name]
+    if last.op_type == "Softmax":
+        proto.graph.node.remove(last)
+        del proto.graph.output[:]
+        proto.graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None))
+    return proto

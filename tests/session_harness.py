@@ -114,3 +114,20 @@ def compare(found: np.ndarray, expected: np.ndarray, tolerance: float, trivial: 
     if expected.size:
         error, top = np.abs(found.astype(np.float64) - expected).max(), np.abs(expected).max()
         assert error <= tolerance * top, f"relative error {error / top:.2e}"
+
+
+def native_function(net: Net, name: str, *inputs: str | None, threads: int = 1, **attributes) -> np.ndarray:
+    """Run a function of infold's own as a native step. Its body plays no part: of another operator set than the model, it is not
+    inlined."""
+    y = net(name, *inputs, domain="infold", **attributes)
+    model = net.model(y)
+    body = [onnx.helper.make_node("Identity", ["x"], ["y"])]
+    formal = [f"i{i}" if i else "x" for i in range(len(inputs))]
+    other = [onnx.helper.make_opsetid("", net.opset - 1)]
+    function = onnx.helper.make_function("infold", name, formal, ["y"], body, other, list(attributes))
+    model.functions["infold", name, ""] = ir.from_proto(function)
+    model.opset_imports["infold"] = 1
+    subject = session(model, threads)
+    found = subject.run(None, net.feeds)[0]
+    assert not subject.report.fallbacks, subject.report.fallbacks
+    return found

@@ -155,20 +155,38 @@ static void moments_rows_run(bool centered, int64_t rows, int64_t n, const int64
         moments_rows_of(false, rows, n, tap, in, mean, m2);
 }
 
-/* Plain C in double: the compiler makes vectors of it. The part of the mean that one float cannot hold goes into the shift. */
+/* Plain loops in double, of which compilers make vectors. The part of the mean that one float cannot hold goes into the shift. */
 static void settle_run(const infold_norm_how *how, int64_t n, const double *restrict mean, const double *restrict sum,
                        const float *restrict gamma, const float *restrict beta, float *restrict center, float *restrict scale,
                        float *restrict shift, float *restrict spread) {
-    const bool bounded = how->form == INFOLD_NORM_BOUNDED, centered = how->form == INFOLD_NORM_CENTERED && how->power == 0;
-    const bool root = how->power != 1, zero = how->power != 0, inverse = how->inverse;
-    const double share = 1.0 / how->divisor, epsilon = how->epsilon, offset = how->offset;
-    for (int64_t i = 0; i < n; i++) {
-        const double s = sum[i] * share, d = (root ? sqrt(s + epsilon) : s) + offset, by = zero && d == 0.0 ? 0.0 : 1.0 / d;
-        const float high = (float)mean[i], low = (float)(mean[i] - (double)high), g = bounded ? gamma[i] : (float)(by * (double)gamma[i]);
-        center[i] = bounded ? (float)d : centered ? high : 0.0f;
-        scale[i] = g;
-        shift[i] = centered ? beta[i] - low * g : beta[i];
-        spread[i] = (float)(inverse ? by : s);
+    enum { BLOCK = 32 };
+    const bool bounded = how->form == INFOLD_NORM_BOUNDED, centered = how->form == INFOLD_NORM_CENTERED;
+    const double share = 1.0 / how->divisor, offset = how->offset, none = how->power ? 0.0 : INFINITY;
+    const double epsilon = how->power == 1 ? 0.0 : how->epsilon;
+    for (int64_t c = 0; c < n; c += BLOCK) {
+        const int64_t m = n - c < BLOCK ? n - c : BLOCK;
+        double d[BLOCK], by[BLOCK];
+        for (int64_t i = 0; i < m; i++) d[i] = sum[c + i] * share + epsilon;
+        if (how->power != 1)
+            for (int64_t i = 0; i < m; i++) d[i] = sqrt(d[i]);
+        for (int64_t i = 0; i < m; i++) {
+            d[i] += offset;
+            by[i] = d[i] == 0.0 ? none : 1.0 / d[i];
+        }
+        if (how->inverse)
+            for (int64_t i = 0; i < m; i++) spread[c + i] = (float)by[i];
+        else
+            for (int64_t i = 0; i < m; i++) spread[c + i] = (float)(sum[c + i] * share);
+        if (bounded)
+            for (int64_t i = 0; i < m; i++) by[i] = 1.0;
+        const double *from = bounded ? d : mean + c;
+        for (int64_t i = 0; i < m; i++) {
+            center[c + i] = (float)from[i];
+            scale[c + i] = (float)(by[i] * (double)gamma[c + i]);
+            shift[c + i] = beta[c + i];
+        }
+        if (centered)
+            for (int64_t i = 0; i < m; i++) shift[c + i] -= (float)(from[i] - (double)(float)from[i]) * scale[c + i];
     }
 }
 

@@ -5,25 +5,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from session_harness import Net, compare, session
+from session_harness import Net, compare
+from session_harness import native_function as run
 
 SHAPES = [(2, 6, 9), (1, 6, 5, 7), (64, 6, 3, 3), (1, 66, 31, 29), (2, 12, 3, 4, 5), (1, 320, 2, 2), (3, 6, 1, 1)]
-
-
-def run(net: Net, name: str, *inputs: str | None, threads: int = 1, **attributes) -> np.ndarray:
-    """The function's native step. Its body plays no part: of another operator set than the model, it is not inlined."""
-    y = net(name, *inputs, domain="infold", **attributes)
-    model = net.model(y)
-    body = [onnx.helper.make_node("Identity", ["x"], ["y"])]
-    formal = [f"i{i}" if i else "x" for i in range(len(inputs))]
-    other = [onnx.helper.make_opsetid("", net.opset - 1)]
-    function = onnx.helper.make_function("infold", name, formal, ["y"], body, other, list(attributes))
-    model.functions["infold", name, ""] = ir.from_proto(function)
-    model.opset_imports["infold"] = 1
-    subject = session(model, threads)
-    found = subject.run(None, net.feeds)[0]
-    assert not subject.report.fallbacks, subject.report.fallbacks
-    return found
 
 
 def source(net: Net, shape: tuple, layout: str) -> tuple[str, np.ndarray]:
