@@ -41,6 +41,7 @@ SMALL = 1 << 16  # bytes of an array that is copied rather than mapped
 READ = frozenset(("in", "w", "bias", "tap", "res", "slope", "scale", "shift", "in_scale", "in_shift", "a", "b", "c", "x", "gamma",
                   "beta", "v", "floor", "row", "row_weight", "column", "column_weight", "index", "peephole"))
 
+BYTES = frozenset(("map", "gather", "scatter"))  # operations on elements of any size
 TABLES = frozenset(("tap", "row", "column", "index"))  # arguments of 8-byte numbers
 
 
@@ -291,7 +292,7 @@ class CompiledFile:
             op = operations()[name]
             if section and "index" in op.args:  # an index from memory must not change between its test and its use
                 raise InvalidModelError(f"a step of {name} beside others")
-            tensors = [argument(arg, place, 1 if name == "gather" else 4) for arg, place in zip(op.args, args, strict=True)]
+            tensors = [argument(arg, place, 1 if name in BYTES else 4) for arg, place in zip(op.args, args, strict=True)]
             if any(t is None and not optional for t, optional in zip(tensors, op.args.values())):
                 raise InvalidModelError(f"a step of {name} lacks an argument")
             steps.append(Step(op, base64.b64decode(params, validate=True), tensors, str(node), _number(flops, 1 << 62),

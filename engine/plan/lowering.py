@@ -323,6 +323,12 @@ class Lowering:
         self.emit("map", {**dict(zip(names, sources)), "out": target}, shape=shape, out_stride=strides[-1],
                   loop=_native.LOOPS[loop], **{f"{n}_stride": s for n, s in zip(names, strides)})
 
+    def cast(self, source: Tensor, dtype) -> Tensor:
+        """A copy of the tensor in another element type."""
+        target = self.temporary(source.shape, dtype)
+        self.map(f"CAST_{TYPES[source.dtype]}_{TYPES[target.dtype]}", [source], target)
+        return target
+
     def fill(self, target: Tensor, value: float) -> None:
         """Every element of the target, of any strides and data type, becomes the value."""
         if target.dtype != F32:

@@ -40,19 +40,17 @@ INT_TYPES(ARITHMETIC)
 SIGNED_TYPES(SIGNED_DIVISION)
 UNSIGNED_TYPES(UNSIGNED_DIVISION)
 
-/* float64 (float32 has kernels of its own), and what float32 kernels have not; a NaN on either side wins */
+/* float64 (float32 has kernels of its own, but for results that are joined at an index), and what float32 kernels have not; a NaN
+ * on either side wins */
 #define FLOAT_LOOPS(name, S, V)                                                                                         \
+    LOOP2(ADD_##name, S, S, a + b) LOOP2(SUB_##name, S, S, a - b) LOOP2(MUL_##name, S, S, a *b)                         \
+    LOOP2(DIV_##name, S, S, a / b) LOOP2(MIN_##name, S, S, a != a ? a : b != b || b < a ? b : a)                        \
+    LOOP2(MAX_##name, S, S, a != a ? a : b != b || b > a ? b : a)                                                       \
     LOOP2(FMOD_##name, S, S, sizeof(S) == 4 ? (S)fmodf((float)a, (float)b) : (S)fmod((double)a, (double)b))             \
     LOOP1(ISNAN_##name, S, uint8_t, a != a) LOOP1(ISINF_##name, S, uint8_t, a - a != a - a && a == a)                   \
     LOOP1(ISINF_POSITIVE_##name, S, uint8_t, a > 0 && a - a != a - a)                                                   \
     LOOP1(ISINF_NEGATIVE_##name, S, uint8_t, a < 0 && a - a != a - a)
 FLOAT_TYPES(FLOAT_LOOPS)
-LOOP2(ADD_f64, double, double, a + b)
-LOOP2(SUB_f64, double, double, a - b)
-LOOP2(MUL_f64, double, double, a *b)
-LOOP2(DIV_f64, double, double, a / b)
-LOOP2(MIN_f64, double, double, a != a ? a : b != b || b < a ? b : a)
-LOOP2(MAX_f64, double, double, a != a ? a : b != b || b > a ? b : a)
 LOOP1(ABS_f64, double, double, fabs(a))
 LOOP1(NEG_f64, double, double, -a)
 LOOP1(SIGN_f64, double, double, a != a ? a : (a > 0) - (a < 0))

@@ -5,22 +5,10 @@
 
 #include "drivers/check.h"
 #include "drivers/convert.h"
+#include "drivers/map.h"
 #include "drivers/parallel.h"
 
-enum { D = INFOLD_MAX_DIMS, INPUTS = 3, OUT = INPUTS };
-
-typedef struct {
-    const char *in[INPUTS];
-    int64_t step[INPUTS]; /* bytes */
-    char *out;
-    int64_t out_step, n;
-} row;
-
-typedef struct {
-    const char *name;
-    int64_t item[INPUTS + 1]; /* bytes of an element of each input (0: no such input) and of the result */
-    void (*run)(const row *);
-} loop;
+enum { D = INFOLD_MAX_DIMS, INPUTS = INFOLD_LOOP_INPUTS, OUT = INPUTS };
 
 static inline int64_t quotient(int64_t a, int64_t b) { return b == 0 ? 0 : b == -1 ? (int64_t)(0 - (uint64_t)a) : a / b; }
 static inline int64_t remainder_of(int64_t a, int64_t b) { return b == 0 || b == -1 ? 0 : a % b; }
@@ -30,28 +18,33 @@ static inline int64_t modulus(int64_t a, int64_t b) {
 }
 
 #define INLINE static inline __attribute__((always_inline))
+#define ANYWHERE __attribute__((aligned(1), may_alias)) /* a compiled file may put rows at any byte */
 #define AT(S, p, i) (*(const S *)((p) + (i)))
 
 #define LOOP1(name, S, O, expr)                                                                                         \
-    INLINE void name##_steps(const row *r, int64_t sa, int64_t so) {                                                    \
+    INLINE void name##_steps(const infold_row *r, int64_t sa, int64_t so) {                                             \
+        typedef S s_any ANYWHERE;                                                                                       \
+        typedef O o_any ANYWHERE;                                                                                       \
         for (int64_t i = 0; i < r->n; i++) {                                                                            \
-            const S a = AT(S, r->in[0], i * sa);                                                                        \
-            *(O *)(r->out + i * so) = (O)(expr);                                                                        \
+            const S a = AT(s_any, r->in[0], i * sa);                                                                    \
+            *(o_any *)(r->out + i * so) = (O)(expr);                                                                    \
         }                                                                                                               \
     }                                                                                                                   \
-    static void name(const row *r) {                                                                                    \
+    static void name(const infold_row *r) {                                                                             \
         if (r->step[0] == sizeof(S) && r->out_step == sizeof(O)) name##_steps(r, sizeof(S), sizeof(O));                 \
         else name##_steps(r, r->step[0], r->out_step);                                                                  \
     }
 
 #define LOOP2(name, S, O, expr)                                                                                         \
-    INLINE void name##_steps(const row *r, int64_t sa, int64_t sb, int64_t so) {                                        \
+    INLINE void name##_steps(const infold_row *r, int64_t sa, int64_t sb, int64_t so) {                                 \
+        typedef S s_any ANYWHERE;                                                                                       \
+        typedef O o_any ANYWHERE;                                                                                       \
         for (int64_t i = 0; i < r->n; i++) {                                                                            \
-            const S a = AT(S, r->in[0], i * sa), b = AT(S, r->in[1], i * sb);                                           \
-            *(O *)(r->out + i * so) = (O)(expr);                                                                        \
+            const S a = AT(s_any, r->in[0], i * sa), b = AT(s_any, r->in[1], i * sb);                                   \
+            *(o_any *)(r->out + i * so) = (O)(expr);                                                                    \
         }                                                                                                               \
     }                                                                                                                   \
-    static void name(const row *r) {                                                                                    \
+    static void name(const infold_row *r) {                                                                             \
         const bool dense = r->step[0] == sizeof(S) && r->out_step == sizeof(O);                                         \
         if (dense && r->step[1] == sizeof(S)) name##_steps(r, sizeof(S), sizeof(S), sizeof(O));                         \
         else if (dense && r->step[1] == 0) name##_steps(r, sizeof(S), 0, sizeof(O));                                    \
@@ -59,11 +52,13 @@ static inline int64_t modulus(int64_t a, int64_t b) {
     }
 
 #define LOOP3(name, C, S, expr)                                                                                         \
-    static void name(const row *r) {                                                                                    \
+    static void name(const infold_row *r) {                                                                             \
+        typedef C c_any ANYWHERE;                                                                                       \
+        typedef S s_any ANYWHERE;                                                                                       \
         for (int64_t i = 0; i < r->n; i++) {                                                                            \
-            const C a = AT(C, r->in[0], i * r->step[0]);                                                                \
-            const S b = AT(S, r->in[1], i * r->step[1]), c = AT(S, r->in[2], i * r->step[2]);                           \
-            *(S *)(r->out + i * r->out_step) = (expr);                                                                  \
+            const C a = AT(c_any, r->in[0], i * r->step[0]);                                                            \
+            const S b = AT(s_any, r->in[1], i * r->step[1]), c = AT(s_any, r->in[2], i * r->step[2]);                   \
+            *(s_any *)(r->out + i * r->out_step) = (expr);                                                              \
         }                                                                                                               \
     }
 
@@ -76,12 +71,17 @@ static inline int64_t modulus(int64_t a, int64_t b) {
 #define LOOP2(name, S, O, expr) {#name, {sizeof(S), sizeof(S), 0, sizeof(O)}, name},
 #define LOOP3(name, C, S, expr) {#name, {sizeof(C), sizeof(S), sizeof(S), sizeof(S)}, name},
 
-static const loop table[] = {
+static const infold_loop table[] = {
 #include "drivers/loops.h"
 };
 enum { LOOPS = sizeof table / sizeof *table };
 
-const char *infold_loop_name(int index) { return index >= 0 && index < LOOPS ? table[index].name : NULL; }
+const infold_loop *infold_loop_at(int64_t index) { return index >= 0 && index < LOOPS ? &table[index] : NULL; }
+
+const char *infold_loop_name(int index) {
+    const infold_loop *loop = infold_loop_at(index);
+    return loop ? loop->name : NULL;
+}
 
 typedef struct {
     int64_t shape[D], stride[INPUTS + 1][D]; /* the last strides are the output's */
@@ -91,9 +91,10 @@ typedef struct {
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const map_params *p = params;
-    CHECK(p->loop >= 0 && p->loop < LOOPS, INFOLD_EPARAM);
+    const infold_loop *loop = infold_loop_at(p->loop);
+    CHECK(loop != NULL, INFOLD_EPARAM);
     for (int i = 0; i <= INPUTS; i++) {
-        const int64_t item = table[p->loop].item[i];
+        const int64_t item = loop->item[i];
         if (item && !span_fits(span_repeat(span_of_run(1), D, p->shape, p->stride[i]), &e[i], item)) return INFOLD_EBOUNDS;
     }
     return INFOLD_OK;
@@ -108,7 +109,7 @@ static void rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
     const map_params *p = j->p;
-    const loop *l = &table[p->loop];
+    const infold_loop *l = infold_loop_at(p->loop);
     for (int64_t at = begin; at < end; at++) {
         int64_t offset[INPUTS + 1] = {0}, rest = at;
         for (int d = D - 2; d >= 0; d--) {
@@ -116,7 +117,7 @@ static void rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
                 if (l->item[i]) offset[i] += rest % p->shape[d] * p->stride[i][d] * l->item[i];
             rest /= p->shape[d];
         }
-        row r = {.n = p->shape[D - 1], .out_step = p->stride[OUT][D - 1] * l->item[OUT], .out = (char *)j->args[OUT] + offset[OUT]};
+        infold_row r = {.n = p->shape[D - 1], .out_step = p->stride[OUT][D - 1] * l->item[OUT], .out = (char *)j->args[OUT] + offset[OUT]};
         for (int i = 0; i < INPUTS && l->item[i]; i++) {
             r.in[i] = (const char *)j->args[i] + offset[i];
             r.step[i] = p->stride[i][D - 1] * l->item[i];

@@ -7,6 +7,8 @@ from math import prod
 import numpy as np
 import pytest
 import test_bf16
+import test_index
+import test_order
 from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
 from test_conv import DEPTHWISE, packed, whole_vectors
 
@@ -31,7 +33,7 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
     x = zeros(2, 5, 6, 19)
     rows = {"shape": dims(x.shape, 6, 1), "a_stride": dims(strides(x), 6, 0), "out_stride": dims(strides(x), 6, 0)}
     by_channel = {**rows, "b_stride": dims([1], 6, 0)}
-    channel, table = zeros(19), np.array([[0, 1], [2, 3], [3, 4]])
+    channel, table, index = zeros(19), np.array([[0, 1], [2, 3], [3, 4]]), np.array([0, 29, -1, 5])
     gemm = {
         "n": [1, 1, 1, 4],
         "in_stride": [0, 0, 0, 6],
@@ -83,17 +85,6 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "in_size": [5, 6],
         "taps": [2, 2],
         "channels": 19,
-    }
-    gather = {
-        "outer": 2,
-        "count": 4,
-        "size": 30,
-        "row": 19,
-        "in_outer": 570,
-        "in_row": 19,
-        "out_outer": 76,
-        "out_row": 19,
-        "item": 4,
     }
     lanes, winograd = _native.isa_info(isa)["lanes"], {
         "side": 2,
@@ -160,7 +151,10 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
                    ("row", "row_weight", "column", "column_weight")),
         "map": ({**by_channel, "c_stride": rows["a_stride"], "loop": _native.LOOPS["WHERE_4"]},
                 {"a": x > 0, "b": channel, "c": x, "out": x}, ()),
-        "gather": (gather, {"in": x, "index": np.array([0, 29, -1, 5]), "out": zeros(2, 4, 19)}, ()),
+        "gather": (test_index.rows_params(zeros(2, 30, 19), index), {"in": x, "index": index, "out": zeros(2, 4, 19)}, ()),
+        "scatter": (test_index.rows_params(zeros(2, 30, 19), index, "ADD_f32"),
+                    {"in": zeros(2, 4, 19), "index": index, "out": x}, ()),
+        "order": (test_order.call(x, 3), {"in": x, "out": np.zeros((60, 3), np.int64)}, ()),
     }  # fmt: skip
 
 
@@ -194,7 +188,7 @@ def test_bent_parameters(op: str, isa: str, side: str):
     lengths = {name: int(count[:-1]) if count else 0 for name, _, count in integers}
     full = {name: params.get(name, [0] * count if count else 0) for name, count in lengths.items()}
     full |= {name: v for name, v in params.items() if name not in full}
-    steps = [name for name in lengths if "stride" in name or name.startswith(("in_", "out_", "res_"))]
+    steps = [name for name in lengths if "stride" in name or name.startswith(("in_", "out_", "res_")) or name in ("scale", "loop")]
     guarded = {name: Guarded(a, side) for name, a in arrays.items()}
     regions = [name for name in guarded if name not in constants]
     args = [

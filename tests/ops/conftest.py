@@ -15,8 +15,8 @@ def like_onnxruntime():
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
 
-    def check(net, *outputs: str, tolerance: float = 1e-5) -> None:
-        model = net.model(*outputs)
+    def check(net, *outputs: str, tolerance: float = 1e-5, types=None) -> None:
+        model = net.model(*outputs, types=types)
         other = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])
         for found, expected in zip(session(model).run(list(outputs), net.feeds), other.run(list(outputs), net.feeds)):
             assert found.shape == expected.shape and found.dtype == expected.dtype

@@ -1,10 +1,10 @@
-"""Resampling by tables and gathering rows by index."""
+"""Resampling by tables."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_harness import normal, prepare, refusal, run, strides
+from native_harness import normal, refusal, run, strides
 
 from infold import _native
 
@@ -78,66 +78,3 @@ def test_check_resize(change, status, isa):
         broken[4, 1] = bad
         assert refusal("resize", isa, params, **(arrays | {"column": broken}), constants=TABLES) == 2
     assert refusal("resize", isa, params, **arrays) == 3  # computed tables cannot be proven
-
-
-def gather_params(x: np.ndarray, index: np.ndarray) -> dict:
-    outer, size, row = x.shape
-    return {
-        "outer": outer,
-        "count": index.size,
-        "size": size,
-        "row": row,
-        "in_outer": size * row,
-        "in_row": row,
-        "out_outer": index.size * row,
-        "out_row": row,
-        "item": x.itemsize,
-    }
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, np.float16])
-@pytest.mark.parametrize("row", [1, 3, 64])
-def test_gather(dtype, row, isa, side):
-    rng = np.random.default_rng(4)
-    x = rng.integers(0, 100, (3, 11, row)).astype(dtype)
-    index = rng.integers(-11, 11, 300)
-    out = np.zeros((3, index.size, row), dtype)
-    for threads in (1, 2):
-        got = run(
-            "gather", isa, gather_params(x, index), **{"in": x}, index=index, out=out, side=side, threads=threads
-        )["out"]
-        np.testing.assert_array_equal(got, np.take(x, index, 1))
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("bad", [4, 2**63 - 1, -5, -(2**63)])
-def test_gather_reports_computed_indices_out_of_range(bad, threads, isa, side):
-    x = np.arange(1 << 16, dtype=F32).reshape(1, 4, -1)
-    for index, fault in (np.array([1, 3, -4, bad]), 0), (np.array([1, 3, -4, 0]), -1):
-        arrays = {"in": x, "index": index, "out": np.zeros((1, 4, x.shape[2]), F32)}
-        status, program, guarded, names = prepare("gather", isa, gather_params(x, index), arrays, side)
-        assert status == 0
-        assert program.run([guarded[name].array for name in names], threads) == fault
-        assert all(g.intact() for g in guarded.values())
-        np.testing.assert_array_equal(guarded["out"].array[0, :3], x[0, [1, 3, 0]])
-
-
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [
-        ({}, 0),
-        ({"item": 3}, 1),
-        ({"size": 0}, 1),
-        ({"size": 5}, 2),
-        ({"count": 6}, 2),
-        ({"row": 4}, 2),
-        ({"row": 2**62}, 2),
-        ({"item": 8}, 2),
-        ({"outer": 2**62}, 2),
-        ({"in_outer": -1, "outer": 2}, 2),
-    ],
-)
-def test_check_gather(change, status, isa):
-    x, index = np.zeros((1, 4, 3), F32), np.zeros(5, np.int64)
-    arrays = {"in": x, "index": index, "out": np.zeros((1, 5, 3), F32)}
-    assert refusal("gather", isa, gather_params(x, index) | change, **arrays) == status
