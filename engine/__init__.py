@@ -29,7 +29,7 @@ _LAZY = {  # name -> module (its own: the module itself); `import infold` itself
     "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "ports", "compile": "compiled",
     "load": "importers",
     "fold": "passes",
-    "verify": "report.verify", "doctor": "report.doctor", "recalibrate": "report.recalibrate",
+    "verify": "report.verify", "doctor": "report.doctor", "recalibrate": "report.recalibrate", "tune": "report.tune",
 }
 
 _WITHOUT_ONNX = {"api", "ports", "compiled"}  # they import it, by way of `light`, when they need it

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from .plan.program import Step
+    from .report.fold import FoldReport
 
 
 PRECISIONS = ("highest", "high", "medium")
@@ -38,6 +40,8 @@ class SessionOptions:
         normalises with their running statistics, "batch" with those of the batch, as the file says.
     algorithms: node name, or "*" for every node, -> the algorithm to use there ("direct", ...) instead of the planner's choice;
         what a node cannot do is ignored.
+    tuned: whether to use what `infold tune` has found for this model, these shapes, threads and precision on this CPU; where
+        `algorithms` are given, they alone count.
     """
 
     intra_op_num_threads: int = 0
@@ -46,6 +50,7 @@ class SessionOptions:
     max_memory: int | None = None
     training_mode: str = "error"
     algorithms: dict[str, str] = field(default_factory=dict)
+    tuned: bool = True
 
 
 class InferenceSession:
@@ -81,23 +86,32 @@ class InferenceSession:
     def _prepare(self, model: object, precision: str) -> None:
         from . import light  # noqa: F401  (before onnx_ir)
         from .importers import load
-        from .importers.onnx import settle
+        from .importers.onnx import settle, within_file
         from .passes import prepare, training
         from .plan.options import PlanOptions
+        from .reread import Reread
         from .runtime import Runner, port
 
-        loaded = training.resolve(load(model, lean=True), getattr(self.options, "training_mode", "error"))
-        self._model, self._folds = prepare(loaded, own=loaded is not model)
-        del loaded
+        mode = getattr(self.options, "training_mode", "error")
+
+        def prepared(source: object) -> tuple[ir.Model, FoldReport, bool]:
+            loaded = training.resolve(load(source, lean=True), mode)
+            within = isinstance(source, (str, os.PathLike)) and within_file(loaded)
+            return *prepare(loaded, own=loaded is not source), within
+
+        self._model, self._folds, within = prepared(model)
         graph = self._model.graph
         self._inputs = {v.name: port(v) for v in graph.inputs if v.name not in graph.initializers}
         self._optional = {v.name: port(v) for v in graph.inputs if v.name in graph.initializers}
         self._outputs = {v.name: port(v) for v in graph.outputs}
         feeds = {name: given.stand_in() for name, given in self._inputs.items()}
         static = all(array is not None for array in feeds.values())
+        algorithms = dict(getattr(self.options, "algorithms", {}))
+        look_up = None if getattr(self.options, "tuned", True) and not algorithms else {}
         self._plan_options = PlanOptions(
             self.isa, precision, self.threads, bool(getattr(self.options, "native_only", False)),
-            getattr(self.options, "max_memory", None), dict(getattr(self.options, "algorithms", {})), release=static)
+            getattr(self.options, "max_memory", None), algorithms, look_up, release=static,
+            reread=Reread(model, lambda path: prepared(path)[0]) if within and static else None)
         if not static:
             settle(self._model)
         self._runner = Runner(self._model, list(self._outputs), self._plan_options)

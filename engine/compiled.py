@@ -14,7 +14,6 @@ import mmap
 import os
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ import numpy as np
 
 from . import __version__, _native
 from .errors import Error, InvalidInputError, InvalidModelError, MemoryLimitError, NativeError, UnsupportedError
+from .files import write
 from .plan.plan import FallbackStep, Plan, deliver, execute, plan_key
 from .plan.program import Step, assemble, operations
 from .plan.tensor import Buffer, Tensor
@@ -169,18 +169,16 @@ def _serialised(session: InferenceSession) -> np.ndarray:
 def _write(path: Path, header: dict, arrays: list[np.ndarray]) -> int:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(PREAMBLE.size + len(text)) % PAGE)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        made = Path(folder) / path.name
+
+    def save(made: Path) -> None:
         with made.open("wb") as file:
             file.write(PREAMBLE.pack(MAGIC, len(text), hashlib.sha256(text).digest()) + text)
             for array in arrays:
                 file.write(array.reshape(-1).view(np.uint8).data)
                 file.write(bytes(-array.nbytes % LINE))
-            size = file.tell()
-        os.replace(made, path)
-    return size
+
+    write(path, save)
+    return path.stat().st_size
 
 
 # Reading

@@ -4,11 +4,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from . import tuned
 from .errors import memory_for
 from .plan import calls
 from .plan.build import make_plan
@@ -71,8 +73,12 @@ class Runner:
                 self._plans.move_to_end(key)
                 return self._plans[key]
             facts = {name: _fact(value, name in fixed) for name, value in values.items()}
+            options = self.options
+            if options.tuned is None:
+                shapes = {name: fact.shape for name, fact in facts.items() if fact.shape is not None}
+                options = replace(options, tuned={} if start else tuned.look_up(self.nodes, shapes, options))
             with memory_for("a plan"):
-                plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, self.options)
+                plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, options)
             self._plans[key] = plan
             if len(self._plans) > PLAN_LIMIT:
                 self._plans.popitem(last=False)

@@ -37,7 +37,9 @@ def normalise(model: onnx.ModelProto) -> None:
     """
     if not model.HasField("graph"):
         raise InvalidModelError("not an ONNX model, or truncated: there is no graph in it")
-    _check_text(model)
+    nodes = list(_nodes(model))
+    graphs = [model.graph, *(graph for node in nodes for graph in _subgraphs(node))]
+    _check_text(model, nodes, graphs)
     if model.ir_version < 1:
         raise InvalidModelError("the model names no IR version")
     if model.ir_version > onnx.IR_VERSION:
@@ -56,11 +58,11 @@ def normalise(model: onnx.ModelProto) -> None:
     for item in [
         *model.opset_import,
         *(opset for function in model.functions for opset in function.opset_import),
-        *_nodes(model),
+        *nodes,
     ]:
         if item.domain == "ai.onnx":
             item.domain = ""
-    for graph in [model.graph, *(graph for node in _nodes(model) for graph in _subgraphs(node))]:
+    for graph in graphs:
         for value in [*graph.input, *graph.output, *graph.value_info]:
             dims = value.type.tensor_type.shape.dim
             if len(dims) > MAX_RANK or any(dim.dim_value > _LARGEST for dim in dims):
@@ -81,16 +83,16 @@ def normalise(model: onnx.ModelProto) -> None:
             )
 
 
-def _check_text(model: onnx.ModelProto) -> None:
+def _check_text(model: onnx.ModelProto, nodes: list[onnx.NodeProto], graphs: list[onnx.GraphProto]) -> None:
     """Protobuf gives a string that is not UTF-8 as bytes, or fails when it is read; either is refused here."""
     texts = [[opset.domain for opset in model.opset_import]]
     for function in model.functions:
         texts.append([function.name, function.domain, *function.input, *function.output, *function.attribute])
-    for node in _nodes(model):
+    for node in nodes:
         texts.append(
             [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
         )
-    for graph in [model.graph, *(graph for node in _nodes(model) for graph in _subgraphs(node))]:
+    for graph in graphs:
         texts.append(
             [item.name for field in (graph.input, graph.output, graph.value_info, graph.initializer) for item in field]
         )

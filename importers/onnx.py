@@ -67,6 +67,12 @@ def settle(model: ir.Model) -> None:
             value.const_value = ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
 
 
+def within_file(model: ir.Model) -> bool:
+    """Whether all large weights of a model are views of its file (see `load`), which then is all it takes to read them again."""
+    arrays = (value.const_value.numpy() for value in model.graph.initializers.values())
+    return all(_mapping(array) is not None for array in arrays if array.nbytes >= _LARGE)
+
+
 def _mapping(array: object) -> mmap.mmap | None:
     while isinstance(array, np.ndarray):
         array = array.base

@@ -58,11 +58,8 @@ static bool may_use_tiles(void) {
 static bool has_amx(void) {
     enum { NEED = 1 << 22 | 1 << 24 }; /* AMX-BF16, AMX-TILE */
     unsigned a, b, c, d;
-    static _Atomic int answer; /* 0: not asked yet, 1: no, 2: yes */
-    if (!answer)
-        answer = 1 + (has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & NEED) == NEED &&
-                      (enabled_state() & 0x60000) == 0x60000 && may_use_tiles());
-    return answer == 2;
+    return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & NEED) == NEED &&
+           (enabled_state() & 0x60000) == 0x60000 && may_use_tiles();
 }
 #endif
 
@@ -93,9 +90,16 @@ static const struct {
 };
 enum { TABLES = sizeof tables / sizeof *tables };
 
+/* Asked once: virtual machines take tens of microseconds for each CPUID. */
+static bool usable(int i) {
+    static _Atomic signed char answers[TABLES]; /* 0: not asked yet, 1: no, 2: yes */
+    if (!answers[i]) answers[i] = (signed char)(1 + tables[i].usable());
+    return answers[i] == 2;
+}
+
 static int find(const char *name) {
     for (int i = 0; i < TABLES; i++)
-        if (!strcmp(name, tables[i].name) && tables[i].usable()) return i;
+        if (!strcmp(name, tables[i].name) && usable(i)) return i;
     return -1;
 }
 
@@ -112,7 +116,7 @@ const infold_bf16 *infold_find_bf16(const char *name) {
 int infold_isa_names(const char **names, int room, int emulated) {
     int count = 0;
     for (int i = 0; i < TABLES && count < room; i++)
-        if (tables[i].emulated == (emulated != 0) && tables[i].usable()) names[count++] = tables[i].name;
+        if (tables[i].emulated == (emulated != 0) && usable(i)) names[count++] = tables[i].name;
     return count;
 }
 

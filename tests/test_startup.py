@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -105,16 +106,55 @@ def test_weights_are_in_memory_once(tmp_path):
     weights = [random_weight(512, 512, 3, 3) for _ in range(6)]  # 9 MiB each
     nbytes = sum(w.nbytes for w in weights)
     onnx.save(conv_model(weights, channels=512), tmp_path / "m.onnx")
+    grown, packed = measured(tmp_path / "m.onnx", "direct")  # whose panels have the size of the weights
+    assert packed >= nbytes
+    assert grown < 1.7 * nbytes  # the packed form, one weight as it was, and the session itself
+
+
+def measured(path, algorithm: str) -> tuple[int, int]:
+    """Bytes by which a session's making raises the peak of a process, and those of its weights."""
     code = """if True:
-        import infold, sys, gc
+        import infold, sys
         def peak():
             return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
         infold.InferenceSession, infold.fold, infold.load
         import infold.importers.onnx, infold.runtime
         before = peak()
         session = infold.InferenceSession(sys.argv[1], infold.SessionOptions(
-            intra_op_num_threads=1, algorithms={"*": "direct"}))  # whose panels have the size of the weights
+            intra_op_num_threads=1, algorithms={"*": sys.argv[2]}))
         print(peak() - before, session.report.weight_bytes)"""
-    grown, packed = map(int, run_python(code, tmp_path / "m.onnx").split())
-    assert packed >= nbytes
-    assert grown < 1.7 * nbytes  # the packed form, one weight as it was, and the session itself
+    grown, packed = map(int, run_python(code, path, algorithm).split())
+    return grown, packed
+
+
+@pytest.mark.parametrize("options", [{"algorithms": {"*": "winograd2"}}, {"precision": "medium", "algorithms": {"*": "bf16"}}])
+def test_weights_that_no_panel_gives_back_are_read_again(tmp_path, options):
+    weights = [random_weight(160, 160, 3, 3) for _ in range(2)]
+    path, x = tmp_path / "m.onnx", {"x": random_weight(1, 160, 4, 4)}
+    onnx.save(conv_model(weights, channels=160), path)
+    session, kept = (infold.InferenceSession(source, infold.SessionOptions(**options)) for source in (path, path.read_bytes()))
+    tensors = [session.model.graph.initializers[f"w{i}"].const_value for i in range(2)]
+    assert all(isinstance(tensor, ir.LazyTensor) for tensor in tensors)
+    for tensor, weight in zip(tensors, weights):
+        np.testing.assert_array_equal(tensor.numpy(), weight)
+    np.testing.assert_array_equal(session.run(None, x)[0], kept.run(None, x)[0])
+
+
+def test_a_file_that_changed_is_not_read_again(tmp_path):
+    model = conv_model([random_weight(160, 160, 3, 3)] * 2, channels=160)
+    path, x = tmp_path / "m.onnx", {"x": random_weight(1, 160, 4, 4)}
+    onnx.save(model, path)
+    session = infold.InferenceSession(path, infold.SessionOptions(algorithms={"*": "winograd2"}))
+    expected = session.run(None, x)[0]
+    path.write_bytes(b"")
+    np.testing.assert_array_equal(session.run(None, x)[0], expected)
+    with pytest.raises(infold.InvalidModelError, match="has changed"):
+        session.model.graph.initializers["w0"].const_value.numpy()
+
+
+def test_winograd_panels_are_made_without_the_weights_beside_them(tmp_path):
+    weights = [random_weight(512, 512, 3, 3) for _ in range(6)]  # 9 MiB each, their panels 16
+    onnx.save(conv_model(weights, channels=512), tmp_path / "m.onnx")
+    grown, packed = measured(tmp_path / "m.onnx", "winograd2")
+    assert packed >= 16 / 9 * sum(w.nbytes for w in weights)
+    assert grown < packed + 0.8 * sum(w.nbytes for w in weights)  # some weights as they were, and the session itself

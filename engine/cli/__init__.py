@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infold.cli import bench, compile, convert, demo, doctor, fold, info, profile, recalibrate, report, run, verify
+from infold.cli import bench, compile, convert, demo, doctor, fold, info, profile, recalibrate, report, run, tune, verify
 
 CommandLineError = typer.BadParameter.__mro__[
     2
@@ -51,6 +51,7 @@ for command in (
     recalibrate.recalibrate,
     convert.convert,
     compile.compile,
+    tune.tune,
     info.info,
     demo.demo,
 ):

@@ -46,6 +46,7 @@ Weights = Annotated[
     typer.Option("--weights", metavar="FILE", help="The .caffemodel of a .prototxt, if it is not beside it.",
                  show_default=False),
 ]
+Precision = Annotated[Literal["highest", "high", "medium"], typer.Option(help="How much error products may have.")]
 TrainingMode = Annotated[
     Literal["error", "running", "batch"],
     typer.Option(

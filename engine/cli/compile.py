@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,7 @@ def compile(
         ),
     ] = None,
     weights: common.Weights = None,
-    precision: Annotated[
-        Literal["highest", "high", "medium"], typer.Option(help="How much error products may have.")
-    ] = "highest",
+    precision: common.Precision = "highest",
     training_mode: common.TrainingMode = "error",
     fallback: Annotated[
         bool, typer.Option("--fallback/--no-fallback", help="Add the folded model, for other shapes, CPUs and versions.")

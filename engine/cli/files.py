@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from infold.files import write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,18 +125,6 @@ def _arrays(path: str) -> dict[str | None, np.ndarray]:
             return {None: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (ValueError, EOFError) as error:
         raise InvalidInputError(f"{path}: not an .npy or .npz file without pickled objects ({error})") from None
-
-
-def write(path: Path, save: Callable[[Path], None]) -> None:
-    """Have `save` write into an empty folder beside `path`, then move what it made into place, `path` last."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder")
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        save(Path(folder) / path.name)
-        for made in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
-            os.replace(made, path.parent / made.name)
 
 
 def write_model(model: ir.Model, path: Path, *, source: Path) -> None:

@@ -1,7 +1,7 @@
 """Conv, 1-D to 3-D. Each algorithm has a file of its own and says, for a convolution, whether and how fast it can do it."""
 from __future__ import annotations
 
-from ..plan.choice import Way, choose
+from ..plan.choice import Way
 from .base import NotNative, attr, op
 from .conv_bf16 import BF16
 from .conv_chain import chain
@@ -13,23 +13,23 @@ from .convolution import conv_border, conv_shape, convolution, window_of
 ALGORITHMS = (depthwise, direct, winograd4, winograd2, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
 
 
-def way_of(ctx, node) -> Way:
+def ways_of(ctx, node) -> list[Way]:
     wanted = convolution(ctx, node)
-    ways = [way for algorithm in ALGORITHMS if (way := algorithm(ctx, wanted)) is not None]
-    return choose(node.name, ways, ctx.options.algorithms)
+    return [way for algorithm in ALGORITHMS if (way := algorithm(ctx, wanted)) is not None]
 
 
 def in_half(ctx, node, name: str) -> bool:
     """Whether the node is a convolution that works on images of bf16 numbers (see `Op.half`)."""
     try:
-        return node.op_type == "Conv" and not node.domain and node.inputs[0].name == name and way_of(ctx, node).half
+        reads = node.op_type == "Conv" and not node.domain and node.inputs[0].name == name
+        return reads and ctx.choose(node, ways_of(ctx, node)).half
     except NotNative:
         return False
 
 
 @op("Conv", infer=conv_shape, border=conv_border, half=in_half)
 def conv(ctx, node) -> None:
-    way_of(ctx, node).emit()
+    ctx.compute(ways_of(ctx, node))
 
 
 def takes_prologue(ctx, node, name: str) -> bool:

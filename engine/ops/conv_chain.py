@@ -61,7 +61,7 @@ def chain(ctx, c: Convolution) -> Way | None:
     bands = c.out_shape[0] * (-(-height // band) + threads)
     moved = sum(bands * (link.c.window.reach(0) - 1) * before.row_bytes() for before, link in pairwise(links)) * FAR_BYTE
     own = way.cycles if (way := depthwise(ctx, c)) is not None else cycles(ctx, fastest(ctx, product_size(c)), product_size(c))
-    return Way("chain", own - saved + moved + bands * 2 * len(links) * STEP, lambda: _emit(ctx, links, band))
+    return Way("chain", own - saved + moved + bands * 2 * len(links) * STEP, lambda: _emit(ctx, links, band), alone=False)
 
 
 def _links(ctx, c: Convolution) -> list[Link]:
@@ -111,6 +111,7 @@ def _emit(ctx, links: list[Link], band: int) -> None:
         ctx.node = link.c.node
         take(ctx, link.found)
         ctx.done.add(link.c.node)
+    ctx.node = first.c.node
     before = ctx.deferred.get(first.c.x) if not is_depthwise(first.c) else None
     x = ctx.wide(before.source) if before is not None else ctx.image(first.c.x, first.c.border)
     residuals = [None if link.found.residual is None else ctx.image(link.found.residual) for link in links]

@@ -24,6 +24,7 @@ from .product import ending, vector
 # float32.
 POINTS = {2: (Fraction(1),), 4: (Fraction(5, 8), Fraction(3, 2))}
 LINE = 16  # floats of a cache line
+BLOCK = 1 << 15  # filters x channels that are transformed at once, so that their float64 numbers stay in cache
 SHARED, LEAST = 56, 14  # tiles that threads which share out the filters take at once; tiles that read a filter from afar once
 
 # From how many channels on a tile may serve precision "highest": F(2x2) loses in its transforms what nine times shorter sums gain,
@@ -68,12 +69,11 @@ def filter_transform(side: int) -> list[list[Fraction]]:
     return [[s * p ** i for i in range(3)] for s, p in zip(scale, points)] + [[Fraction(0), Fraction(0), Fraction(1)]]
 
 
-def transformed(weight: np.ndarray, side: int) -> Iterator[np.ndarray]:
-    """(M, C, 3, 3) -> float32 (side + 2, M, C) for each row of positions, computed in float64 and rounded once."""
+def transformed(weight: np.ndarray, side: int) -> np.ndarray:
+    """(M, C, 3, 3) -> float32 (side + 2, side + 2, M, C), computed in float64 and rounded once."""
     g = np.array(filter_transform(side), np.float64)
     flat = weight.reshape(-1, 9).T.astype(np.float64)
-    for row in g:
-        yield (np.kron(row, g) @ flat).astype(np.float32).reshape(len(g), *weight.shape[:2])
+    return (np.kron(g, g) @ flat).astype(np.float32).reshape(len(g), len(g), *weight.shape[:2])
 
 
 def _emit(ctx, c: Convolution, side: int) -> None:
@@ -101,11 +101,21 @@ def _steps(t) -> tuple[int, ...]:
 
 def _pack(ctx, c: Convolution, side: int) -> Tensor:
     """[position] of panels [channel] x [filter]."""
-    n, each = side + 2, c.channels * round_up(c.columns, ctx.lanes)
-    params = dict(k=[1, 1, c.channels], k_stride=[0, 0, 1], columns=c.columns, column_stride=c.channels, groups=n,
-                  in_group=c.columns * c.channels, out_group=each)
-    pieces = ((row, i * n * each, n * each, params) for i, row in enumerate(transformed(c.weight, side)))
-    return ctx.precompute((*ctx.key(c.w), "winograd", side), "pack", n * n * each, pieces)
+    positions, each = (side + 2) ** 2, c.channels * round_up(c.columns, ctx.lanes)
+    at_once = max(BLOCK // c.channels // ctx.nr, 1) * ctx.nr
+
+    def pieces() -> Iterator[tuple[np.ndarray, int, int, dict]]:
+        for at in range(0, c.columns, at_once):
+            some = transformed(c.weight[at:at + at_once], side)
+            columns = some.shape[2]
+            size = (positions - 1) * each + c.channels * round_up(columns, ctx.lanes)
+            yield some, at * c.channels, size, dict(
+                k=[1, 1, c.channels], k_stride=[0, 0, 1], columns=columns, column_stride=c.channels, groups=positions,
+                in_group=columns * c.channels, out_group=each)
+
+    tensor = ctx.precompute((*ctx.key(c.w), "winograd", side), "pack", positions * each, pieces())
+    ctx.release(c.w)
+    return tensor
 
 
 def _tiles(c: Convolution, side: int) -> int:

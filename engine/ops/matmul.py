@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from ..plan.choice import Way, choose
+from ..plan.choice import Way
 from ..plan.tensor import Tensor
 from .base import NotNative, attr, op
 from .epilogue import Epilogue, epilogue, take
@@ -75,7 +75,7 @@ def times(ctx, node, name: str, array: np.ndarray, transposed: bool, rows: int, 
 
     size = ProductSize(rows, k, columns)
     ways = [Way(kind, cycles(ctx, kind, size), partial(way, kind)) for kind in allowed(ctx)]
-    choose(node.name, ways, ctx.options.algorithms).emit()
+    ctx.compute(ways)
 
 
 def _epilogue(ctx, node) -> Epilogue:

@@ -59,8 +59,8 @@ def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column
     params |= {"terms": terms} if terms else {}
     whole = (step, terms, *key, *params["k"], *params["k_stride"], columns, groups)
     tensor = ctx.precompute(whole, step, stride * groups, _pieces(ctx, array, params, terms), dtype)
-    if not terms and len(key) == 1 and array.dtype == np.float32 and array.size == prod(params["k"]) * columns * groups:
-        ctx.release(*key, partial(_unpacked, ctx.isa, tensor.buffer.array, array.shape, params))
+    if len(key) == 1 and array.dtype == np.float32 and array.size == prod(params["k"]) * columns * groups:
+        ctx.release(*key, again=None if terms else partial(_unpacked, ctx.isa, tensor.buffer.array, array.shape, params))
     return Packed(tensor, columns, stride, terms)
 
 

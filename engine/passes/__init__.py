@@ -95,6 +95,7 @@ def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
                 pass
             if not any(is_op(node, "Shape", "Size") for node in context.nodes()):
                 break
+        cleanup.finish(context)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # numbers that contradict one another
         at = "the model" if context.visited is None else f"node {node_name(context.visited)!r} ({context.visited.op_type})"
         raise InvalidModelError(f"{at} contradicts itself: {error}") from error

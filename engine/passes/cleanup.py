@@ -7,8 +7,11 @@ from .context import GraphContext
 
 
 def apply(context: GraphContext) -> bool:
-    """Remove dead nodes and initializers, and functions and operator sets that nothing uses."""
-    model = context.model
-    modified = RemoveUnusedNodesPass()(model).modified
-    modified |= RemoveUnusedFunctionsPass()(model).modified
-    return RemoveUnusedOpsetsPass()(model).modified or modified
+    """Remove dead nodes and initializers, and functions that nothing uses."""
+    modified = RemoveUnusedNodesPass()(context.model).modified
+    return (bool(context.model.functions) and RemoveUnusedFunctionsPass()(context.model).modified) or modified
+
+
+def finish(context: GraphContext) -> None:
+    """Remove operator sets that nothing uses."""
+    RemoveUnusedOpsetsPass()(context.model)

@@ -34,9 +34,10 @@ class GraphContext:
         self.graph = model.graph
         self.size_limit = size_limit
         self.quantized = quantized
-        self._flat = len(list(model.graphs())) == 1  # no subgraphs, and no pass adds one
+        graphs = list(model.graphs())
+        self._flat = len(graphs) == 1  # no subgraphs, and no pass adds one
         self.visited: ir.Node | None = None
-        self._names = {value.name for graph in model.graphs() for value in _values(graph) if value.name}
+        self._names = {value.name for graph in graphs for value in _values(graph) if value.name}
         self._batchnorms = {node: FoldItem(node_name(node), "kept") for node in self.nodes()
                             if is_op(node, "BatchNormalization")}
         self._not_forward: dict[ir.Node, str] = {}

@@ -179,6 +179,25 @@ def match(pattern: Expr, expr: Expr, bindings: Bindings | None = None) -> Iterat
             yield from _bind_weight(name, _sum(expr).constant, dict(_sum(expr).terms), bound)
 
 
+def parts(expr: Expr) -> tuple[str, ...]:
+    """How often the formula has the tensor in it, a mean and each function, sorted: the same of a pattern and what it matches,
+    since blanks stand for constants alone."""
+    found, waiting = [], [expr]
+    while waiting:
+        match waiting.pop():
+            case Input():
+                found.append("x")
+            case Mean(of):
+                found.append("mean")
+                waiting.append(of)
+            case Call(name, arguments):
+                found.append(name)
+                waiting += arguments
+            case Sum(_, items) | Product(_, items):
+                waiting += [item for item, _ in items]
+    return tuple(sorted(found))
+
+
 match_ = match  # inside the function, `match` begins a statement
 
 

@@ -11,12 +11,14 @@ import onnx_ir as ir
 
 from . import activations, norms
 from .context import GraphContext
-from .expression import match
+from .expression import match, parts
 from .found import Found
 from .shapes import dtype
 from .symbolic import read
 
-_PATTERNS = (*norms.PATTERNS, *activations.PATTERNS)
+_PATTERNS: dict[tuple, list] = {}  # by what they are made of, which a formula has in common with its pattern
+for _pattern, _build in (*norms.PATTERNS, *activations.PATTERNS):
+    _PATTERNS.setdefault(parts(_pattern), []).append((_pattern, _build))
 
 
 def apply(context: GraphContext) -> bool:
@@ -42,7 +44,7 @@ def _outermost(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) ->
     for value in reversed(list(terms)[1:]):
         if terms[value].dims != terms[x].dims or dtype(value) != dtype(x):
             continue
-        for pattern, build in _PATTERNS:
+        for pattern, build in _PATTERNS.get(parts(terms[value].expr), ()):
             for blanks in match(pattern, terms[value].expr):
                 found = Found(context, x, value, terms, place, blanks)
                 replaced = None if found.shape_nodes is None else build(found)

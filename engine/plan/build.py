@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import struct
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -21,9 +20,6 @@ from .options import PlanOptions
 from .plan import FallbackStep, Plan
 from .program import Step, assemble
 from .tensor import ADDRESSABLE, TYPES, Buffer, Tensor, row_strides
-
-if TYPE_CHECKING:
-    pass
 
 
 def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str, Fact], outputs: list[str], store: Store,
@@ -141,7 +137,7 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
     fused = {node_name(node): ", ".join(map(node_name, into)) for node, into in ctx.fused.items()}
     shapes = {name: (fact.shape, fact.dtype) for name, fact in arrays.items()}
-    return Plan(program, ctx.steps, inputs, shapes, objects, constants, regions[0], fused, rest, cut)
+    return Plan(program, ctx.steps, inputs, shapes, objects, constants, regions[0], fused, ctx.choices, rest, cut)
 
 
 def _hand_out(ctx: Lowering, tensor: Tensor, target: Tensor) -> None:

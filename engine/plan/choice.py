@@ -3,26 +3,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 EVERY = "*"  # in `algorithms`: every node that can
+HOPE = 4  # times the least estimate: more is not worth trying
 
 
 @dataclass(frozen=True)
 class Way:
-    """One algorithm for one node. cycles: the cost model's estimate, on one thread; emit: lowers the node that way, without
-    refusing; half: whether it reads and writes images of bf16 numbers."""
+    """One algorithm for one node. cycles: the cost model's estimate, on one thread, infinite for what is not offered, only obeyed;
+    emit: lowers the node that way, without refusing; half: whether it reads and writes images of bf16 numbers; alone: whether it
+    computes nothing but the node (else the estimate is that of the node less what the others gain)."""
 
     name: str
     cycles: float
     emit: Callable[[], None]
     half: bool = False
+    alone: bool = True
 
 
-def choose(node_name: str, ways: Sequence[Way], algorithms: Mapping[str, str]) -> Way:
+@dataclass(frozen=True)
+class Choice:
+    """name: the way that was taken; offered: see `offered`."""
+
+    name: str
+    offered: tuple[str, ...]
+
+
+def offered(ways: Sequence[Way]) -> tuple[str, ...]:
+    """The names of those that might be the fastest, if the estimates are roughly right."""
+    limit = HOPE * min((w.cycles for w in ways if w.alone), default=inf)
+    return tuple(w.name for w in ways if w.cycles <= limit and w.cycles < inf)
+
+
+def choose(node_name: str, ways: Sequence[Way], algorithms: Mapping[str, str], tuned: Mapping[str, str]) -> Way:
     """The way named in `algorithms` for this node, or for every node; what is named there but impossible here is ignored, since a
-    choice made elsewhere (another shape, another CPU) must not stop a run. Otherwise the least estimate.
+    choice made elsewhere (another shape, another CPU) must not stop a run. Otherwise what `tuned` names, if it is offered;
+    otherwise the least estimate.
 
     ways: at least one; the first of equals wins.
     """
-    wanted = algorithms.get(node_name, algorithms.get(EVERY))
+    wanted, measured = algorithms.get(node_name, algorithms.get(EVERY)), tuned.get(node_name)
+    if all(w.name != wanted for w in ways):
+        wanted = measured if measured in offered(ways) else None
     return next((w for w in ways if w.name == wanted), min(ways, key=lambda w: w.cycles))

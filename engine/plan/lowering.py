@@ -1,7 +1,7 @@
 """The planner's workbench: what an operator's lowering uses to see its inputs, get memory for its outputs and emit steps."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -13,6 +13,7 @@ from .. import _native
 from ..errors import MemoryLimitError
 from ..ops.base import NeedsValue, NotNative
 from ..passes.context import node_name
+from .choice import Choice, Way, choose, offered
 from .facts import Fact
 from .graph import GraphView
 from .options import PlanOptions
@@ -86,6 +87,7 @@ class Lowering:
         self.placement = Placement(self)
         self.deferred: dict[str, Deferred] = {}
         self.fused: dict[ir.Node, list[ir.Node]] = {}  # BatchNorm that costs no memory pass of its own -> nodes that do its work
+        self.choices: dict[str, Choice] = {}  # by node name
         self._sections = self._track = 0
         self._scratch: dict[int, Buffer] = {}  # by track
         self._tables = Store()         # constants of this plan alone
@@ -263,6 +265,16 @@ class Lowering:
 
     # Steps
 
+    def choose(self, node: ir.Node, ways: Sequence[Way]) -> Way:
+        """The way in which a node is, or will be, computed."""
+        return choose(node_name(node), ways, self.options.algorithms, self.options.tuned)
+
+    def compute(self, ways: Sequence[Way]) -> None:
+        """Lower the node at hand in the best of these ways."""
+        way = self.choose(self.node, ways)
+        self.choices[node_name(self.node)] = Choice(way.name, offered(ways))
+        way.emit()
+
     def emit(self, step: str, args: dict[str, Tensor | None], /, flops: int = 0, **params) -> None:
         """Add a call of the C operation `step`; params by the names of its parameter struct."""
         step = make_step(step, args, params, node_name(self.node) if self.node is not None else "", flops)
@@ -356,13 +368,17 @@ class Lowering:
         array = self.store.get((self.isa, *key), make)
         return Tensor(Buffer("const", array.nbytes, array), (count,), (1,), dtype)
 
-    def release(self, name: str, again: Callable[[], np.ndarray]) -> None:
-        """Give up the memory of an initializer that is kept in another form, from which `again` makes it when it is asked for."""
-        value = self.graph.model.graph.initializers[name]
-        if not self.options.release or len(self.graph.readers(name)) > 1 or name in self.graph.outputs:
+    def release(self, name: str, again: Callable[[], np.ndarray] | None = None) -> None:
+        """Give up the memory of an initializer that is kept in another form, from which `again` makes it when it is asked for;
+        without that, only what can be read from the model's file once more."""
+        value, reread = self.graph.model.graph.initializers.get(name), self.options.reread
+        if value is None or value.is_graph_input() or not self.options.release or name in self.graph.outputs \
+                or len(self.graph.readers(name)) > 1 or (again is None and reread is None):
             return
+        make = again if again is not None else reread.later(name)
         dtype, shape = value.const_value.dtype, value.const_value.shape
-        value.const_value = ir.LazyTensor(lambda: ir.Tensor(again().reshape(shape.numpy())), dtype, shape, name=name)
+        value.const_value = ir.LazyTensor(lambda: ir.Tensor(make().reshape(shape.numpy())), dtype, shape, name=name,
+                                          cache=again is None)
         self.facts[name] = Fact.of_constant(value.const_value)
 
 

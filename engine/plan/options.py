@@ -3,14 +3,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..reread import Reread
 
 
 @dataclass(frozen=True)
 class PlanOptions:
     """isa: whose kernels; precision: "highest", "high" or "medium" (see SessionOptions); threads: of a run; max_memory: bytes or
-    None;
-    algorithms: node name (or "*": every node) -> algorithm (see plan/choice.py); release: there will be no plan for
-    other shapes, so a weight that is packed need not be kept as it was."""
+    None; algorithms: node name (or "*": every node) -> algorithm (see plan/choice.py); tuned: by node name, and only among what
+    the planner offers; None: as `infold tune` has found for this graph and these shapes; release: there will be no plan for other
+    shapes, so a weight that is packed need not be kept as it was; reread: where weights can be read again."""
 
     isa: str
     precision: str = "highest"
@@ -18,4 +22,6 @@ class PlanOptions:
     native_only: bool = False
     max_memory: int | None = None
     algorithms: Mapping[str, str] = field(default_factory=dict)
+    tuned: Mapping[str, str] | None = field(default_factory=dict)
     release: bool = False
+    reread: Reread | None = None

@@ -17,8 +17,8 @@ from ..errors import InvalidInputError, ShapeError, memory_for
 from .tensor import Tensor
 
 if TYPE_CHECKING:
-
     from ..reference import NodeRunner
+    from .choice import Choice
 
 
 @dataclass(eq=False)
@@ -62,6 +62,7 @@ class Plan:
     constants: dict[str, np.ndarray]
     arena_bytes: int
     fused: dict[str, str]        # BatchNorm node -> the nodes whose kernels do its work
+    choices: dict[str, Choice] = field(default_factory=dict)  # node -> its algorithm, where there were several
     start: int | None = None
     cut_values: tuple[str, ...] = ()
     stretches: list[tuple[int, int] | FallbackStep] = field(init=False)  # native steps [first, last) of the program, fallbacks

@@ -3,9 +3,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cache
-
-import numpy as np
+from functools import cache, cached_property
 
 from .. import _native
 from ..errors import NativeError
@@ -32,16 +30,22 @@ class Operation:
 
     def pack(self, values: dict) -> bytes:
         """The parameter struct. Fields that are not given are zero; an unknown or wrongly sized one is an error."""
-        out, left = [], dict(values)
+        numbers, left = [], dict(values)
         for f in self.fields:
-            value = left.pop(f.name, 0)
-            numbers = [value] if not f.count else list(value) if np.iterable(value) else [value] * f.count
-            if len(numbers) != max(f.count, 1):
+            value, number = left.pop(f.name, 0), float if f.code == "d" else int
+            if not f.count or not hasattr(value, "__len__"):
+                numbers += [number(value)] * max(f.count, 1)
+            elif len(value) == f.count:
+                numbers += map(number, value)
+            else:
                 raise NativeError(f"{self.name}.{f.name} takes {f.count} numbers, got {value!r}")
-            out.append(struct.pack(f"={len(numbers)}{f.code}", *(float(v) if f.code == "d" else int(v) for v in numbers)))
         if left:
             raise NativeError(f"{self.name} has no parameters {sorted(left)}")
-        return b"".join(out)
+        return self.layout.pack(*numbers)
+
+    @cached_property
+    def layout(self) -> struct.Struct:
+        return struct.Struct("=" + "".join(f"{max(f.count, 1)}{f.code}" for f in self.fields))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -117,3 +118,13 @@ def test_what_runs_in_the_fallback_depends_on_open_dimensions(cli: Callable, tmp
     assert "give --shape" in cli("info", tmp_path / "m.onnx").out
     assert cli("info", tmp_path / "m.onnx", "--shape", "x=1x3x4", "--json").json["fallback"] == ["Hardmax"]
     assert cli("info", tmp_path / "m.onnx", "--shape", "x=1x4x4").code == 2
+
+
+def test_tune_keeps_a_choice_for_sessions(cli: Callable, lenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tuned = cli("tune", lenet, "--threads", 1, "--rounds", 1, "--precision", "high", "--json")
+    assert tuned.code == 0 and {"nodes", "planned_ms", "tuned_ms", "ratio", "kept"} <= tuned.json.keys()
+    assert all({"name", "planned", "best", "ms"} <= node.keys() and node["best"] in node["ms"] for node in tuned.json["nodes"])
+    assert json.loads(Path(tuned.json["path"]).read_text())["key"]["shapes"] == {"image": [1, 1, 28, 28]}
+    text = cli("tune", lenet, "--threads", 1, "--rounds", 1, "--precision", "high")
+    assert text.code == 0 and "nodes are faster another way" in text.out and "95 % interval" in text.out
