@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import stat
 from collections.abc import Callable
@@ -25,6 +26,7 @@ _FIELDS = {
     ir.DataType.UINT32: "uint64_data",
     ir.DataType.STRING: "string_data",
 }
+LARGE = 1 << 16  # bytes of a weight whose pages are worth giving back
 _MAX_DENSE = 1 << 28  # elements a sparse initializer may have once dense
 
 
@@ -37,7 +39,7 @@ def read(
         proto: the tensor's header, and its data unless `raw` or external.
         raw: the tensor's `raw_data`, if it was set aside.
         folder: the model's folder, None if it has none (a model from bytes).
-        view: the tensor may be a view of `raw`, of any alignment.
+        view: the tensor may be a view of `raw` or of the mapped external file, of any alignment.
     Raises:
         InvalidModelError: impossible dimensions, unknown data type, or data whose size does not fit them.
         ExternalDataError: external data that is missing, too short or outside the folder.
@@ -57,7 +59,7 @@ def read(
     if proto.data_location == onnx.TensorProto.EXTERNAL:
         if dtype == ir.DataType.STRING:
             raise ExternalDataError(f"tensor {name!r}: strings cannot be external data")
-        raw, view = memoryview(_read_external(proto, _bytes(size, dtype), folder)), True
+        raw, view = memoryview(_read_external(proto, _bytes(size, dtype), folder, view)), True
     elif raw is None and proto.HasField("raw_data"):
         raw = memoryview(proto.raw_data)
     if raw is None:
@@ -160,8 +162,12 @@ def _check_typed_data(proto: onnx.TensorProto, size: int, dtype: ir.DataType) ->
         )
 
 
-def _read_external(proto: onnx.TensorProto, size: int, folder: str | None) -> bytearray:
-    """Return the `size` bytes of an external tensor, from a regular file inside `folder`."""
+class ExternalMapping(mmap.mmap):
+    """The part of an external file that holds one tensor."""
+
+
+def _read_external(proto: onnx.TensorProto, size: int, folder: str | None, view: bool) -> bytearray | memoryview:
+    """Return the `size` bytes of an external tensor, from a regular file inside `folder`; if `view`, large ones are mapped."""
     what = f"tensor {proto.name!r}"
     entries = {entry.key: entry.value for entry in proto.external_data}
     location = entries.get("location", "")
@@ -194,6 +200,10 @@ def _read_external(proto: onnx.TensorProto, size: int, folder: str | None) -> by
                 raise ExternalDataError(
                     f"{what} needs bytes {offset} to {offset + size} of {location!r}, which has {status.st_size}"
                 )
+            if view and size >= LARGE:
+                start = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+                mapping = ExternalMapping(file.fileno(), offset + size - start, access=mmap.ACCESS_READ, offset=start)
+                return memoryview(mapping)[offset - start :]
             return _read(file.fileno(), size, offset)
     except OSError as error:
         raise ExternalDataError(

@@ -14,8 +14,6 @@ import onnx_ir as ir
 from infold.errors import Error, InvalidModelError, UnsupportedError
 from infold.importers import _legality, _protobuf, _tensors
 
-_LARGE = 1 << 16  # bytes of a weight whose pages are worth giving back
-
 
 def load(
     source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model,
@@ -31,9 +29,9 @@ def load(
         source: path, serialised ModelProto, ModelProto, or onnx_ir.Model. Never modified; an onnx_ir.Model that needs
             no change is returned as it is.
         folder: where external data lies, if not beside the path. External data never leaves this folder.
-        lean: for a caller that wants the model only to run it. Notes (doc strings, metadata) are dropped, and weights inside
-            the file stay views of it until `settle` gives them memory of their own, which must be soon: they are meant to be
-            read once. Pages that nobody reads any more are given back.
+        lean: for a caller that wants the model only to run it. Notes (doc strings, metadata) are dropped, and weights in the
+            file, and large ones in external files, stay views of it until `settle` gives them memory of their own, which must be
+            soon: they are meant to be read once. Pages that nobody reads any more are given back.
     Returns:
         A legal model, nodes topologically sorted, no tensor external.
     Raises:
@@ -70,7 +68,7 @@ def settle(model: ir.Model) -> None:
 def within_file(model: ir.Model) -> bool:
     """Whether all large weights of a model are views of its file (see `load`), which then is all it takes to read them again."""
     arrays = (value.const_value.numpy() for value in model.graph.initializers.values())
-    return all(_mapping(array) is not None for array in arrays if array.nbytes >= _LARGE)
+    return all(type(_mapping(array)) is mmap.mmap for array in arrays if array.nbytes >= _tensors.LARGE)
 
 
 def _mapping(array: object) -> mmap.mmap | None:
@@ -83,7 +81,7 @@ def _give_back_pages(model: ir.Model, start: int) -> None:
     """Let the pages under each view of the file that is mapped at address `start` go when the view goes."""
     for value in model.graph.initializers.values():
         array = value.const_value.numpy()
-        if array.nbytes >= _LARGE and (mapping := _mapping(array)) is not None:
+        if array.nbytes >= _tensors.LARGE and type(mapping := _mapping(array)) is mmap.mmap:
             first = -(-(array.ctypes.data - start) // mmap.PAGESIZE) * mmap.PAGESIZE
             pages = (array.ctypes.data - start + array.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
             weakref.finalize(array, mapping.madvise, mmap.MADV_DONTNEED, first, pages).atexit = False

@@ -158,3 +158,20 @@ def test_winograd_panels_are_made_without_the_weights_beside_them(tmp_path):
     grown, packed = measured(tmp_path / "m.onnx", "winograd2")
     assert packed >= 16 / 9 * sum(w.nbytes for w in weights)
     assert grown < packed + 0.8 * sum(w.nbytes for w in weights)  # some weights as they were, and the session itself
+
+
+def test_external_weights_are_mapped_and_let_go(tmp_path, monkeypatch):
+    from infold.importers import _tensors
+
+    monkeypatch.setattr(_tensors, "_read", lambda *_: pytest.fail("a large weight was copied"))
+    weights, x = [random_weight(64, 64, 3, 3) for _ in range(3)], {"x": random_weight(1, 64, 4, 4)}
+    model = conv_model(weights, channels=64)
+    expected = infold.InferenceSession(model.SerializeToString()).run(None, x)[0]
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=1 << 16)
+    for algorithms in ({}, {"*": "winograd2"}):
+        session = infold.InferenceSession(tmp_path / "m.onnx", infold.SessionOptions(algorithms=algorithms))
+        if algorithms:  # its panels do not give the weights back, and what lies outside the model's file is not read again
+            (tmp_path / "m.data").write_bytes(b"")
+        np.testing.assert_allclose(session.run(None, x)[0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        for i, weight in enumerate(weights):
+            np.testing.assert_array_equal(session.model.graph.initializers[f"w{i}"].const_value.numpy(), weight)
