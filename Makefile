@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test bench zoo lint aarch64 sanitize fuzz soak clean
+.PHONY: demo test browser bench zoo lint aarch64 sanitize fuzz soak clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -16,6 +16,10 @@ demo: $(VENV)/.infold $(VENV)/.demo
 # PYTEST='-m "slow or not slow"' adds the large networks, PYTEST='-k conv' picks some tests.
 test: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python tests/run.py $(PYTEST)
+
+# The page of `infold report` in Chromium. Debian's is installed if there is none, which takes root.
+browser: $(VENV)/.infold $(VENV)/.browser
+	$(BIN)/python -m pytest -q tests/report/browser.py $(PYTEST)
 
 zoo: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python bench/zoo.py $(ZOO)
@@ -79,6 +83,11 @@ $(VENV)/.test: pyproject.toml bench/requirements.txt bench/requirements-nodeps.t
 	$(PIP) -r bench/requirements.txt
 	$(PIP) --no-deps -r bench/requirements-nodeps.txt -r tests/requirements-nodeps.txt
 	$(PIP) --no-build-isolation -e '.[test]'
+	touch $@
+
+$(VENV)/.browser: tests/requirements-browser.txt | $(VENV)/.test
+	command -v chromium || { apt-get -qq update && apt-get -qqy install --no-install-recommends chromium; }
+	$(PIP) -r tests/requirements-browser.txt
 	touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.infold

@@ -10,6 +10,8 @@ import onnx_ir as ir
 from ..passes.context import node_name
 from .fold import FoldReport
 
+REACH = 4  # how many nodes behind a layer are looked at for what it took in
+
 
 @dataclass(frozen=True)
 class Box:
@@ -61,15 +63,17 @@ def compare(before: ir.Model, after: ir.Model, folds: FoldReport, stories: Mappi
     """
     old, new = (_boxes(model) for model in (before, after))
     items = {item.name: item for item in folds.items}
-    by_node = {node_name(node): place for place, (node, _) in enumerate(old)}
-    by_value = {value.name: place for place, (node, _) in enumerate(old) for value in node.outputs}
+    places = {node: place for place, (node, _) in enumerate(old)}
+    by_node = {node.name: place for node, place in places.items() if node.name}
+    by_value = {value.name: place for node, place in places.items() for value in node.outputs}
     beside: dict[int, Box] = {}
     behind: dict[int, list[Box]] = {}
     last = -1
     for node, box in new:
-        place = by_node.get(box.name)
+        place = by_node.get(node.name)
         if place is None or place in beside:
             place = next((by_value[value.name] for value in node.outputs if value.name in by_value), None)
+            place = None if place is None else _same_operator(old[place][0], node, places)
         if place is None or place in beside:
             behind.setdefault(last, []).append(box)
         else:
@@ -84,6 +88,19 @@ def compare(before: ir.Model, after: ir.Model, folds: FoldReport, stories: Mappi
             rows.append(Row(box, other, fate))
         rows += [Row(None, extra, "new") for extra in behind.get(place, ())]
     return GraphReport(len(old), len(new), rows)
+
+
+def _same_operator(old: ir.Node, new: ir.Node, places: Mapping[ir.Node, int]) -> int:
+    """The place of the node that `new` was made of: a layer that took in what follows it gives the last one's values now."""
+    node = old
+    for _ in range(REACH):
+        if node.op_type == new.op_type:
+            return places[node]
+        before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+        if before not in places:
+            break
+        node = before
+    return places[old]
 
 
 def _boxes(model: ir.Model) -> list[tuple[ir.Node, Box]]:

@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from report_pages import HOSTILE, look, renamed
+from session_harness import Net
 
 import infold
-from infold.cli.common import plain
-from infold.report.overview import overview
 from infold.report.page import render
-
-HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}&amp;"
 
 
 class Reader(HTMLParser):
@@ -46,30 +44,9 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def look(model, engine: str = "infold", **options) -> dict:
-    return plain(overview(model, name="net.onnx", engines=[engine], rounds=2, seconds=0.005, runs=2, **options).to_dict())
-
-
 @pytest.fixture(scope="module")
 def lenet() -> dict:
     return look(infold.load(files("infold.demo") / "lenet.onnx"), "onnxruntime", shapes={"image": (2, 1, 28, 28)})
-
-
-def renamed(name: str):
-    """The demo's LeNet with every node and value called `name` and a number, but for inputs and outputs."""
-    model = onnx.load(files("infold.demo") / "lenet.onnx")
-    fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
-    names: dict[str, str] = {}
-    for node in model.graph.node:
-        node.name = f"{name}{len(names)}"
-        for values in (node.input, node.output):
-            for place, value in enumerate(values):
-                if value and value not in fixed:
-                    values[place] = names.setdefault(value, f"{name}{len(names)}")
-    for tensor in model.graph.initializer:
-        tensor.name = names.get(tensor.name, tensor.name)
-    del model.graph.value_info[:]
-    return infold.load(model)
 
 
 def test_it_knows_everything(lenet: dict) -> None:
@@ -114,6 +91,15 @@ def test_the_graph_has_every_node_once(lenet: dict) -> None:
     assert len([row for row in rows if row["after"]]) == lenet["graph"]["nodes_after"]
     norms = [row for row in rows if row["before"] and row["before"]["op_type"] == "BatchNormalization"]
     assert len(norms) == 4 and all(row["fate"] in ("folded", "fused", "kept") and row["why"] for row in norms)
+
+
+def test_nodes_without_names_stand_beside_themselves() -> None:
+    net = Net(5)
+    inner = net("Conv", net.input(1, 4, 6, 6), net.weight(4, 4, 3, 3))
+    norm = net("BatchNormalization", inner, net.positive(4), net.normal(4), net.normal(4), net.positive(4))
+    rows = look(net.model(net("Relu", norm)))["graph"]["rows"]
+    assert [(row["before"]["op_type"], row["fate"], row["after"] and row["after"]["op_type"]) for row in rows] == [
+        ("Conv", "same", "Conv"), ("BatchNormalization", "folded", None), ("Relu", "same", "Relu")]
 
 
 def test_the_page_stands_alone(lenet: dict) -> None:
