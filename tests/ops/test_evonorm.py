@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
 from session_harness import Net, compare
 from session_harness import native_function as run

@@ -1,5 +1,5 @@
-"""Every normalisation by statistics of the data stays within 2e-6 of NumPy in float64, relative to the largest result: odd numbers of
-channels, one to five dimensions, one image and 64, rows and channels last, on every instruction set."""
+"""Every normalisation by statistics of the data stays within 2e-6 of NumPy in float64, relative to the largest result: odd numbers
+of channels, one to five dimensions, one image and 64, rows and channels last, on every instruction set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def standardized(x: np.ndarray, axes: tuple[int, ...], centered: bool = True) ->
 
 def expected(kind: str, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, v: np.ndarray) -> np.ndarray:
     """x: images x channels x pixels; gamma, beta, v: channels x 1."""
-    images, channels, pixels = x.shape
+    images, channels = x.shape[:2]
     if kind == "EvoNormB0":
         deviation, bound = np.sqrt(x.var((0, 2), keepdims=True) + EPSILON), v * x + np.sqrt(x.var(2, keepdims=True) + EPSILON)
         return x / np.maximum(deviation, bound) * gamma + beta
