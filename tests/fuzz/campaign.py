@@ -170,7 +170,6 @@ def _update(path: Path, name: str, first: int, campaign: Campaign) -> None:
     entry["unclean"] = (entry["unclean"] + campaign.unclean)[-200:]
     campaign.shared[2:] = 0
     campaign.unclean = []
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(state, indent=1))
     partial.replace(path)
@@ -193,6 +192,7 @@ def main() -> int:
     chosen = [known[name] for name in options.harness or known]
     for harness in chosen:
         harness.prepare()
+    options.state.parent.mkdir(parents=True, exist_ok=True)  # the workers' log lies there too
     end, total = time.monotonic() + 60 * options.minutes, 0
     while (left := end - time.monotonic()) > 0:
         for harness in chosen:

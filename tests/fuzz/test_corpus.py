@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from campaign import CLEAN, UNCLEAN, Campaign, Harness, harnesses
 
-MUTANTS = {"onnx-bytes": 6000, "onnx-fields": 1500, "prototxt": 800, "caffemodel": 1000, "t7": 2000, "pt2": 150, "graphs": 500}
+MUTANTS = {"onnx-bytes": 6000, "onnx-fields": 1500, "prototxt": 800, "caffemodel": 1000, "t7": 2000, "pt2": 150, "graphs": 1000}
 KNOWN = harnesses()
 
 

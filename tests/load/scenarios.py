@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -88,7 +89,13 @@ def _child(session, feeds, expected) -> None:
 
 
 def forks(count: int) -> dict[str, int]:
-    """Processes forked while sessions live and another thread runs one: the child's run and the parent's have the same bits."""
+    """Processes forked while sessions live and another thread runs one: the child's run and the parent's have the same bits.
+
+    torch is there with threads of its own, if it is installed.
+    """
+    if importlib.util.find_spec("torch") is not None:
+        torch = importlib.import_module("torch")
+        torch.ones(300, 300) @ torch.ones(300, 300)
     model, feeds, _ = make(3, size=24)
     session = infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=2))
     expected, stop = session.run(None, feeds), threading.Event()
