@@ -75,7 +75,8 @@ static void copy_plane(const map_params *p, const infold_kernels *k, const float
     (void)b, (void)c;
     const int64_t n = p->shape[D - 1], as = p->a_stride[D - 1], ar = p->a_stride[D - 2], or = p->out_stride[D - 2];
     if (as == 1 && p->out_stride[D - 1] == 1) {
-        for (int64_t r = 0; r < rows; r++) memcpy(out + r * or, a + r * ar, (size_t)n * sizeof *out);
+        for (int64_t r = 0; r < rows; r++) /* a band's window moves its last rows up, maybe by less than they are high */
+            memmove(out + r * or, a + r * ar, (size_t)n * sizeof *out);
     } else if (ar == 1 && p->out_stride[D - 1] == 1) {
         k->transpose(n, rows, a, as, out, or);
     } else {
