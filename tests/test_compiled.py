@@ -242,7 +242,7 @@ def test_a_check_sees_no_contents_that_may_change():
         from infold.plan.program import operations
 
         op = operations()["conv"]
-        params = op.pack({"n": [1] * 4, "taps": 1, "k": 1, "groups": 1, "columns": 1, "panels_per_block": 1})
+        params = op.pack({"n": [1] * 4, "taps": 1, "k": 1, "groups": 1, "columns": 1, "panels_per_block": 1, "chunk": 64})
         places = {"in": (image, 0), "w": (image, 0), "bias": (image, 0), "tap": (table, 0), "out": (0, 0)}
         return _native.Program(_native.isa_names()[0], [64]).append(op.index, params, [places.get(a) for a in op.args])
 

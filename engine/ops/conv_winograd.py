@@ -17,7 +17,7 @@ from ..plan.memory import round_up
 from ..plan.tensor import Tensor
 from .convolution import Convolution
 from .epilogue import epilogue, take
-from .product import ending, vector
+from .product import chain_of_sums, ending, vector
 
 # Opposite pairs of finite points beside 0 and infinity. For F(4x4) near the least rounding error (measured; Barabasz et al., "Error
 # Analysis and Improving the Accuracy of Winograd Convolution for DNNs", 2020), and with all constants of the transforms exact in
@@ -26,6 +26,8 @@ POINTS = {2: (Fraction(1),), 4: (Fraction(5, 8), Fraction(3, 2))}
 LINE = 16  # floats of a cache line
 BLOCK = 1 << 15  # filters x channels that are transformed at once, so that their float64 numbers stay in cache
 SHARED, LEAST = 56, 14  # tiles that threads which share out the filters take at once; tiles that read a filter from afar once
+
+CHAIN = 16, 32  # products in one chain: an error here comes out of the last transform several times as large
 
 # From how many channels on a tile may serve precision "highest": F(2x2) loses in its transforms what nine times shorter sums gain,
 # if they are long enough; F(4x4) always loses more than onnxruntime's direct sum.
@@ -92,7 +94,7 @@ def _emit(ctx, c: Convolution, side: int) -> None:
              flops=2 * c.multiply_adds, side=side, n=n, in_size=x.shape[2:], pad=[before for before, _ in c.window.pads],
              in_stride=_steps(x), out_stride=_steps(out), res_stride=_steps(residual) if residual is not None else 0,
              k=c.channels, columns=c.columns, slots=slots, tiles=tiles, v_position=v_position, m_position=m_position,
-             **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]])
+             chunk=chain_of_sums(ctx, c.channels, *CHAIN), **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]])
 
 
 def _steps(t) -> tuple[int, ...]:

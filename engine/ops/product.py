@@ -116,7 +116,7 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
             residual: Tensor | None = None, res_stride=None, res_group: int | None = None, before: Deferred | None = None) -> None:
     """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index; before: a map of the
     input on its way in (one tap only)."""
-    operation, panel, stage, how = "conv", prod((len(taps), k, ctx.nr, 4)), {}, {}
+    operation, panel, stage, how = "conv", prod((len(taps), k, ctx.nr, 4)), {}, {"chunk": chain_of_sums(ctx, len(taps) * k)}
     budget = (_native.cache_bytes(2) or 1 << 19) // 2
     if weights.terms:
         depth = round_up(len(taps) * k, BF16_DEPTH)
@@ -141,6 +141,18 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         panels_per_block=max(1, budget // max(panel, 1)),
         **parameters, in_lo=before.low if before else 0.0, in_hi=before.high if before else 0.0,
         in_map_stride=before.by_image if before else 0, **how)
+
+
+def chain_of_sums(ctx, depth: int, least: int = 32, most: int = 128) -> int:
+    """How many of `depth` products are summed in one chain, before its sum joins the others'.
+
+    The mean square of the rounding errors grows with chain + depth / chain, which is least near the root of depth; a short chain
+    takes time. `least` and `most` are powers of two; below precision "highest" it is `most`.
+    """
+    chain = least if ctx.options.precision == "highest" else most
+    while 2 * chain * chain < depth and chain < most:
+        chain *= 2
+    return chain
 
 
 def ending(ctx, found: Epilogue, groups: int = 1) -> tuple[dict[str, Tensor], dict[str, float]]:

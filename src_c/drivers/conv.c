@@ -1,12 +1,18 @@
 /* Implicit matrix product in float32: Conv 1/2/3-D, grouped, each phase of a ConvTranspose, Gemm and MatMul. */
 #include "drivers/conv.h"
 
-enum { CHUNK = 64 }; /* products in one chain: end-to-end error below onnxruntime's, for 1 % of time */
+typedef struct {
+    conv_params conv;
+    int64_t chunk; /* products in one chain of sums */
+} direct_params;
+
 enum { MAX_STAGED_K = 2304, STAGE_ROW = MAX_STAGED_K + 16 }; /* the stage is on the stack: 127 KiB */
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
-    const conv_params *p = params;
+    const direct_params *direct = params;
+    const conv_params *p = &direct->conv;
     int64_t rows, padded, size;
+    CHECK(direct->chunk >= 1, INFOLD_EPARAM);
     const infold_status status = conv_check(p, (conv_bytes){4, 4, 4}, e, kernels, &rows, &padded);
     CHECK(status == INFOLD_OK, status);
     CHECK(!__builtin_mul_overflow(rows, padded, &size), INFOLD_EPARAM);
@@ -39,8 +45,8 @@ static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
     int64_t map[INFOLD_MAX_MR];
     float stage[INFOLD_MAX_MR * STAGE_ROW];
     const infold_epilogue epilogue = conv_epilogue_of(j, group, 0);
-    infold_tile tile = {.a = a, .c = c, .r = g.res ? r : NULL, .tap = j->args[TAP], .taps = p->taps, .k = p->k, .chunk = CHUNK,
-                        .lo = epilogue.act.lo, .hi = epilogue.act.hi};
+    infold_tile tile = {.a = a, .c = c, .r = g.res ? r : NULL, .tap = j->args[TAP], .taps = p->taps, .k = p->k,
+                        .chunk = ((const direct_params *)p)->chunk, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
     const int64_t at_row = 0;
     infold_pixel x = pixel_at(p->n, p0);
     for (int64_t at = p0, m; at < p1; at += m) {
@@ -83,9 +89,9 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_conv = {
     .name = "conv",
-    .params = CONV_PARAMS,
+    .params = CONV_PARAMS " chunk",
     .args = CONV_ARG_NAMES,
-    .params_size = sizeof(conv_params),
+    .params_size = sizeof(direct_params),
     .check = check,
     .run = run,
 };

@@ -13,19 +13,19 @@ typedef struct {
     int64_t k, columns;                                 /* input channels, filters */
     int64_t slots, tiles;                               /* the scratch holds `slots` blocks of `tiles` tiles, one for each thread */
     int64_t v_position, m_position;                     /* elements from position to position in V and M of one block */
+    int64_t chunk;                                      /* products in one chain of sums */
     epilogue_params epilogue;
     double point[2]; /* the interpolation points */
 } winograd_params;
 
 enum { IN, W, BIAS, OUT, SCRATCH, RES, EPILOGUE };
 enum { MAX_SIDE = 4 };
-enum { CHUNK = 16 }; /* products in one chain: an error here comes out of the last transform several times as large */
 
 static int64_t positions_of(const winograd_params *p) { return (p->side + 2) * (p->side + 2); }
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const winograd_params *p = params;
-    CHECK((p->side == 2 || p->side == 4) && p->k >= 1 && p->columns >= 1 && p->slots >= 1 && p->tiles >= 1, INFOLD_EPARAM);
+    CHECK((p->side == 2 || p->side == 4) && p->k >= 1 && p->columns >= 1 && p->slots >= 1 && p->tiles >= 1 && p->chunk >= 1, INFOLD_EPARAM);
     int64_t count = 1, size, row;
     for (int i = 0; i < 3; i++) CHECK(p->n[i] >= 0 && p->n[i] < INT32_MAX, INFOLD_EPARAM);
     for (int i = 0; i < 3; i++) CHECK(!__builtin_mul_overflow(count, p->n[i], &count), INFOLD_EPARAM);
@@ -96,7 +96,7 @@ static void multiply(const job *j, const block *b, int64_t j0, int64_t j1) {
     const float zero[2 * INFOLD_MAX_LANES] = {0}, *a[INFOLD_MAX_MR];
     float *c[INFOLD_MAX_MR];
     const int64_t no_offset = 0, groups = (b->count + kn->mr - 1) / kn->mr; /* of rows, of even height */
-    infold_tile tile = {.a = a, .c = c, .tap = &no_offset, .taps = 1, .k = p->k, .chunk = CHUNK, .bias = zero,
+    infold_tile tile = {.a = a, .c = c, .tap = &no_offset, .taps = 1, .k = p->k, .chunk = p->chunk, .bias = zero,
                         .lo = -INFINITY, .hi = INFINITY};
     for (int64_t at = 0; at < positions; at++)
         for (int64_t q = j0; q < j1; q++) {
@@ -184,7 +184,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 const infold_op infold_op_winograd = {
     .name = "winograd",
     .params = "side n[3] in_size[2] pad[2] in_stride[3] out_stride[3] res_stride[3] k columns slots tiles v_position "
-              "m_position " EPILOGUE_PARAMS " point[2]:f",
+              "m_position chunk " EPILOGUE_PARAMS " point[2]:f",
     .args = "in w bias out scratch res? " EPILOGUE_ARGS,
     .params_size = sizeof(winograd_params),
     .check = check,

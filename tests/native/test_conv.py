@@ -52,6 +52,7 @@ def matmul(isa, m, k, columns, act="IDENTITY", residual=False, taps=1, seed=0, m
         "groups": 1,
         "columns": columns,
         "panels_per_block": 2,
+        "chunk": 32,
         "act": _native.ACTS[act],
         "a": a,
         "b": b,
@@ -153,6 +154,7 @@ def test_conv2d(groups, cin, cout, stride, dilation, threads, isa, side):
         "w_group": panels.shape[1],
         "bias_group": bias.shape[1],
         "panels_per_block": 1,
+        "chunk": 64,
         "act": _native.ACTS["RELU"],
     }
     trimmed = x.ravel()[: x.size - 2]  # the last pixel's foreign channels do not exist
@@ -289,6 +291,7 @@ GEMM = {
     "groups": 1,
     "columns": 5,
     "panels_per_block": 1,
+    "chunk": 64,
 }
 
 
@@ -319,6 +322,7 @@ GEMM = {
         ({"groups": 0}, 1),
         ({"groups": 2**62, "in_group": 2**62}, 2),
         ({"panels_per_block": 0}, 1),
+        ({"chunk": 0}, 1),
         ({"panels_per_block": 2**63 - 1}, 1),
         ({"act": 1000}, 1),
         ({"act": _native.ACTS["PRELU"]}, 2),

@@ -99,6 +99,7 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "tiles": 2,
         "v_position": 6,
         "m_position": 4,
+        "chunk": 16,
         "point": [1.0, 0.0],
     }
     recurrent = {
@@ -123,7 +124,7 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
                                   "peephole": zeros(2, 15), "stage": zeros(4, 25)}, ("w", "bias", "peephole")),
         "winograd": (winograd, {"in": zeros(3, 4, 3), "w": zeros(16, 3, lanes), "bias": zeros(lanes), "out": zeros(3, 4, 2),
                                 "scratch": zeros(2 * 16 * (6 + 4))}, ("w", "bias")),
-        "conv": (gemm, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
+        "conv": ({**gemm, "chunk": 64}, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
                         "tap": np.array([0, 3]), "out": zeros(4, 5), "slope": zeros(5), "scale": zeros(5),
                         "shift": zeros(5)}, ("w", "bias", "tap", "slope", "scale", "shift")),
         "conv_bf16": ({**gemm, "terms": 3, "block_rows": 20, "stage_threads": 2},

@@ -42,6 +42,7 @@ def problem(isa, side, shape, columns, pads=((1, 1), (1, 1)), act="IDENTITY", re
         "tiles": tiles,
         "v_position": v_position,
         "m_position": m_position,
+        "chunk": 16,
         "act": _native.ACTS[act],
         "a": a,
         "b": b,
@@ -98,7 +99,7 @@ def test_what_does_not_fit_is_refused(tile, isa):
     for name in ("in", "w", "bias", "out", "scratch"):
         short = {**arrays, name: arrays[name].ravel()[: arrays[name].size - (9 if name == "out" else 1)]}
         assert refusal("winograd", isa, params, constants=CONSTANTS, **short) == 2, name
-    for bent in ({"side": 3}, {"pad": [-1, 1]}, {"slots": 0}, {"tiles": 0}, {"n": [1, -5, 6]}, {"k": 0}):
+    for bent in ({"side": 3}, {"pad": [-1, 1]}, {"slots": 0}, {"tiles": 0}, {"chunk": 0}, {"n": [1, -5, 6]}, {"k": 0}):
         assert refusal("winograd", isa, {**params, **bent}, constants=CONSTANTS, **arrays) == 1, bent
     for bent in ({"slots": 2}, {"tiles": 4}, {"v_position": 20}, {"in_size": [6, 6]}, {"n": [1, 6, 6]}):
         assert refusal("winograd", isa, {**params, **bent}, constants=CONSTANTS, **arrays) == 2, bent

@@ -118,3 +118,15 @@ def test_the_fastest_split_is_chosen(isa):
         gain = max(info["bf16_macs"] / s.products / (2 * info["lanes"]) for s in SPLITS.values() if s.terms and level in s.levels)
         used = kernels(session(net.model(y), precision=level, algorithms={}), net.feeds)
         assert ("conv_bf16" in used) == (gain > 1) or any(name.startswith("winograd") for name in used)
+
+
+@pytest.mark.parametrize("depth", [256, 2048])
+def test_sums_round_less_at_highest(depth, monkeypatch):
+    """Shorter chains: the mean square of the errors grows with chain + depth / chain."""
+    monkeypatch.setenv("INFOLD_ISA", "scalar")
+    net = Net(11)
+    model = net.model(net("MatMul", net.input(100, depth), net.normal(depth, 40)))
+    exact = next(iter(run_float64(model, net.feeds).values()))
+    found = [session(model, precision=level).run(None, net.feeds)[0] for level in ("highest", "high")]
+    errors = [np.sqrt(np.mean((y - exact) ** 2)) for y in found]
+    assert 0 < errors[0] < 0.85 * errors[1]
