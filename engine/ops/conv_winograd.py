@@ -27,7 +27,7 @@ LINE = 16  # floats of a cache line
 BLOCK = 1 << 15  # filters x channels that are transformed at once, so that their float64 numbers stay in cache
 SHARED, LEAST = 56, 14  # tiles that threads which share out the filters take at once; tiles that read a filter from afar once
 
-CHAIN = 16, 32  # products in one chain: an error here comes out of the last transform several times as large
+LONGEST_CHAIN = 32  # products in one chain: an error here comes out of the last transform several times as large
 
 # From how many channels on a tile may serve precision "highest": F(2x2) loses in its transforms what nine times shorter sums gain,
 # if they are long enough; F(4x4) always loses more than onnxruntime's direct sum.
@@ -94,7 +94,7 @@ def _emit(ctx, c: Convolution, side: int) -> None:
              flops=2 * c.multiply_adds, side=side, n=n, in_size=x.shape[2:], pad=[before for before, _ in c.window.pads],
              in_stride=_steps(x), out_stride=_steps(out), res_stride=_steps(residual) if residual is not None else 0,
              k=c.channels, columns=c.columns, slots=slots, tiles=tiles, v_position=v_position, m_position=m_position,
-             chunk=chain_of_sums(ctx, c.channels, *CHAIN), **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]])
+             chunk=chain_of_sums(ctx, c.channels, LONGEST_CHAIN), **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]])
 
 
 def _steps(t) -> tuple[int, ...]:

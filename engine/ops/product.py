@@ -143,14 +143,14 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         in_map_stride=before.by_image if before else 0, **how)
 
 
-def chain_of_sums(ctx, depth: int, least: int = 32, most: int = 128) -> int:
+def chain_of_sums(ctx, depth: int, most: int = 128) -> int:
     """How many of `depth` products are summed in one chain, before its sum joins the others'.
 
     The mean square of the rounding errors grows with chain + depth / chain, which is least near the root of depth; a short chain
-    takes time. `least` and `most` are powers of two; below precision "highest" it is `most`.
+    takes time. `most` is a power of two; below precision "highest" it is the answer.
     """
-    chain = least if ctx.options.precision == "highest" else most
-    while 2 * chain * chain < depth and chain < most:
+    chain = 16 if ctx.options.precision == "highest" else most
+    while chain * chain < depth and chain < most:
         chain *= 2
     return chain
 
