@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import selection
-from kernels import bandwidth
 
 import infold
 from infold import _native, host
+from infold.report.roofline import bandwidth
 
 COPY = 1 << 26  # bytes of the arrays that one thread copies: more than it has cache
 
