@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 if __name__ != "infold":
     raise ImportError(f"this package is imported as `infold`, not as {__name__!r}")
@@ -23,6 +24,17 @@ from .errors import (
     UnsupportedError,
 )
 
+if TYPE_CHECKING:  # what `__getattr__` below finds
+    from . import backend
+    from .api import InferenceSession, SessionOptions
+    from .compiled import compile
+    from .importers import load
+    from .passes import fold
+    from .ports import NodeArg
+    from .report.doctor import doctor
+    from .report.recalibrate import recalibrate
+    from .report.verify import verify
+
 __version__ = "0.1.0"
 
 _LAZY = {  # name -> module (its own: the module itself); `import infold` itself stays light
@@ -34,11 +46,30 @@ _LAZY = {  # name -> module (its own: the module itself); `import infold` itself
 
 _WITHOUT_ONNX = {"api", "ports", "compiled"}  # they import it, by way of `light`, when they need it
 
-__all__ = ["Error", "ExternalDataError", "InvalidInputError", "InvalidModelError", "MemoryLimitError", "MissingDependencyError",
-           "NativeError", "ShapeError", "UnsupportedError", *_LAZY]
+__all__ = [
+    "Error",
+    "ExternalDataError",
+    "InferenceSession",
+    "InvalidInputError",
+    "InvalidModelError",
+    "MemoryLimitError",
+    "MissingDependencyError",
+    "NativeError",
+    "NodeArg",
+    "SessionOptions",
+    "ShapeError",
+    "UnsupportedError",
+    "backend",
+    "compile",
+    "doctor",
+    "fold",
+    "load",
+    "recalibrate",
+    "verify",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'infold' has no attribute {name!r}")
     if _LAZY[name] not in _WITHOUT_ONNX:

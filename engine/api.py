@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from .plan.program import Step
     from .report.fold import FoldReport
+    from .report.trace import Trace
 
 
 PRECISIONS = ("highest", "high", "medium")
@@ -42,6 +45,8 @@ class SessionOptions:
         what a node cannot do is ignored.
     tuned: whether to use what `infold tune` has found for this model, these shapes, threads and precision on this CPU; where
         `algorithms` are given, they alone count.
+    enable_profiling: keep a trace of every run, which `InferenceSession.end_profiling` writes for Perfetto and chrome://tracing.
+    profile_file_prefix: how the path of that file begins.
     """
 
     intra_op_num_threads: int = 0
@@ -51,6 +56,8 @@ class SessionOptions:
     training_mode: str = "error"
     algorithms: dict[str, str] = field(default_factory=dict)
     tuned: bool = True
+    enable_profiling: bool = False
+    profile_file_prefix: str = "infold_profile_"
 
 
 class InferenceSession:
@@ -77,6 +84,11 @@ class InferenceSession:
         self.threads = threads if threads > 0 else host.cpus()
         self.isa = host.isa()
         self._file: CompiledFile | None = None
+        self._trace: Trace | None = None
+        if getattr(self.options, "enable_profiling", False):
+            from .report.trace import Trace
+
+            self._trace = Trace()
         with _no_collection(), memory_for("the model"):
             if is_compiled(model):
                 self._open(model)
@@ -150,6 +162,17 @@ class InferenceSession:
     def get_outputs(self) -> list[NodeArg]:
         return [port.node_arg() for port in self._outputs.values()]
 
+    def end_profiling(self) -> str:
+        """Write the trace of all runs so far as `profile_file_prefix` and the time of day; returns the path.
+
+        Raises: InvalidInputError without `SessionOptions.enable_profiling`.
+        """
+        if self._trace is None:
+            raise InvalidInputError("there is no trace: make the session with SessionOptions.enable_profiling")
+        path = f"{self.options.profile_file_prefix}{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
+        self._trace.write(Path(path))
+        return path
+
     def get_providers(self) -> list[str]:
         return ["CPUExecutionProvider"]
 
@@ -178,7 +201,8 @@ class InferenceSession:
             feeds = self._checked(input_feed)
             if out:
                 feeds = _apart(feeds, out, self._outputs)
-            results = self._runner.run(feeds, self.threads, out=out)
+            results = (self._runner.run(feeds, self.threads, out=out) if self._trace is None
+                       else self._trace.run(self._runner, feeds, self.threads, out))
             return [results[n] for n in wanted]
 
     # What infold adds

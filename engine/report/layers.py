@@ -19,6 +19,7 @@ from .session import StepRecord
 if TYPE_CHECKING:
     from ..api import InferenceSession
 
+COPIED = (1 << 16) - 1  # bytes: a smaller copy would measure NumPy's call
 SCRATCH = ("stage", "scratch")  # arguments of an operation that neither bring it anything nor take anything away
 
 
@@ -94,7 +95,7 @@ def layers(session: InferenceSession, feeds: Mapping[str, np.ndarray], runs: int
         seen = {tensor: None for step in steps for tensor in _tensors(step)
                 if tensor.buffer.kind != "arena" or len(users[tensor.buffer]) > 1}
         size = sum(tensor.dtype.itemsize * _distinct(tensor) for tensor in seen)
-        octave = max(size, 1).bit_length()
+        octave = max(size, COPIED).bit_length()
         if octave not in speeds:
             speeds[octave] = session.threads * bandwidth(1 << octave)
         records = [StepRecord.of(step, times[step]) for step in steps]

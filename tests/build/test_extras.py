@@ -45,6 +45,15 @@ def test_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         next(iter(ImageBatches(tmp_path, model)))
 
 
+def test_the_page(monkeypatch: pytest.MonkeyPatch):
+    assert [requirement for requirement in EXTRAS["report"] if requirement.startswith("jinja2")]
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    from infold.report.page import render
+
+    with pytest.raises(MissingDependencyError, match=r"pip install 'infold\[report\]'"):
+        render({})
+
+
 @pytest.mark.parametrize("what", ["bench", "statistics"])
 def test_plots(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     from infold.report import bench, doctor_plot, plot

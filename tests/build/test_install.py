@@ -72,7 +72,8 @@ def test_the_package_is_complete(installed: tuple[Path, Path], tree: Path, tmp_p
         f"for name in {[*names, 'infold.importers', 'infold._native']}: importlib.import_module(name)\n"
         "from importlib.resources import files\n"
         "assert files('infold').joinpath('py.typed').is_file()\n"
-        "assert files('infold.demo').joinpath('lenet.onnx').is_file()",
+        "assert files('infold.demo').joinpath('lenet.onnx').is_file()\n"
+        "assert all(files('infold.report.page').joinpath(f'page.{kind}').is_file() for kind in ('html', 'css', 'js'))",
         tmp_path,
     )
     assert done.returncode == 0, done.stderr
