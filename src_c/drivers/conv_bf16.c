@@ -1,6 +1,6 @@
 /* Implicit matrix product in bf16 (abi.h, infold_bf16_tile): the rows of a block of pixels are staged, all taps side by side, as
- * `terms` bf16 numbers for each float, and then meet the packed weights (pack_bf16.c) panel by panel. An image of bf16 numbers needs no
- * stage where the kernel takes its rows as they lie. */
+ * `terms` bf16 numbers for each float, and then meet the packed weights (pack_bf16.c) panel by panel. An image of bf16 numbers
+ * needs no stage where the kernel takes its rows as they lie. */
 #include <string.h>
 
 #include "drivers/conv.h"
@@ -14,7 +14,7 @@ typedef struct {
 } bf16_params;
 
 enum { STAGE = CONV_ARGS };
-enum { GAP = 32, CHUNK = 512 }; /* GAP: numbers between the stage's planes, so that rows do not fall into the same sets of the cache */
+enum { GAP = 32, CHUNK = 512, DEALT = 16 }; /* GAP: numbers between the stage's planes, so that rows do not fall into the same sets of the cache */
 
 static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -76,7 +76,8 @@ static void stage_run(const conv_job *j, image in, int64_t n, int64_t map, uint1
         const float *x = in.half ? wide : (const float *)in.at + i;
         if (in.half) j->ctx->bf16->widen(live, (const uint16_t *)in.at + i, wide);
         if (scale) {
-            j->ctx->kernels->affine(1, live, x, 0, scale + map + i, shift + map + i, 0, 1, (float)c->in_lo, (float)c->in_hi, mapped, 0);
+            const float lo = (float)c->in_lo, hi = (float)c->in_hi;
+            j->ctx->kernels->affine(1, live, x, 0, scale + map + i, shift + map + i, 0, 1, lo, hi, mapped, 0);
             x = mapped;
         }
         j->ctx->bf16->split(live, x, p->terms, at + i, plane_of(c));
@@ -93,14 +94,44 @@ static void stage_row(const conv_job *j, image in, int64_t map, uint16_t *row) {
     for (int64_t i = 0; rest && i < p->terms; i++) memset(row + i * plane + depth, 0, rest);
 }
 
+/* Whether neighbouring windows share what is rounded: small taps of a float32 image, no further apart than they are long. */
+static bool overlap(const conv_job *j) {
+    const bf16_params *p = (const bf16_params *)j->p;
+    const conv_params *c = j->p;
+    return p->terms == 1 && !p->in_half && !j->args[IN_SCALE] && c->k <= CHUNK && c->in_stride[3] > 0 && c->in_stride[3] < c->k;
+}
+
+/* Neighbouring pixels from `in` on: what lies under a tap of all of them is rounded once, then dealt out, DEALT numbers at a time.
+ * What that writes beyond a tap's end is overwritten by the next tap or the zeros, or lies in the gap. */
+static void deal_rows(const conv_job *j, const float *in, int64_t pixels, uint16_t *row) {
+    const conv_params *c = j->p;
+    const int64_t *tap = j->args[TAP], plane = plane_of(c), depth = c->taps * c->k, step = c->in_stride[3];
+    uint16_t rounded[2 * CHUNK + DEALT] = {0};
+    for (int64_t at = 0, count; at < pixels; at += count, row += count * plane) {
+        const int64_t most = (2 * CHUNK - c->k) / step + 1;
+        count = pixels - at < most ? pixels - at : most;
+        for (int64_t t = 0; t < c->taps; t++) {
+            j->ctx->bf16->split((count - 1) * step + c->k, in + tap[t] + at * step, 1, rounded, 0);
+            for (int64_t i = 0; i < count; i++)
+                for (int64_t k = 0; k < c->k; k += DEALT)
+                    memcpy(row + i * plane + t * c->k + k, rounded + i * step + k, DEALT * sizeof *row);
+        }
+        for (int64_t i = 0; i < count; i++) memset(row + i * plane + depth, 0, (size_t)(plane - GAP - depth) * sizeof *row);
+    }
+}
+
 /* Pixels [p0, p1), staged one behind the other. */
 static void stage_rows(const conv_job *j, image in, int64_t p0, int64_t p1, uint16_t *row) {
     const bf16_params *p = (const bf16_params *)j->p;
     const conv_params *c = j->p;
     infold_pixel x = pixel_at(c->n, p0);
     for (int64_t at = p0; at < p1;) {
-        const int64_t first = pixel_offset(&x, c->in_stride), map = x.index[0] * c->in_map_stride, run = pixel_run(&x, c->n, p1 - at);
-        for (int64_t i = 0; i < run; i++, row += p->terms * plane_of(c))
+        const int64_t first = pixel_offset(&x, c->in_stride), map = x.index[0] * c->in_map_stride;
+        const int64_t run = pixel_run(&x, c->n, p1 - at);
+        if (overlap(j)) {
+            deal_rows(j, (const float *)in.at + first, run, row);
+            row += run * plane_of(c);
+        } else for (int64_t i = 0; i < run; i++, row += p->terms * plane_of(c))
             stage_row(j, (image){element(in, first + i * c->in_stride[3]), in.half}, map, row);
         at += run;
     }

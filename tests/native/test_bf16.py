@@ -134,6 +134,23 @@ def test_depth_and_threads(taps, k, terms, isa, side):
             np.testing.assert_array_equal(product(isa, x, w, terms, taps=taps, side=side, threads=threads, block=block), one)
 
 
+@pytest.mark.parametrize("k,step", [(9, 6), (21, 6), (9, 3), (500, 100), (16, 15)])
+def test_windows_that_overlap(k, step, isa, side):
+    """What neighbouring pixels share is rounded once: the same numbers as from windows that lie apart."""
+    rng = np.random.default_rng(10)
+    taps, rows, m, columns = 3, 2, 1500 // step + 5, 33
+    x, w = normal(rng, rows, taps, (m - 1) * step + k), normal(rng, taps * k, columns)
+    windows = np.lib.stride_tricks.sliding_window_view(x, k, axis=2)[:, :, ::step]  # [row, tap, pixel, k]
+    dense = np.ascontiguousarray(windows.transpose(0, 2, 1, 3).reshape(rows * m, taps * k))
+    expected = product(isa, dense, w, 1, taps=taps, block=64)
+    xs, out = strides(x), np.zeros((rows, m, columns), F32)
+    params = {"n": [1, 1, rows, m], "in_stride": [0, 0, xs[0], step], "out_stride": [0, 0, m * columns, columns], "taps": taps,
+              "k": k, "groups": 1, "columns": columns, "panels_per_block": 2, "terms": 1, "block_rows": 640, "stage_threads": 2}
+    got = run("conv_bf16", isa, params, **{"in": x}, w=packed(w, 1), bias=np.zeros(48, F32), tap=np.arange(taps) * xs[1],
+              stage=stage(taps * k, 1, 2, 640), out=out, side=side, threads=2, constants=CONSTANTS)["out"]
+    np.testing.assert_array_equal(got.reshape(expected.shape), expected)
+
+
 def test_prologue(isa, side):
     rng = np.random.default_rng(4)
     for k in (7, 512, 700):
