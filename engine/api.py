@@ -15,7 +15,7 @@ import numpy as np
 from . import host
 from .compiled import CompiledFile, CompiledRunner, is_compiled
 from .errors import InvalidInputError, UnsupportedError, memory_for
-from .plan.plan import FallbackStep
+from .plan.plan import FallbackStep, HostStep
 from .ports import NodeArg, Port
 from .report.session import Fallback, SessionReport, StepRecord
 
@@ -222,7 +222,7 @@ class InferenceSession:
         """Median time of every step over `runs` runs (after one to warm up), in execution order."""
         return [StepRecord.of(step, spent) for step, spent in self._step_seconds(input_feed, runs).items()]
 
-    def _step_seconds(self, input_feed: Mapping[str, object], runs: int) -> dict[Step | FallbackStep, float]:
+    def _step_seconds(self, input_feed: Mapping[str, object], runs: int) -> dict[Step | HostStep, float]:
         feeds, seconds = self._checked(input_feed), {}
         self._runner.run(feeds, self.threads)
         for _ in range(runs):

@@ -23,7 +23,7 @@ import numpy as np
 from . import __version__, _native
 from .errors import Error, InvalidInputError, InvalidModelError, MemoryLimitError, NativeError, UnsupportedError
 from .files import write
-from .plan.plan import FallbackStep, Plan, deliver, execute, plan_key
+from .plan.plan import ControlStep, HostStep, Plan, deliver, execute, plan_key
 from .plan.program import Step, assemble, operations
 from .plan.tensor import Buffer, Tensor
 from .ports import Port
@@ -128,8 +128,9 @@ def _feeds(inputs: Mapping[str, Port], shapes: Iterable[Mapping[str, Iterable[in
 
 def _describe(session: InferenceSession, plan: Plan, feeds: Mapping[str, np.ndarray], body: _Body) -> dict:
     for step in plan.steps:
-        if isinstance(step, FallbackStep):
-            raise UnsupportedError(f"node {step.node!r} ({step.op_type}) cannot be compiled, it runs in Python: {step.reason}")
+        if isinstance(step, HostStep):
+            reason = "its bodies are planned in the run" if isinstance(step, ControlStep) else step.reason
+            raise UnsupportedError(f"node {step.node!r} ({step.op_type}) cannot be compiled, it runs in Python: {reason}")
     if plan.start is not None or plan.objects:
         raise UnsupportedError("the model cannot be compiled: " + (
             f"its shapes depend on the contents of {plan.cut_values[0]!r}" if plan.cut_values else

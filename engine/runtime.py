@@ -17,7 +17,7 @@ from .plan.build import make_plan
 from .plan.facts import Fact
 from .plan.lowering import Store
 from .plan.options import PlanOptions
-from .plan.plan import Plan, deliver, execute, plan_key
+from .plan.plan import ControlStep, Plan, deliver, execute, plan_key
 from .ports import Port
 
 PLAN_LIMIT = 64  # plans kept per session; the least recently used one goes first
@@ -58,13 +58,21 @@ class Runner:
 
     @property
     def plans(self) -> list[Plan]:
+        """All plans that are kept, those of bodies included."""
         with self._lock:
-            return list(self._plans.values())
+            own = list(self._plans.values())
+        return own + [plan for control in self._controls(own) for plan in control.plans]
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of packed weights and constants that the plans share."""
-        return self.store.nbytes
+        with self._lock:
+            own = list(self._plans.values())
+        return self.store.nbytes + sum(control.weight_bytes for control in self._controls(own))
+
+    @staticmethod
+    def _controls(plans: list[Plan]) -> dict:
+        return dict.fromkeys(step.call for plan in plans for step in plan.steps if isinstance(step, ControlStep))
 
     def _plan(self, values: dict[str, object], start: int, fixed: tuple[str, ...]) -> Plan:
         key = plan_key(values, start, fixed)

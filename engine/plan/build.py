@@ -11,15 +11,20 @@ from ..errors import InvalidModelError, MemoryLimitError, ShapeError, Unsupporte
 from ..ops import base
 from ..ops.base import NeedsValue, NotNative
 from ..passes.context import node_name
+from ..control import CONTROL
 from . import calls
 from .facts import Fact, infer_node, known
 from .graph import GraphView, opsets, reads
 from .lowering import Lowering, Store
 from .memory import plan_arena
 from .options import PlanOptions
-from .plan import FallbackStep, Plan
+from .plan import ControlStep, FallbackStep, HostStep, Plan
 from .program import Step, assemble
 from .tensor import ADDRESSABLE, TYPES, Buffer, Tensor, row_strides
+
+if TYPE_CHECKING:
+    from ..bodies import ControlRunner
+    from ..reference import NodeRunner
 
 
 def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str, Fact], outputs: list[str], store: Store,
@@ -130,10 +135,13 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
             _hand_out(ctx, tensor, target)
     regions[0] = plan_arena(ctx.buffers)
     handed_out = sum(regions[given:])
-    copies = max((step.copied_bytes for step in ctx.steps if isinstance(step, FallbackStep)), default=0)
+    copies = max((step.copied_bytes for step in ctx.steps if isinstance(step, HostStep)), default=0)
     if options.max_memory is not None and regions[0] + handed_out + store.nbytes + copies > options.max_memory:
         raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena, {handed_out} bytes for outputs, {copies} bytes for "
-                               f"the fallback and {store.nbytes} bytes of weights; max_memory is {options.max_memory}")
+                               f"Python and {store.nbytes} bytes of weights; max_memory is {options.max_memory}")
+    for step in ctx.steps:
+        if isinstance(step, ControlStep):
+            step.call.reserve(regions[0] + handed_out + store.nbytes + copies)
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
     fused = {node_name(node): ", ".join(map(node_name, into)) for node, into in ctx.fused.items()}
     shapes = {name: (fact.shape, fact.dtype) for name, fact in arrays.items()}
@@ -177,11 +185,10 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
             reason = str(why)
             if len(ctx.steps) != mark:
                 raise AssertionError(f"{node.op_type} gave up after emitting steps") from why
-    if options.native_only:
+    control = node.op_type in CONTROL and not node.domain
+    if options.native_only and not control:
         raise UnsupportedError(f"node {node.name!r} ({node.op_type}) has no native kernel here: {reason}")
-    from ..reference import NodeRunner
-
-    runner = NodeRunner(node, opsets(ctx.graph.model, node))
+    runner = _control(ctx, node, options) if control else _reference(ctx, node)
 
     def argument(name: str) -> Tensor | str:
         return ctx.tensor(name) if name in ctx.values or known(ctx.facts.get(name)) else name
@@ -197,7 +204,23 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
             outputs.append(ctx.output(value.name, image=False))
         else:
             outputs.append(value.name)
-    ctx.add(FallbackStep(runner, inputs, scope, outputs, node_name(node), node.op_type, reason))
+    ctx.add((ControlStep if control else FallbackStep)(runner, inputs, scope, outputs, node_name(node), node.op_type, reason))
+
+
+def _reference(ctx: Lowering, node: ir.Node) -> NodeRunner:
+    from ..reference import NodeRunner
+
+    return NodeRunner(node, opsets(ctx.graph.model, node))
+
+
+def _control(ctx: Lowering, node: ir.Node, options: PlanOptions) -> ControlRunner:
+    """One for all plans, as long as any of them needs it."""
+    from ..bodies import ControlRunner
+
+    runner = ctx.store.controls.get(node)
+    if runner is None:
+        runner = ctx.store.controls[node] = ControlRunner(node, ctx.graph.model, options)
+    return runner
 
 
 def _require_types(ctx: Lowering, node: ir.Node, allowed: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from weakref import WeakValueDictionary
 
 import numpy as np
 import onnx_ir as ir
@@ -33,6 +34,7 @@ class Store:
 
     def __init__(self) -> None:
         self.arrays: dict = {}
+        self.controls = WeakValueDictionary()  # node -> ControlRunner, with what its bodies have packed
         self._block = np.zeros(0, np.uint8)
         self._used = 0
 

@@ -17,21 +17,23 @@ from ..errors import InvalidInputError, ShapeError, memory_for
 from .tensor import Tensor
 
 if TYPE_CHECKING:
+    from ..bodies import ControlRunner
     from ..reference import NodeRunner
     from .choice import Choice
+    from .program import Step
 
 
 @dataclass(eq=False)
-class FallbackStep:
-    """A node run by the reference evaluator between native steps. Inputs and outputs: Tensor, or the name of a Python object."""
+class HostStep:
+    """A node that Python runs between native steps. Inputs and outputs: Tensor, or the name of a Python object."""
 
-    call: NodeRunner
+    call: NodeRunner | ControlRunner
     inputs: list[Tensor | str | None]
     captured: dict[str, Tensor | str]  # what the node's subgraphs read
     outputs: list[Tensor | str | None]
     node: str
     op_type: str
-    reason: str
+    reason: str  # why there is no native step
 
     def touch(self, index: int) -> None:
         for tensor in self._tensors():
@@ -44,6 +46,14 @@ class FallbackStep:
 
     def _tensors(self) -> list[Tensor]:
         return [t for t in (*self.inputs, *self.captured.values(), *self.outputs) if isinstance(t, Tensor)]
+
+
+class FallbackStep(HostStep):
+    """A node that the reference evaluator computes."""
+
+
+class ControlStep(HostStep):
+    """A node whose bodies have plans of their own."""
 
 
 @dataclass(eq=False)
@@ -65,14 +75,14 @@ class Plan:
     choices: dict[str, Choice] = field(default_factory=dict)  # node -> its algorithm, where there were several
     start: int | None = None
     cut_values: tuple[str, ...] = ()
-    stretches: list[tuple[int, int] | FallbackStep] = field(init=False)  # native steps [first, last) of the program, fallbacks
+    stretches: list[tuple[int, int] | HostStep] = field(init=False)  # native steps [first, last) of the program, Python's
     arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
 
     def __post_init__(self) -> None:
         self.stretches, at = [], 0
-        for fallback, steps in groupby(self.steps, key=lambda s: isinstance(s, FallbackStep)):
+        for host, steps in groupby(self.steps, key=lambda s: isinstance(s, HostStep)):
             steps = list(steps)
-            if fallback:
+            if host:
                 self.stretches += steps
             else:
                 self.stretches.append((at, at + len(steps)))
@@ -98,21 +108,23 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
     regions = [arena, *(np.require(values[n], requirements="CA") for n in plan.inputs), *outputs.values()]
     objects = {**objects, **values}
     clock = np.zeros(len(plan.program)) if seconds is not None else None
-    fallback_seconds: dict[FallbackStep, float] = {}
+    host_seconds: dict[HostStep, dict[Step | HostStep, float]] = {}
     for stretch in plan.stretches:
-        if not isinstance(stretch, FallbackStep):
+        if not isinstance(stretch, HostStep):
             faulty = plan.program.run(regions, threads, *stretch, clock)
             if faulty >= 0:
-                step = [s for s in plan.steps if not isinstance(s, FallbackStep)][faulty]
+                step = [s for s in plan.steps if not isinstance(s, HostStep)][faulty]
                 raise ShapeError(f"node {step.node!r} ({step.op.name}): an index that the model computes lies outside its tensor")
             continue
-        began = _native.now()
-        _run_fallback(stretch, regions, objects)
-        fallback_seconds[stretch] = _native.now() - began
+        began, inner = _native.now(), {}
+        _run_host(stretch, regions, objects, threads, None if clock is None else inner)
+        inner = {step: sum(times) for step, times in inner.items()}  # all iterations of a body
+        host_seconds[stretch] = {stretch: _native.now() - began - sum(inner.values()), **inner}
     if clock is not None:
         native = iter(clock)
         for step in plan.steps:
-            seconds.setdefault(step, []).append(float(fallback_seconds[step] if step in fallback_seconds else next(native)))
+            for each, spent in (host_seconds.get(step) or {step: next(native)}).items():
+                seconds.setdefault(each, []).append(float(spent))
     plan.arenas.append(arena)
     return {**outputs, **{n: v.copy() for n, v in plan.constants.items()}, **{n: objects[n] for n in plan.objects}}
 
@@ -136,7 +148,7 @@ def _receiving(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.d
     return array
 
 
-def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object]) -> None:
+def _run_host(step: HostStep, regions: list, objects: dict[str, object], threads: int, seconds: dict | None) -> None:
     leaves = any(isinstance(target, str) for target in step.outputs)  # a result may be a view of an argument: the arena goes on
 
     def fetch(source: Tensor | str | None):
@@ -145,7 +157,8 @@ def _run_fallback(step: FallbackStep, regions: list, objects: dict[str, object])
         return np.array(_array(source, regions), order="C", copy=True if leaves else None)
 
     with memory_for(f"node {step.node!r} ({step.op_type})"):
-        results = step.call.run([fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()})
+        given = [fetch(s) for s in step.inputs], {n: fetch(s) for n, s in step.captured.items()}
+        results = step.call.run(*given, threads, seconds) if isinstance(step, ControlStep) else step.call.run(*given)
     for target, value in zip(step.outputs, results):
         if isinstance(target, Tensor):
             if np.shape(value) != target.shape:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _native
 from ..passes.context import node_name
-from ..plan.plan import FallbackStep
+from ..plan.plan import HostStep
 from ..plan.tensor import Buffer, Tensor
 from .roofline import bandwidth, roof
 from .session import StepRecord
@@ -109,7 +109,7 @@ def layers(session: InferenceSession, feeds: Mapping[str, np.ndarray], runs: int
 
 def _tensors(step) -> Iterator[Tensor]:
     """What a step reads and writes."""
-    if isinstance(step, FallbackStep):
+    if isinstance(step, HostStep):
         yield from (t for t in (*step.inputs, *step.captured.values(), *step.outputs) if isinstance(t, Tensor))
     else:
         yield from (t for name, t in zip(step.op.args, step.args) if t is not None and name not in SCRATCH)

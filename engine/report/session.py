@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from .. import _native
-from ..plan.plan import FallbackStep
+from ..plan.plan import FallbackStep, HostStep
 from ..plan.program import Step
 from .fold import FoldReport
 
@@ -46,9 +46,10 @@ class StepRecord:
     side_by_side: bool = False
 
     @staticmethod
-    def of(step: Step | FallbackStep, seconds: float) -> StepRecord:
-        if isinstance(step, FallbackStep):
-            return StepRecord(step.node, step.op_type, "onnx.reference", 1e3 * seconds, 0.0, False)
+    def of(step: Step | HostStep, seconds: float) -> StepRecord:
+        if isinstance(step, HostStep):
+            native = not isinstance(step, FallbackStep)
+            return StepRecord(step.node, step.op_type, "control" if native else "onnx.reference", 1e3 * seconds, 0.0, native)
         rate = step.flops / seconds * 1e-9 if seconds > 0 else 0.0
         return StepRecord(step.node, step.op.name, kernel_name(step), 1e3 * seconds, rate, True, step.section > 0)
 

@@ -1,0 +1,135 @@
+"""If, Loop and Scan whose bodies are planned like models of their own, and run natively."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import onnx_ir as ir
+
+from . import control
+from .errors import Error, InvalidModelError, MemoryLimitError, ShapeError
+from .ops.base import attr
+from .plan.graph import captured, opsets
+from .plan.options import PlanOptions
+from .plan.plan import Plan
+from .runtime import Runner
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A body as the planner reads a graph. initializers: its own, and the constants outside that it reads."""
+
+    nodes: list[ir.Node]
+    initializers: dict[str, ir.Value]
+
+    def __iter__(self) -> Iterator[ir.Node]:
+        return iter(self.nodes)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A body as the planner reads a model."""
+
+    graph: _Graph
+    opset_imports: dict[str, int]
+    functions: Mapping
+    ir_version: int
+
+
+class ControlRunner:
+    """One If, Loop or Scan.
+
+    Attributes:
+        inputs: value names, "" where optional ones are absent.
+        captured: the values outside, other than constants, that the bodies read; `run` needs them in `scope`.
+    """
+
+    def __init__(self, node: ir.Node, model: ir.Model, options: PlanOptions) -> None:
+        self.node, self._opsets = node, opsets(model, node)
+        self.name = f"node {node.name!r} ({node.op_type})"
+        self.inputs = tuple("" if value is None else value.name for value in node.inputs)
+        outside = {name: model.graph.initializers[name] for name in captured(node) if name in model.graph.initializers}
+        constants = {name: value for name, value in outside.items() if not value.is_graph_input()}
+        self.captured = tuple(sorted(captured(node) - set(constants)))
+        self._most = self._left = options.max_memory
+        self._graphs = {a.name: a.value for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH}
+        self._runners = {name: self._runner(graph, constants, model, options) for name, graph in self._graphs.items()}
+        for required in ("then_branch", "else_branch") if node.op_type == "If" else ("body",):
+            if required not in self._graphs:
+                raise InvalidModelError(f"{self.name}: no graph {required!r}")
+
+    def _runner(self, graph: ir.Graph, outside: dict[str, ir.Value], model: ir.Model, options: PlanOptions) -> Runner:
+        nodes, constants = [], {**outside, **graph.initializers}
+        for node in graph:
+            if node.op_type == "Constant" and not node.domain and "value" in node.attributes:  # weights, as scripts export them
+                name = node.outputs[0].name
+                constants[name] = ir.Value(name=name, const_value=node.attributes["value"].value)
+            else:
+                nodes.append(node)
+        whole = _Model(_Graph(nodes, constants), self._opsets, model.functions, model.ir_version)
+        return Runner(whole, [value.name for value in graph.outputs], replace(options, release=False))
+
+    def reserve(self, used: int) -> None:
+        """Leave `used` bytes of the memory that the session may use to what surrounds the bodies."""
+        if self._most is not None:
+            self._left = min(self._left, max(self._most - used, 0))
+            for runner in self._runners.values():
+                runner.options = replace(runner.options, max_memory=self._left)
+
+    @property
+    def plans(self) -> list[Plan]:
+        return [plan for runner in self._runners.values() for plan in runner.plans]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(runner.weight_bytes for runner in self._runners.values())
+
+    def run(self, inputs: Sequence[object], scope: Mapping[str, object], threads: int, seconds: dict | None) -> tuple:
+        """One value for each output.
+
+        Raises:
+            ShapeError: the inputs do not fit the bodies.
+        """
+        node, body = self.node, partial(self._body, scope, threads, seconds)
+        try:
+            if node.op_type == "If":
+                return tuple(body("then_branch" if np.asarray(inputs[0]).item() else "else_branch", 0).run([]))
+            if node.op_type == "Loop":
+                max_trips, condition, *state = [*inputs, None, None][:max(len(inputs), 2)]
+                return control.loop(body("body", 1 + len(state)), max_trips, condition, state)
+            count = attr(node, "num_scan_inputs")
+            if self._opsets.get("", 1) < 9:
+                return control.scan_batched(body("body", len(inputs) - 1 - count), inputs, count, attr(node, "directions"))
+            return control.scan(body("body", len(inputs) - count), inputs, count, *(attr(node, f"scan_{which}") for which in (
+                "input_axes", "input_directions", "output_axes", "output_directions")))
+        except Error:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise ShapeError(f"{self.name} fails on inputs {[np.shape(value) for value in inputs]}: {error}") from error
+
+    def _body(self, scope: Mapping[str, object], threads: int, seconds: dict | None, which: str, kept_from: int) -> control.Body:
+        """The body as `control` takes it; its outputs from `kept_from` on are kept, in a Loop or Scan, until they are stacked."""
+        graph, runner, kept = self._graphs[which], self._runners[which], 0
+        names = [value.name for value in graph.inputs]
+
+        def run(values: Sequence[object]) -> list:
+            nonlocal kept
+            if len(values) != len(names):
+                raise ShapeError(f"{self.name}: its {which} takes {len(names)} inputs, {len(values)} are given")
+            results = runner.run({**scope, **dict(zip(names, values))}, threads, seconds)
+            results = [results[value.name] for value in graph.outputs]
+            if self._left is not None and self.node.op_type != "If":
+                kept += sum(2 * value.nbytes for value in results[kept_from:] if isinstance(value, np.ndarray))
+                if kept > self._left:
+                    raise MemoryLimitError(f"{self.name}: what its iterations give needs more than the {self._left} bytes that are"
+                                           f" left; max_memory is {self._most}")
+            return results
+
+        def empty(index: int) -> np.ndarray:
+            value = graph.outputs[index]
+            dims = () if value.shape is None else (d if isinstance(d, int) else 0 for d in value.shape)
+            return np.empty((0, *dims), np.float32 if value.dtype is None else value.dtype.numpy())
+
+        return control.Body(run, len(graph.outputs), empty)
