@@ -15,8 +15,8 @@ CONTROL = ("If", "Loop", "Scan")
 
 @dataclass(frozen=True)
 class Body:
-    """A subgraph. run: the values of its `outputs` outputs, in order, from those of its inputs; empty(i): what output i is, stacked,
-    if it never runs."""
+    """A subgraph. run: the values of its `outputs` outputs, in order, from those of its inputs; empty(i): what output i is,
+    stacked, if it never runs."""
 
     run: Callable[[Sequence[object]], list]
     outputs: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import onnx
 from onnx.checker import ValidationError
@@ -36,6 +37,18 @@ def infer_node(
         )
     except (InferenceError, ValidationError, ValueError) as error:
         raise Contradiction(str(error).strip()) from error
+
+
+@cache
+def type_variables(op_type: str, opset: int, domain: str, count: int) -> list[str | None]:
+    """The type variable of each of `count` inputs of an operator, None where its type is free of the others'."""
+    try:
+        formal = list(onnx.defs.get_schema(op_type, opset, domain).inputs)
+    except onnx.defs.SchemaError:
+        return []
+    if formal and formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic:
+        formal += [formal[-1]] * (count - len(formal))
+    return [each.type_str if each.is_homogeneous and "(" not in each.type_str else None for each in formal]
 
 
 def infer_model(model: onnx.ModelProto) -> onnx.ModelProto:

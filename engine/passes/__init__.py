@@ -14,6 +14,7 @@ from . import (
     constants,
     dead,
     forward,
+    halves,
     identity,
     pad,
     recognise,
@@ -44,11 +45,14 @@ def fold(model: ir.Model) -> tuple[ir.Model, FoldReport]:
 
 
 def prepare(model: ir.Model, own: bool = False) -> tuple[ir.Model, FoldReport]:
-    """`fold` for infold's own session: activations and normalisations spelled out in several nodes also become one each.
+    """`fold` for infold's own session: half precision becomes float32 between inputs and outputs, and activations and
+    normalisations spelled out in several nodes one each.
 
     own: the model is nobody else's and may be rewritten, so that each weight is released as soon as it is folded.
     """
-    context = GraphContext(_normalised(model, own), _PREPARE_SIZE_LIMIT, quantized=False)
+    model = _normalised(model, own)
+    halves.widen(model)
+    context = GraphContext(model, _PREPARE_SIZE_LIMIT, quantized=False)
     _rewrite(context, (*_SIMPLIFY, recognise.apply, *_FOLD))
     return context.model, context.report()
 

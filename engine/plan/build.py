@@ -7,11 +7,11 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from ..control import CONTROL
 from ..errors import InvalidModelError, MemoryLimitError, ShapeError, UnsupportedError
 from ..ops import base
 from ..ops.base import NeedsValue, NotNative
 from ..passes.context import node_name
-from ..control import CONTROL
 from . import calls
 from .facts import Fact, infer_node, known
 from .graph import GraphView, opsets, reads

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from infold import control
 from onnx.reference.op_run import OpRun
+
+from infold import control
 
 
 class Optional(OpRun):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import onnx
 import onnx_ir as ir
 
+from ..control import CONTROL
 from ..ops import base
 from ..plan.tensor import ANY, INTEGERS, NUMBERS
 
@@ -44,7 +45,8 @@ def operators() -> list[Operator]:
     for name in sorted(versions):
         op = base.find(ir.node(name, []))
         conditions = () if op is None else tuple(sorted(set(_reasons(op.lower))))
-        out.append(Operator(name, tuple(sorted(versions[name])), () if op is None else op.types, conditions))
+        types = ANY if name in CONTROL else () if op is None else op.types
+        out.append(Operator(name, tuple(sorted(versions[name])), types, conditions))
     return out
 
 
@@ -55,7 +57,8 @@ def markdown() -> str:
         "# Operators", "",
         f"Made by `infold info --operators` from the code, with onnx {onnx.__version__}. What has no native form, or not for",
         "this node, runs in the reference fallback, with the reason in `session.report` and in `infold profile`; so do",
-        "strings, sequences, optionals, and arithmetic in float16 and bfloat16.", "",
+        "strings, sequences and optionals. Models in float16 and bfloat16 are computed in float32; If, Loop and Scan run",
+        "around bodies that have plans of their own.", "",
         f"{sum(row.native for row in rows)} of {len(rows)} operators have a native form. *Versions* are the opsets that",
         "changed the operator; *types* those of its first input and output; *falls back for* lists what the native form",
         "leaves to the fallback (… depends on the node).", "",

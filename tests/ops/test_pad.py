@@ -59,5 +59,13 @@ def test_a_value_known_only_in_the_run():
 def test_other_modes(mode: str):
     net = Net(4, 19)
     y = net("Conv", net.input(1, 3, 6, 6), net.weight(4, 3, 1, 1))
-    check(net, net("Conv", net("Pad", y, net.ints(0, 0, 1, 2, 0, 0, 2, 1), mode=mode), net.weight(2, 4, 3, 3), pads=[1] * 4),
-          native=False)
+    check(net, net("Conv", net("Pad", y, net.ints(0, 0, 1, 2, 0, 0, 2, 1), mode=mode), net.weight(2, 4, 3, 3), pads=[1] * 4))
+    net = Net(4, 19)
+    x = net.input(3, 4, 5)
+    check(net, net("Pad", x, net.ints(2, 3, 0, 1, 0, 4), mode=mode), net("Pad", x, net.ints(4, 4), None, net.ints(2), mode=mode))
+
+
+@pytest.mark.parametrize(("mode", "pads"), [("reflect", [3, 0]), ("wrap", [4, 1]), ("edge", [-1, 2])])
+def test_rare_forms_fall_back(mode: str, pads: list[int]):
+    net = Net(4, 19)
+    check(net, net("Pad", net.input(3), net.ints(*pads), mode=mode), native=False)

@@ -1,0 +1,123 @@
+"""float16 and bfloat16 models for infold's own session: computed in float32, converted where data enters and leaves.
+
+Every kernel is float32's, and so is every intermediate result: nothing overflows or rounds on the way but where the model itself
+casts.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+TYPE_ATTRIBUTES = ("dtype", "output_dtype", "softmax_precision", "stash_type")
+BITS = "BitCast"  # looks at the numbers' bits, so that their type matters
+
+
+def widen(model: ir.Model) -> None:
+    """Rewrite the model in place. One that shows the bits of its numbers, or takes or gives sequences of halves, stays as it is."""
+    nodes = [node for root in (model.graph, *model.functions.values()) for node in _all_nodes(root)]
+    ends = [*model.graph.inputs, *model.graph.outputs]
+    if any(node.op_type == BITS for node in nodes) or any(_half(v.type) and not isinstance(v.type, ir.TensorType) for v in ends):
+        return
+    inputs = {value: value.dtype for value in model.graph.inputs if value.dtype in HALVES}
+    outputs = {index: value.dtype for index, value in enumerate(model.graph.outputs)
+               if value.dtype in HALVES and value not in inputs}
+    for node in nodes:
+        _widen_attributes(node)
+        if node.op_type == "Cast" and not node.domain and node.attributes["to"].as_int() in HALVES:
+            _round(node)
+    for graph in {id(graph): graph for graph in [model.graph, *(node.graph for node in nodes)]}.values():
+        _widen_values(graph)
+    for value, dtype in inputs.items():
+        value.dtype = dtype
+        wide = _cast(value, ir.DataType.FLOAT, f"{value.name}/float32")
+        for user, index in tuple(value.uses()):
+            user.replace_input_with(index, wide.outputs[0])
+        wide.replace_input_with(0, value)
+        _insert_first(model.graph, wide)
+    for index, dtype in outputs.items():
+        value = model.graph.outputs[index]
+        narrow = _cast(value, dtype, value.name)
+        value.name = f"{value.name}/float32"
+        model.graph.outputs[index] = narrow.outputs[0]
+        model.graph.append(narrow)
+
+
+def _all_nodes(root) -> Iterator[ir.Node]:
+    for node in root:
+        yield node
+        for graph in _subgraphs(node):
+            yield from _all_nodes(graph)
+
+
+def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.value
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.value
+
+
+def _half(kind: ir.TypeProtocol | None) -> bool:
+    return kind is not None and kind.dtype in HALVES
+
+
+def _widen_attributes(node: ir.Node) -> None:
+    for name, attribute in tuple(node.attributes.items()):
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in HALVES:
+            node.attributes[name] = ir.AttrTensor(name, _wide(attribute.value))
+        elif name in TYPE_ATTRIBUTES and attribute.type == ir.AttributeType.INT and attribute.value in HALVES:
+            node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
+
+
+def _round(node: ir.Node) -> None:
+    """A Cast to a half: the numbers are rounded, and float32 again."""
+    output = node.outputs[0]
+    wide = _cast(output, ir.DataType.FLOAT, f"{output.name}/float32")
+    graph = node.graph
+    graph.insert_after(node, wide)
+    for user, index in tuple(output.uses()):
+        if user is not wide:
+            user.replace_input_with(index, wide.outputs[0])
+    for index, value in enumerate(graph.outputs):
+        if value is output:
+            graph.outputs[index] = wide.outputs[0]
+    wide.outputs[0].name, output.name = output.name, f"{output.name}/rounded"
+
+
+def _widen_values(graph: ir.Graph) -> None:
+    for value in graph.initializers.values() if hasattr(graph, "initializers") else ():
+        if value.const_value is not None and value.const_value.dtype in HALVES:
+            value.const_value = _wide(value.const_value)
+            value.dtype = ir.DataType.FLOAT
+    for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
+        if _half(value.type) and not (value.producer() is not None and _rounds(value.producer())):
+            value.dtype = ir.DataType.FLOAT
+
+
+def _rounds(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and not node.domain and node.attributes["to"].as_int() in HALVES
+
+
+def _wide(tensor: ir.TensorProtocol) -> ir.Tensor:
+    return ir.Tensor(tensor.numpy().astype(np.float32), name=tensor.name)
+
+
+def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
+    node = ir.node("Cast", [value], {"to": int(dtype)}, name=f"{name}/Cast",
+                   outputs=[ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))])
+    return node
+
+
+def _insert_first(graph: ir.Graph, node: ir.Node) -> None:
+    first = next(iter(graph), None)
+    if first is None:
+        graph.append(node)
+    else:
+        graph.insert_before(first, node)
