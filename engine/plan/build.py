@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import struct
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir

@@ -10,7 +10,7 @@ from .. import tuned
 from ..api import InferenceSession, SessionOptions
 from ..errors import UnsupportedError
 from ..plan.choice import EVERY
-from ..plan.plan import FallbackStep, Plan
+from ..plan.plan import HostStep, Plan
 from ..runtime import Runner
 from .bench import measure, ratio_interval
 from .engines import Prepared
@@ -122,7 +122,7 @@ class _Candidate:
         out: dict[str, float] = {}
         tracks: dict[tuple[str, int], dict[int, float]] = {}
         for owner, step in self.steps():
-            if isinstance(step, FallbackStep) or not step.section:
+            if isinstance(step, HostStep) or not step.section:
                 out[owner] = out.get(owner, 0.0) + sum(seconds[step])
             else:
                 section = tracks.setdefault((owner, step.section), {})
