@@ -139,7 +139,7 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
     copies = max((step.copied_bytes for step in ctx.steps if isinstance(step, HostStep)), default=0)
     if options.max_memory is not None and regions[0] + handed_out + store.nbytes + copies > options.max_memory:
         raise MemoryLimitError(f"the plan needs {regions[0]} bytes of arena, {handed_out} bytes for outputs, {copies} bytes for "
-                               f"Python and {store.nbytes} bytes of weights; max_memory is {options.max_memory}")
+                               f"the fallback and {store.nbytes} bytes of weights; max_memory is {options.max_memory}")
     for step in ctx.steps:
         if isinstance(step, ControlStep):
             step.call.reserve(regions[0] + handed_out + store.nbytes + copies)
