@@ -88,7 +88,7 @@ def layers(session: InferenceSession, feeds: Mapping[str, np.ndarray], runs: int
             users[tensor.buffer].add(step.node)
     kinds = {node_name(node): node.op_type for node in session.model.graph.all_nodes()}
     total = sum(times.values()) or 1.0
-    peak = session.threads * _native.peak_flops(session.isa, 0.02)
+    peak = _native.peak_flops(session.isa, 0.02, False, session.threads)
     speeds: dict[int, float] = {}
     found = []
     for name, steps in groups.items():
