@@ -15,20 +15,13 @@ if TYPE_CHECKING:
 
 def bench(
     model: common.Model,
-    threads: Annotated[int, typer.Option("--threads", "-t", min=1, help="Threads for each engine.")] = 1,
-    batch: Annotated[
-        int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
-    ] = None,
+    threads: common.EngineThreads = 1,
+    batch: common.Batch = None,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
-    engines: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--engine", "-e", help="An engine to compare with; may be repeated.", show_default="all installed"
-        ),
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every engine has one turn in each.")] = 10,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time for each turn.")] = 0.3,
+    engines: common.Engines = None,
+    rounds: common.Rounds = 10,
+    seconds: common.Seconds = 0.3,
     accuracy: Annotated[bool, typer.Option(help="Measure each engine's error against a float64 run.")] = True,
     peers_folded: Annotated[
         bool, typer.Option("--peers-folded", help="Also time the peers on the model as folded by infold.")

@@ -21,6 +21,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Threads = Annotated[
     int, typer.Option("--threads", "-t", min=0, help="Threads; 0 means every CPU this process may use.")
 ]
+EngineThreads = Annotated[int, typer.Option("--threads", "-t", min=1, help="Threads for each engine.")]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option("--engine", "-e", help="An engine to compare with; may be repeated.", show_default="all installed"),
+]
+Batch = Annotated[int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of timing; every engine or candidate has one turn in each.")]
+Seconds = Annotated[float, typer.Option(min=0.0, help="Time for each turn.")]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(

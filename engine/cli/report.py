@@ -16,20 +16,13 @@ if TYPE_CHECKING:
 def report(
     model: common.Model,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the page to this .html file.")] = None,
-    threads: Annotated[int, typer.Option("--threads", "-t", min=1, help="Threads for each engine.")] = 1,
-    batch: Annotated[
-        int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
-    ] = None,
+    threads: common.EngineThreads = 1,
+    batch: common.Batch = None,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
-    engines: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--engine", "-e", help="An engine to compare with; may be repeated.", show_default="all installed"
-        ),
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of timing; every engine has one turn in each.")] = 10,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time for each turn.")] = 0.3,
+    engines: common.Engines = None,
+    rounds: common.Rounds = 10,
+    seconds: common.Seconds = 0.3,
     training_mode: common.TrainingMode = "error",
     as_json: common.Json = False,
 ) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from infold.cli import common
 
@@ -20,7 +18,7 @@ def tune(
     threads: common.Threads = 0,
     precision: common.Precision = "highest",
     training_mode: common.TrainingMode = "error",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every candidate has one turn in each.")] = 10,
+    rounds: common.Rounds = 10,
     as_json: common.Json = False,
 ) -> None:
     """Measure the algorithms of every layer on this machine; sessions of the same shapes, threads and precision use the fastest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -119,7 +120,7 @@ def calling(levels: int, calls: int) -> onnx.ModelProto:
     for i in range(levels):
         names = ["x", *(f"t{k}" for k in range(calls - 1)), "y"]
         op, domain = (f"f{i + 1}", "d") if i < levels - 1 else ("Neg", "")
-        nodes = [helper.make_node(op, [a], [b], domain=domain) for a, b in zip(names, names[1:], strict=False)]
+        nodes = [helper.make_node(op, [a], [b], domain=domain) for a, b in pairwise(names)]
         functions.append(helper.make_function("d", f"f{i}", ["x"], ["y"], nodes, opsets))
     graph = helper.make_graph([helper.make_node("f0", ["x"], ["y"], domain="d")], "g", [FLOATS],
                               [helper.make_tensor_value_info("y", 1, [2])])
