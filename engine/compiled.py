@@ -39,7 +39,8 @@ MAX_HEADER = 1 << 28
 SMALL = 1 << 16  # bytes of an array that is copied rather than mapped
 # Arguments that an operation only reads; all others must lie in the arena or in an output.
 READ = frozenset(("in", "w", "bias", "tap", "res", "slope", "scale", "shift", "in_scale", "in_shift", "a", "b", "c", "x", "gamma",
-                  "beta", "v", "floor", "row", "row_weight", "column", "column_weight", "index", "peephole"))
+                  "beta", "v", "floor", "row", "row_weight", "column", "column_weight", "index", "peephole",
+                  "boxes", "scores", "rois", "grid"))
 
 BYTES = frozenset(("map", "gather", "scatter"))  # operations on elements of any size
 TABLES = frozenset(("tap", "row", "column", "index"))  # arguments of 8-byte numbers
@@ -131,7 +132,7 @@ def _describe(session: InferenceSession, plan: Plan, feeds: Mapping[str, np.ndar
         if isinstance(step, HostStep):
             reason = "its bodies are planned in the run" if isinstance(step, ControlStep) else step.reason
             raise UnsupportedError(f"node {step.node!r} ({step.op_type}) cannot be compiled, it runs in Python: {reason}")
-    if plan.start is not None or plan.objects:
+    if plan.rest or plan.objects or plan.counts:
         raise UnsupportedError("the model cannot be compiled: " + (
             f"its shapes depend on the contents of {plan.cut_values[0]!r}" if plan.cut_values else
             "some of its values are no arrays or have shapes that depend on data"))

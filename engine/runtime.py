@@ -43,18 +43,18 @@ class Runner:
         seconds: receives step -> list of seconds, for profiling. out: arrays that outputs are written to, by name.
         """
         results: dict[str, object] = {}
-        values, start, fixed = dict(feeds), 0, ()
+        values, rest, fixed = dict(feeds), (), ()
         while True:
-            plan = self._plan(values, start, fixed)
+            plan = self._plan(values, rest, fixed)
             got = execute(plan, values, self._objects, threads, seconds, out)
             results.update((n, v) for n, v in got.items() if n in self.outputs)
-            if plan.start is None:
+            if not plan.rest:
                 return deliver({n: results[n] if n in results else feeds[n] for n in self.outputs}, out)
-            values, start, fixed = {**got}, plan.start, plan.cut_values
+            values, rest, fixed = {**{n: values[n] for n in plan.passing}, **got}, plan.rest, plan.cut_values
 
     def plan(self, feeds: dict[str, object]) -> Plan:
         """The (first) plan for feeds of these shapes."""
-        return self._plan(dict(feeds), 0, ())
+        return self._plan(dict(feeds), (), ())
 
     @property
     def plans(self) -> list[Plan]:
@@ -74,8 +74,8 @@ class Runner:
     def _controls(plans: list[Plan]) -> dict:
         return dict.fromkeys(step.call for plan in plans for step in plan.steps if isinstance(step, ControlStep))
 
-    def _plan(self, values: dict[str, object], start: int, fixed: tuple[str, ...]) -> Plan:
-        key = plan_key(values, start, fixed)
+    def _plan(self, values: dict[str, object], rest: tuple[ir.Node, ...], fixed: tuple[str, ...]) -> Plan:
+        key = plan_key(values, rest, fixed)
         with self._lock:
             if key in self._plans:
                 self._plans.move_to_end(key)
@@ -84,9 +84,9 @@ class Runner:
             options = self.options
             if options.tuned is None:
                 shapes = {name: fact.shape for name, fact in facts.items() if fact.shape is not None}
-                options = replace(options, tuned={} if start else tuned.look_up(self.nodes, shapes, options))
+                options = replace(options, tuned={} if rest else tuned.look_up(self.nodes, shapes, options))
             with memory_for("a plan"):
-                plan = make_plan(self.model, self.nodes, start, facts, self.outputs, self.store, options)
+                plan = make_plan(self.model, rest or self.nodes, facts, self.outputs, self.store, options)
             self._plans[key] = plan
             if len(self._plans) > PLAN_LIMIT:
                 self._plans.popitem(last=False)

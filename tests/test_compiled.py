@@ -231,7 +231,7 @@ def test_overlapping_arrays(bare, tmp_path):
 def test_every_argument_is_known_to_be_read_or_written():
     """A new operation's arguments must be sorted into what a file may put into constants and what is written."""
     arguments = {a.rstrip("?") for _, _, args, _ in _native.operations().values() for a in args.split()}
-    assert arguments - compiled.READ == {"out", "h", "cell", "mean", "spread", "stage", "scratch"}
+    assert arguments - compiled.READ == {"out", "count", "h", "cell", "mean", "spread", "stage", "scratch"}
 
 
 def test_a_check_sees_no_contents_that_may_change():

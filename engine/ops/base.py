@@ -33,6 +33,9 @@ class Op:
     border(ctx, node, index) -> zero pixels ((before, after), ...) per spatial dimension that the lowering wants around input
         `index`; a producer that knows it in advance leaves room, and no copy is needed.
     half(ctx, node, name) -> whether the lowering reads the value `name` as an image of bf16 numbers, too (see `Placement.half`).
+    bound(node, input facts) -> (shape, dtype, axis) of a single output whose length along `axis` only the run knows: the most there
+        can be. lower then computes into memory of that shape, and the length into the output that `ctx.counts` names.
+    by_value: already the first input may be one whose contents decide the output's shape.
     types: the element types, by their short names (see `plan.tensor.TYPES`), that the first input and the first output may have.
     """
 
@@ -40,6 +43,8 @@ class Op:
     infer: Callable[[ir.Node, list], list[Iterable[int]] | None] | None = None
     border: Callable[[Any, ir.Node, int], tuple] | None = None
     half: Callable[[Any, ir.Node, str], bool] | None = None
+    bound: Callable[[ir.Node, list], tuple[Iterable[int], Any, int]] | None = None
+    by_value: bool = False
     types: tuple[str, ...] = ("f32",)
 
 

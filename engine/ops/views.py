@@ -35,15 +35,16 @@ def reshape(ctx, node) -> None:
     source, shape = ctx.tensor(node.inputs[0].name), ctx.shape(node.outputs[0].name)
     if prod(shape) != source.size:
         raise ValueError(f"{list(source.shape)} and {list(shape)} have different sizes")
-    seen = source.reshape(shape)
-    if seen is None:
-        seen = _copy_reshaped(ctx, source, output)
-    ctx.bind(output, seen)
+    ctx.bind(output, reshaped(ctx, source, output))
 
 
-def _copy_reshaped(ctx, source, output: str):
-    """Store the elements so that both shapes are views: as an image if that works and the source is one, else row-major."""
+def reshaped(ctx, source, output: str):
+    """The elements in the output's shape: a view, or stored so that both shapes are views: as an image if that works and the source
+    is one, else row-major."""
     shape = ctx.shape(output)
+    seen = source.reshape(shape)
+    if seen is not None:
+        return seen
     layouts = (True, False) if len(shape) >= 3 and source.strides[-1] != 1 and source.dtype == np.float32 else (False,)
     for image in layouts:
         target = ctx.new_image(shape, ctx.placement.border(output) or ()) if image else ctx.temporary(shape, source.dtype)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -13,24 +14,25 @@ from ..errors import InvalidModelError, MemoryLimitError, ShapeError, Unsupporte
 from ..ops import base
 from ..ops.base import NeedsValue, NotNative
 from ..passes.context import node_name
-from . import calls
-from .facts import Fact, infer_node, known
+from .facts import Fact, known
 from .graph import GraphView, opsets, reads
 from .lowering import Lowering, Store
 from .memory import plan_arena
 from .options import PlanOptions
 from .plan import ControlStep, FallbackStep, HostStep, Plan
 from .program import Step, assemble
-from .tensor import ADDRESSABLE, TYPES, Buffer, Tensor, row_strides
+from .reach import Reach
+from .tensor import TYPES, Buffer, Tensor, row_strides
 
 if TYPE_CHECKING:
     from ..bodies import ControlRunner
     from ..reference import NodeRunner
 
 
-def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str, Fact], outputs: list[str], store: Store,
+def make_plan(model: ir.Model, nodes: Sequence[ir.Node], feeds: dict[str, Fact], outputs: list[str], store: Store,
               options: PlanOptions) -> Plan:
-    """Plan nodes[start:] for inputs of the given facts (a fact with a value is used as a constant).
+    """Plan as many of the nodes as inputs of the given facts (a fact with a value is used as a constant) allow; `Plan.rest` are
+    those that wait for what this plan computes.
 
     Raises ShapeError, UnsupportedError (native_only), MemoryLimitError.
     """
@@ -38,33 +40,44 @@ def make_plan(model: ir.Model, nodes: list[ir.Node], start: int, feeds: dict[str
     for name, value in model.graph.initializers.items():
         if name not in facts:
             facts[name] = Fact.of_constant(value.const_value)
-    end = start
-    while end < len(nodes):
-        found = infer_node(nodes[end], facts, model)
-        if found is None:
-            break
-        _require_sizes(nodes[end], found)
-        facts.update({v.name: f for v, f in zip(nodes[end].outputs, found) if v.name})
-        end += 1
-    cut: tuple[str, ...] = ()
     bodies: dict[ir.Node, list[ir.Node]] = {}
+    reach = Reach(model, facts, feeds)
     while True:
-        stuck = end < len(nodes) and not cut  # the first node without known output shapes is run here, as the last one
-        view, leaving = _segment(model, nodes, start, end + stuck, outputs, feeds)
-        view = GraphView(model, _expanded(view.nodes, bodies), leaving) if bodies else view
+        rest = reach.extend(nodes)
+        for node in reach.taken:
+            if base.find(node) is None and node not in bodies and reach.expands(node):
+                reach.expand(node, bodies)
+        view = GraphView(model, _expanded(reach.taken, bodies), _leaving(reach.taken, rest, outputs, feeds))
         try:
-            rest = end + stuck if end + stuck < len(nodes) else None
-            return _lower(view, facts, feeds, leaving, rest, cut, stuck, store, options)
-        except NeedsValue as need:  # end just before the node that needs it
-            at = next(i for i in range(start, end) if need.name in reads(nodes[i]) and nodes[i] is view.failed)
-            end, cut = at, tuple({*cut, need.name})
+            return _lower(view, facts, feeds, outputs, tuple(rest), reach, store, options)
+        except NeedsValue as need:
+            node = _owner(view.failed, bodies)
+            if need.name in reads(node):
+                reach.postpone(node, need.name)
+            else:  # only a part of its body will know
+                reach.keep(node, bodies)
         except _NotNativeCall as refused:
-            bodies[refused.call] = calls.body(model, refused.call)
-            _infer_body(refused.call, bodies[refused.call], facts, model)
+            reach.expand(refused.call, bodies)
+        except _Unbounded as refused:
+            reach.unbound(refused.node)
+
+
+class _Unbounded(Exception):
+    """An operator whose results are counted cannot serve this node."""
+
+    def __init__(self, node: ir.Node) -> None:
+        super().__init__(node.name)
+        self.node = node
+
+
+def _owner(node: ir.Node, bodies: dict[ir.Node, list[ir.Node]]) -> ir.Node:
+    """The node of the graph in whose place this one stands."""
+    call = next((call for call, body in bodies.items() if node in body), None)
+    return node if call is None else _owner(call, bodies)
 
 
 class _NotNativeCall(Exception):
-    """A function's operator cannot serve this call: its body takes the call's place."""
+    """No kernel can serve this call: its body takes the call's place."""
 
     def __init__(self, call: ir.Node) -> None:
         super().__init__(call.name)
@@ -75,34 +88,14 @@ def _expanded(nodes: list[ir.Node], bodies: dict[ir.Node, list[ir.Node]]) -> lis
     return [inner for node in nodes for inner in (_expanded(bodies[node], bodies) if node in bodies else [node])]
 
 
-def _infer_body(call: ir.Node, body: list[ir.Node], facts: dict[str, Fact], model: ir.Model) -> None:
-    for node in body:
-        found = infer_node(node, facts, model)
-        if found is None:
-            raise UnsupportedError(f"node {call.name!r} ({call.op_type}): inside its function, the shape of"
-                                   f" {node.outputs[0].name!r} depends on data")
-        _require_sizes(node, found)
-        facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
+def _leaving(taken: list[ir.Node], rest: list[ir.Node], outputs: list[str], feeds: Iterable[str]) -> list[str]:
+    """The values that must leave a plan: graph outputs, and what later nodes read."""
+    produced = {v.name for n in taken for v in n.outputs} | set(feeds)
+    later = dict.fromkeys(name for n in rest for name in reads(n))
+    return [n for n in dict.fromkeys([*outputs, *later]) if n in produced or (n in outputs and not rest)]
 
 
-def _require_sizes(node: ir.Node, facts: list[Fact]) -> None:
-    """Refuse what no memory can hold, and less than nothing."""
-    for fact in facts:
-        if fact.shape and min(fact.shape) < 0:
-            raise ShapeError(f"node {node.name!r} ({node.op_type}): its output would have the shape {list(fact.shape)}")
-        if known(fact) and prod(n or 1 for n in fact.shape) * fact.dtype.itemsize > ADDRESSABLE:  # NumPy refuses empty ones too
-            raise MemoryLimitError(f"node {node.name!r} ({node.op_type}): its output of shape {list(fact.shape)} fits no memory")
-
-
-def _segment(model, nodes, start: int, end: int, outputs: list[str], feeds) -> tuple[GraphView, list[str]]:
-    """The nodes of one plan and the values that must leave it: graph outputs, and what later nodes read."""
-    produced = {v.name for n in nodes[start:end] for v in n.outputs} | set(feeds)
-    later = dict.fromkeys(name for n in nodes[end:] for name in reads(n))
-    leaving = [n for n in dict.fromkeys([*outputs, *later]) if n in produced or (n in outputs and end == len(nodes))]
-    return GraphView(model, nodes[start:end], leaving), leaving
-
-
-def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, options) -> Plan:
+def _lower(view: GraphView, facts, feeds, outputs, rest, reach: Reach, store, options) -> Plan:
     ctx = Lowering(view, facts, options, store)
     regions = [0]
     for name, fact in feeds.items():
@@ -111,21 +104,27 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
             regions.append(buffer.nbytes)
             ctx.values[name] = Tensor(buffer, fact.shape, row_strides(fact.shape), fact.dtype)
     inputs = [n for n, f in feeds.items() if known(f) and f.value is None]
+    passing = tuple(n for n in view.outputs if n in feeds and n not in outputs)
+    leaving = [n for n in view.outputs if n not in passing]
+    cut = dict.fromkeys([*reach.cut, *(n for n in view.outputs if n in feeds and feeds[n].value is not None)])  # known stays known
     constants = {n: np.array(facts[n].value) for n in leaving if n in facts and facts[n].value is not None}
     arrays = {n: facts[n] for n in leaving if known(facts.get(n)) and n not in constants}
     objects = [n for n in leaving if n not in constants and n not in arrays]
+    ctx.counts = {name: f"{name}/count" for name in reach.counted}
+    for name in ctx.counts.values():
+        arrays[name] = facts[name] = Fact((1,), np.dtype(np.int64))
     given = len(regions)
     for name, fact in arrays.items():
         buffer = Buffer("region", prod(fact.shape) * fact.dtype.itemsize, region=len(regions))
         ctx.afford(buffer.nbytes)
         regions.append(buffer.nbytes)
         ctx.placement.regions[name] = buffer
-    for i, node in enumerate(view.nodes):
+    for node in view.nodes:
         view.failed = ctx.node = node
-        if node in ctx.done or (all(facts[v.name].value is not None for v in node.outputs if v.name in facts) and not (
-                stuck and i == len(view.nodes) - 1)):
+        is_open = node in reach.open
+        if node in ctx.done or (all(facts[v.name].value is not None for v in node.outputs if v.name in facts) and not is_open):
             continue
-        _lower_node(ctx, node, options, force_fallback=stuck and i == len(view.nodes) - 1)
+        _lower_node(ctx, node, options, is_open, reach)
     for name in arrays:
         region = ctx.placement.regions[name]
         tensor = ctx.values.get(name)
@@ -146,7 +145,9 @@ def _lower(view: GraphView, facts, feeds, leaving, rest, cut, stuck, store, opti
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
     fused = {node_name(node): ", ".join(map(node_name, into)) for node, into in ctx.fused.items()}
     shapes = {name: (fact.shape, fact.dtype) for name, fact in arrays.items()}
-    return Plan(program, ctx.steps, inputs, shapes, objects, constants, regions[0], fused, ctx.choices, rest, cut)
+    counts = {name: (ctx.counts[name], axis) for name, axis in reach.counted.items()}
+    return Plan(program, ctx.steps, inputs, shapes, objects, constants, regions[0], fused, ctx.choices, rest,
+                tuple(cut) if rest else (), passing, counts)
 
 
 def _hand_out(ctx: Lowering, tensor: Tensor, target: Tensor) -> None:
@@ -163,7 +164,7 @@ class _Copy:
         return inputs
 
 
-def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallback: bool) -> None:
+def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallback: bool, reach: Reach) -> None:
     mark, reason = len(ctx.steps), "its output shape depends on data"
     if not force_fallback and all(known(f := ctx.facts.get(v.name)) and 0 in f.shape for v in node.outputs if v.name):
         for value in node.outputs:  # no elements, nothing to compute
@@ -179,10 +180,13 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
             op.lower(ctx, node)
             return
         except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:  # numbers that contradict one another
-            raise InvalidModelError(f"node {node.name!r} ({node.op_type}) cannot be planned: {error}") from error
+            wrong = InvalidModelError if reach.computed.isdisjoint(reads(node)) else ShapeError
+            raise wrong(f"node {node.name!r} ({node.op_type}) cannot be planned: {error}") from error
         except NotNative as why:
-            if calls.is_call(ctx.graph.model, node):
+            if reach.expands(node):
                 raise _NotNativeCall(node) from why
+            if any(v.name in ctx.counts for v in node.outputs):
+                raise _Unbounded(node) from why
             reason = str(why)
             if len(ctx.steps) != mark:
                 raise AssertionError(f"{node.op_type} gave up after emitting steps") from why

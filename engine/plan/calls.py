@@ -1,13 +1,17 @@
-"""Calls of model-local functions that no kernel serves as a whole: their bodies are planned in their place."""
+"""Calls that no kernel serves as a whole, and whose bodies are planned in their place: of functions of the model, and of operators
+that ONNX, or `ops.composed`, defines by others."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from ..errors import UnsupportedError
-from ..ops import base
+from ..ops import base, composed
+from .facts import RANDOM, Fact
+from .graph import opsets
 
 
 def is_call(model: ir.Model, node: ir.Node) -> bool:
@@ -24,23 +28,79 @@ def without_kernel_inlined(model: ir.Model, nodes: Iterable[ir.Node]) -> Iterato
             yield node
 
 
-def body(model: ir.Model, call: ir.Node) -> list[ir.Node]:
+def has_body(model: ir.Model, node: ir.Node) -> bool:
+    """Whether other nodes may stand in the node's place."""
+    return is_call(model, node) or composed.is_composed(node) or _schema(model, node) is not None
+
+
+def _schema(model: ir.Model, node: ir.Node) -> onnx.defs.OpSchema | None:
+    """ONNX's definition of the operator, if it is by a function."""
+    if node.domain not in ("", "ai.onnx") or node.op_type in RANDOM:
+        return None
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opsets(model, node)[""], "")
+    except (KeyError, onnx.defs.SchemaError):
+        return None
+    return schema if schema.has_function or schema.has_context_dependent_function else None
+
+
+def _definition(schema: onnx.defs.OpSchema, node: ir.Node, inputs: Sequence[Fact | None], opset: int) -> ir.Function:
+    """The operator's function, of the latest version that the opset allows."""
+    def latest(versions: list[int]) -> int:
+        return max([v for v in versions if v <= opset], default=min(versions))
+
+    if schema.has_function:
+        proto = schema.get_function_with_opset_version(latest(schema.function_opset_versions))
+    else:
+        types = [onnx.TypeProto().SerializeToString() if f is None else onnx.helper.make_tensor_type_proto(
+            onnx.helper.np_dtype_to_tensor_dtype(f.dtype), f.shape).SerializeToString() for f in inputs]
+        proto = schema.get_context_dependent_function_with_opset_version(
+            latest(schema.context_dependent_function_opset_versions), ir.to_proto(node).SerializeToString(), types)
+    function = onnx.FunctionProto.FromString(proto)
+    made = {*function.input, *(name for each in function.node for name in each.output)}
+    while function.output[-1] not in made:  # an optional one, which this call leaves out
+        function.output.pop()
+    if not any(i.domain == "" for i in function.opset_import):
+        function.opset_import.append(onnx.helper.make_opsetid("", opset))
+    return ir.from_proto(function)
+
+
+def body(model: ir.Model, call: ir.Node, inputs: Sequence[Fact | None] = ()) -> list[ir.Node]:
+    """The nodes in the call's place. inputs: facts of the call's inputs.
+
+    Raises:
+        UnsupportedError: a function that takes graphs as attributes.
+        NotNative: ops.composed leaves this form to the fallback.
+    """
+    opset = opsets(model, call).get("", 1)
+    if is_call(model, call):
+        nodes = _inlined(model, call, model.functions[call.op_identifier()])
+    elif composed.is_composed(call):
+        nodes = composed.body(call, inputs, opset)
+    else:
+        nodes = _inlined(model, call, _definition(_schema(model, call), call, inputs, opset))
+    ends = {value.name for value in (*call.inputs, *call.outputs) if value is not None}
+    for i, node in enumerate(nodes):
+        node.name = f"{call.name}/{node.name or node.op_type}"
+        for k, value in enumerate(node.outputs):
+            if value.name not in ends and value.name != "":
+                value.name = f"{call.outputs[0].name}/{value.name or f'{i}.{k}'}"
+    return nodes
+
+
+def _inlined(model: ir.Model, call: ir.Node, function: ir.Function) -> list[ir.Node]:
     """The nodes of the called function, in order, with the call's attributes, reading and making values of its names.
 
     Values inside get names of their own, each node the version of the operator set that the function imports. Calls of
     further functions stay calls.
-
-    Raises:
-        UnsupportedError: a function that takes graphs as attributes.
     """
-    function = model.functions[call.op_identifier()]
-    ends = {value.name for value in (*call.inputs, *call.outputs) if value is not None}
     inputs = {value.name: ir.Value(name=value.name) for value in call.inputs if value is not None}
     copy = ir.Node(call.domain, call.op_type, [value and inputs[value.name] for value in call.inputs],
                    call.attributes.values(), overload=call.overload, name=call.name,
-                   outputs=[ir.Value(name=value.name) for value in call.outputs])
+                   outputs=[ir.Value(name=value.name) for value in call.outputs[:len(function.outputs)]])
     graph = ir.Graph(list(inputs.values()), copy.outputs, nodes=[copy], opset_imports=dict(function.opset_imports))
-    alone = ir.Model(graph, ir_version=model.ir_version, functions=[each.clone() for each in model.functions.values()])
+    functions = {**model.functions, function.identifier(): function}
+    alone = ir.Model(graph, ir_version=model.ir_version, functions=[each.clone() for each in functions.values()])
     try:
         InlinePass(lambda each: each.identifier() == function.identifier())(alone)
     except (ValueError, ir.passes.PassError) as error:
@@ -48,8 +108,4 @@ def body(model: ir.Model, call: ir.Node) -> list[ir.Node]:
     nodes = list(graph)
     for node in nodes:
         node.version = function.opset_imports.get(node.domain)
-        node.name = f"{call.name}/{node.name or node.op_type}"
-        for value in node.outputs:
-            if value.name and value.name not in ends:
-                value.name = f"{call.outputs[0].name}/{value.name}"
     return nodes

@@ -90,6 +90,7 @@ class Lowering:
         self.deferred: dict[str, Deferred] = {}
         self.fused: dict[ir.Node, list[ir.Node]] = {}  # BatchNorm that costs no memory pass of its own -> nodes that do its work
         self.choices: dict[str, Choice] = {}  # by node name
+        self.counts: dict[str, str] = {}  # output whose length is counted -> where the count goes (see Op.bound)
         self._sections = self._track = 0
         self._scratch: dict[int, Buffer] = {}  # by track
         self._tables = Store()         # constants of this plan alone

@@ -17,6 +17,8 @@ from ..errors import InvalidInputError, ShapeError, memory_for
 from .tensor import Tensor
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ..bodies import ControlRunner
     from ..reference import NodeRunner
     from .choice import Choice
@@ -60,8 +62,9 @@ class ControlStep(HostStep):
 class Plan:
     """A prepared run for one set of input shapes.
 
-    Regions of a run: 0 the arena, then `inputs`, then `outputs` in order. `start` is the index of the first node not covered
-    (None: all are); `cut_values` are those outputs whose contents the rest of the plan depends on.
+    Regions of a run: 0 the arena, then `inputs`, then `outputs` in order. `rest` are the nodes not covered;
+    `cut_values` those outputs whose contents they depend on, `passing` the feeds that they read. `counts`: output of which only the
+    first entries of an axis are meant -> the output that counts them, and the axis.
     """
 
     program: _native.Program
@@ -73,8 +76,10 @@ class Plan:
     arena_bytes: int
     fused: dict[str, str]        # BatchNorm node -> the nodes whose kernels do its work
     choices: dict[str, Choice] = field(default_factory=dict)  # node -> its algorithm, where there were several
-    start: int | None = None
+    rest: tuple[ir.Node, ...] = ()
     cut_values: tuple[str, ...] = ()
+    passing: tuple[str, ...] = ()
+    counts: dict[str, tuple[str, int]] = field(default_factory=dict)
     stretches: list[tuple[int, int] | HostStep] = field(init=False)  # native steps [first, last) of the program, Python's
     arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
 
@@ -89,9 +94,9 @@ class Plan:
                 at += len(steps)
 
 
-def plan_key(values: dict[str, object], start: int = 0, fixed: tuple[str, ...] = ()) -> tuple:
-    """What tells plans apart: where they start, the shapes of their feeds, and the contents of those named in `fixed`."""
-    return (start, *[(n, v.shape, v.dtype, v.tobytes() if n in fixed else None) if isinstance(v, np.ndarray) else n
+def plan_key(values: dict[str, object], rest: tuple = (), fixed: tuple[str, ...] = ()) -> tuple:
+    """What tells plans apart: the nodes left for them, the shapes of their feeds, and the contents of those named in `fixed`."""
+    return (rest, *[(n, v.shape, v.dtype, v.tobytes() if n in fixed else None) if isinstance(v, np.ndarray) else n
                      for n, v in values.items()])
 
 
@@ -99,7 +104,7 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
             out: Mapping[str, np.ndarray] | None = None) -> dict[str, object]:
     """What leaves the plan, by name. values: its feeds; objects: constants that are no arrays of numbers; seconds: receives step ->
     list of seconds; out: arrays that outputs are written to, by name."""
-    outputs = {n: _receiving(n, out[n], shape, dtype) if out and n in out else np.empty(shape, dtype)
+    outputs = {n: _receiving(n, out[n], shape, dtype) if out and n in out and n not in plan.counts else np.empty(shape, dtype)
                for n, (shape, dtype) in plan.outputs.items()}
     try:
         arena = plan.arenas.pop()
@@ -126,6 +131,10 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
             for each, spent in (host_seconds.get(step) or {step: next(native)}).items():
                 seconds.setdefault(each, []).append(float(spent))
     plan.arenas.append(arena)
+    for name, (count, axis) in plan.counts.items():
+        entries = (*[slice(None)] * axis, slice(int(outputs.pop(count)[0])))
+        if name in outputs:
+            outputs[name] = np.array(outputs[name][entries], order="C")
     return {**outputs, **{n: v.copy() for n, v in plan.constants.items()}, **{n: objects[n] for n in plan.objects}}
 
 

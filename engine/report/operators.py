@@ -11,7 +11,8 @@ import onnx
 import onnx_ir as ir
 
 from ..control import CONTROL
-from ..ops import base
+from ..ops import base, composed
+from ..plan.facts import RANDOM
 from ..plan.tensor import ANY, INTEGERS, NUMBERS
 
 GROUPS = (("any", ANY), ("all numbers", NUMBERS), ("all numbers, bool", (*NUMBERS, "b8")), ("integers", INTEGERS))
@@ -19,17 +20,19 @@ GROUPS = (("any", ANY), ("all numbers", NUMBERS), ("all numbers, bool", (*NUMBER
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of ONNX. versions: opsets in which it changed; types: of the native form, empty if there is none;
+    """One operator of ONNX. versions: opsets in which it changed; types: of the native form, empty if there is none; composed:
+    planned as the nodes of a body;
     conditions: the reasons that send a node to the fallback nevertheless, with "…" for what depends on the node."""
 
     name: str
     versions: tuple[int, ...]
     types: tuple[str, ...]
     conditions: tuple[str, ...]
+    composed: bool
 
     @property
     def native(self) -> bool:
-        return bool(self.types)
+        return bool(self.types) or self.composed
 
     def to_dict(self) -> dict:
         return {**asdict(self), "native": self.native}
@@ -38,15 +41,19 @@ class Operator:
 def operators() -> list[Operator]:
     """Every operator of the domain ai.onnx that the installed onnx knows, by name."""
     versions: dict[str, list[int]] = {}
+    defined = set()
     for schema in onnx.defs.get_all_schemas_with_history():
         if not schema.domain and not schema.deprecated:
             versions.setdefault(schema.name, []).append(schema.since_version)
+            if (schema.has_function or schema.has_context_dependent_function) and schema.name not in RANDOM:
+                defined.add(schema.name)
     out = []
     for name in sorted(versions):
-        op = base.find(ir.node(name, []))
+        node = ir.node(name, [])
+        op, body = base.find(node), composed.is_composed(node) or name in defined
         conditions = () if op is None else tuple(sorted(set(_reasons(op.lower))))
         types = ANY if name in CONTROL else () if op is None else op.types
-        out.append(Operator(name, tuple(sorted(versions[name])), types, conditions))
+        out.append(Operator(name, tuple(sorted(versions[name])), types, conditions, not types and body))
     return out
 
 
@@ -61,12 +68,14 @@ def markdown() -> str:
         "around bodies that have plans of their own.", "",
         f"{sum(row.native for row in rows)} of {len(rows)} operators have a native form. *Versions* are the opsets that",
         "changed the operator; *types* those of its first input and output; *falls back for* lists what the native form",
-        "leaves to the fallback (… depends on the node).", "",
+        "leaves to the fallback (… depends on the node). *As others*: the operator is planned as the nodes of a body,",
+        "ONNX's own or one in `ops/composed.py`.", "",
         "| operator | versions | native types | falls back for |", "|---|---|---|---|",
     ]
     for row in rows:
         conditions = "; ".join(row.conditions).replace("|", "\\|")
-        lines.append(f"| {row.name} | {', '.join(map(str, row.versions))} | {_types(row.types) or 'none'} | {conditions} |")
+        native = _types(row.types) or ("as others" if row.composed else "none")
+        lines.append(f"| {row.name} | {', '.join(map(str, row.versions))} | {native} | {conditions} |")
     return "\n".join(lines) + "\n"
 
 

@@ -7,8 +7,10 @@ from math import prod
 import numpy as np
 import pytest
 import test_bf16
+import test_counted
 import test_index
 import test_order
+import test_sample
 from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
 from test_conv import DEPTHWISE, packed, whole_vectors
 
@@ -155,6 +157,11 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "gather": (test_index.rows_params(zeros(2, 30, 19), index), {"in": x, "index": index, "out": zeros(2, 4, 19)}, ()),
         "scatter": (test_index.rows_params(zeros(2, 30, 19), index, "ADD_f32"),
                     {"in": zeros(2, 4, 19), "index": index, "out": x}, ()),
+        "nonzero": ({"shape": rows["shape"], "dims": 4}, {"in": x > 0, "out": np.zeros((4, 1140), np.int64),
+                                                         "count": np.zeros(1, np.int64)}, ()),
+        "nms": (*test_counted.boxes_call(2, 3, 7, 4), ()),
+        "roi_align": (*test_sample.regions_call(x, np.full((3, 4), 2.5)), ()),
+        "grid_sample": (*test_sample.grid_call(x, np.full((2, 3, 4, 2), 0.3)), ()),
         "order": (test_order.call(x, 3), {"in": x, "out": np.zeros((60, 3), np.int64)}, ()),
     }  # fmt: skip
 

@@ -1,0 +1,146 @@
+"""Which nodes a plan can cover, and what is known of their results before anything runs."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import MemoryLimitError, ShapeError, UnsupportedError
+from ..ops import base
+from ..ops.base import NotNative
+from . import calls
+from .facts import FEW, Fact, infer_node, known
+from .graph import reads
+from .tensor import ADDRESSABLE
+
+NARROW = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float64)}  # that bodies have no kernels for
+
+
+class Reach:
+    """Which nodes a plan can cover: those whose inputs have known shapes. The shapes of their results are known, or counted (an
+    operator of `Op.bound` computes into memory for the most there can be), or open, where the fallback runs the node."""
+
+    def __init__(self, model: ir.Model, facts: dict[str, Fact], feeds: Iterable[str]) -> None:
+        self.model, self.facts = model, facts
+        self.computed = {name for name in feeds if facts[name].value is not None}  # values that the run has brought
+        self.taken: list[ir.Node] = []
+        self.open: set[ir.Node] = set()
+        self.counted: dict[str, int] = {}  # output -> the axis whose length is counted
+        self.whole: set[ir.Node] = set()   # which are not planned as the nodes of their bodies
+        self.cut: dict[str, None] = {}     # values whose contents the rest waits for
+        self._inferred: set[ir.Node] = set()
+        self._postponed: set[ir.Node] = set()
+        self._unbounded: set[ir.Node] = set()
+
+    def extend(self, nodes: Sequence[ir.Node]) -> list[ir.Node]:
+        """Set `taken`; return the nodes that must wait."""
+        self.taken, rest, missing = [], [], set()
+        for node in nodes:
+            names = {value.name for value in node.outputs if value.name}
+            if node in self._postponed or (missing and not missing.isdisjoint(reads(node))) or not self._infer(node):
+                rest.append(node)
+                missing |= names
+                continue
+            self.taken.append(node)
+            if node in self.open or not names.isdisjoint(self.counted):
+                missing |= names
+        return rest
+
+    def _infer(self, node: ir.Node) -> bool:
+        """Note the facts of the node's outputs; False if it waits for the contents of small inputs that decide their shape."""
+        if node in self._inferred:
+            return True
+        found = infer_node(node, self.facts, self.model)
+        if found is None and (names := self._deciding(node)):
+            self._postponed.add(node)
+            self.cut.update(dict.fromkeys(names))
+            return False
+        op = base.find(node)
+        if found is None and op is not None and op.bound is not None and node not in self._unbounded:
+            inputs = [None if v is None or not v.name else self.facts.get(v.name) for v in node.inputs]
+            if all(value is None or not value.name or known(fact) for value, fact in zip(node.inputs, inputs)):
+                shape, dtype, axis = op.bound(node, inputs)
+                if 0 not in shape:
+                    found = [Fact(tuple(shape), dtype)]
+                    self.counted[node.outputs[0].name] = axis
+        self._inferred.add(node)
+        if found is None:
+            self.open.add(node)
+            return True
+        _require_sizes(node, found)
+        self.facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
+        return True
+
+    def _deciding(self, node: ir.Node) -> list[str]:
+        """The small inputs, unknown so far, whose contents may decide the shape of a native operator's result."""
+        op = base.find(node)
+        graphs = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
+        if graphs or (op is None and not calls.has_body(self.model, node)):
+            return []
+        deciding = node.inputs if op is not None and op.by_value else node.inputs[1:] if op is None or op.bound is None else ()
+        names = [v.name for v in deciding if v is not None and v.name]
+        facts = {v.name: self.facts.get(v.name) for v in node.inputs if v is not None and v.name}
+        if not all(map(known, facts.values())):
+            return []
+        return [n for n in names if facts[n].value is None and len(facts[n].shape) <= 1 and prod(facts[n].shape) <= FEW]
+
+    def expands(self, node: ir.Node) -> bool:
+        """Whether the nodes of a body may stand in the node's place."""
+        facts = [self.facts.get(v.name) for v in node.inputs if v is not None and v.name]
+        return node not in self.whole and node not in self.open and calls.has_body(self.model, node) and (
+            calls.is_call(self.model, node) or all(known(f) and f.dtype not in NARROW for f in facts))
+
+    def expand(self, node: ir.Node, bodies: dict[ir.Node, list[ir.Node]]) -> None:
+        """Put the node's body in its place, if shapes inside can be known."""
+        inputs = [None if v is None or not v.name else self.facts.get(v.name) for v in node.inputs]
+        try:
+            bodies[node] = calls.body(self.model, node, inputs)
+            _infer_body(node, bodies[node], self.facts, self.model)
+        except (NotNative, UnsupportedError):
+            if calls.is_call(self.model, node):
+                raise
+            self.keep(node, bodies)
+
+    def keep(self, node: ir.Node, bodies: dict[ir.Node, list[ir.Node]]) -> None:
+        """The node's body cannot take its place."""
+        bodies.pop(node, None)
+        self.whole.add(node)
+
+    def postpone(self, node: ir.Node, name: str) -> None:
+        """The node waits until the contents of the value are known."""
+        self._postponed.add(node)
+        self.cut[name] = None
+        self._forget(node)
+
+    def unbound(self, node: ir.Node) -> None:
+        """The node's operator refused: the fallback runs it."""
+        self._unbounded.add(node)
+        self._forget(node)
+
+    def _forget(self, node: ir.Node) -> None:
+        self._inferred.discard(node)
+        for value in node.outputs:
+            self.counted.pop(value.name, None)
+            self.facts.pop(value.name, None)
+
+
+def _infer_body(call: ir.Node, body: list[ir.Node], facts: dict[str, Fact], model: ir.Model) -> None:
+    for node in body:
+        found = infer_node(node, facts, model)
+        if found is None:
+            raise UnsupportedError(f"node {call.name!r} ({call.op_type}): inside its function, the shape of"
+                                   f" {node.outputs[0].name!r} depends on data")
+        _require_sizes(node, found)
+        facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
+
+
+def _require_sizes(node: ir.Node, facts: list[Fact]) -> None:
+    """Refuse what no memory can hold, and less than nothing."""
+    for fact in facts:
+        if fact.shape and min(fact.shape) < 0:
+            raise ShapeError(f"node {node.name!r} ({node.op_type}): its output would have the shape {list(fact.shape)}")
+        if known(fact) and prod(n or 1 for n in fact.shape) * fact.dtype.itemsize > ADDRESSABLE:  # NumPy refuses empty ones too
+            raise MemoryLimitError(f"node {node.name!r} ({node.op_type}): its output of shape {list(fact.shape)} fits no memory")
