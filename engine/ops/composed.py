@@ -10,7 +10,7 @@ from onnx_ir.tape import Tape
 
 from .base import NotNative, attr, counted
 
-MOST_STEPS = 1 << 16  # entries that CumSum adds up in log2 as many steps
+MOST_STEPS = 1 << 16  # entries that CumSum adds up in log2 as many steps, and of OneHot's table
 
 
 class Body:
@@ -120,8 +120,8 @@ def _product(b: Body, x: ir.Value, have: str, y: ir.Value, other: str, later: se
 @composed("OneHot")
 def one_hot(b: Body) -> ir.Value:
     rank, depth = len(b.facts[0].shape) + 1, b.facts[1].value
-    if depth is None:
-        raise NotNative("a depth that depends on data")
+    if depth is None or int(depth.reshape(-1)[0]) > MOST_STEPS:
+        raise NotNative("a depth that depends on data, or is large")
     axis, depth = counted(attr(b.node, "axis", -1), rank), int(depth.reshape(-1)[0])
     places = np.arange(depth, dtype=np.int64).reshape([-1 if d == axis else 1 for d in range(rank)])
     index = b("Reshape", b.cast(b.inputs[0], np.int64), b.ints(*b.facts[0].shape[:axis], 1, *b.facts[0].shape[axis:]))

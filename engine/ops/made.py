@@ -1,6 +1,8 @@
 """Tensors that follow from shapes and a few numbers: fillings, ranges, triangles, repetitions."""
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from ..plan.tensor import ANY, NUMBERS
@@ -18,6 +20,7 @@ def constant_of_shape(ctx, node) -> None:
 def range_(ctx, node) -> None:
     start, limit, step = (ctx.need(v).reshape(-1)[0] for v in node.inputs)
     count = ctx.shape(node.outputs[0].name)[0]
+    ctx.afford(count * step.dtype.itemsize)
     numbers = ctx.constant(("range", start, limit, step), lambda: start + step * np.arange(count, dtype=step.dtype))
     ctx.bind(node.outputs[0].name, numbers)
 
@@ -25,6 +28,7 @@ def range_(ctx, node) -> None:
 @op("EyeLike", types=ANY)
 def eye_like(ctx, node) -> None:
     shape, dtype = ctx.shape(node.outputs[0].name), ctx.facts[node.outputs[0].name].dtype
+    ctx.afford(prod(shape) * dtype.itemsize)
     ctx.bind(node.outputs[0].name, ctx.constant(("eye", shape, dtype), lambda: np.eye(*shape, attr(node, "k", 0)).astype(dtype)))
 
 
@@ -35,6 +39,7 @@ def trilu(ctx, node) -> None:
         raise NotNative(f"rank {len(x.shape)}")
     given = ctx.need(node.inputs[1]) if len(node.inputs) > 1 else None
     k = 0 if given is None else int(given.reshape(-1)[0])
+    ctx.afford(prod(x.shape[-2:]))
     k = max(-x.shape[-2] - 1, min(x.shape[-1] + 1, k))
     mask = ctx.constant(("triangle", x.shape[-2:], k), lambda: np.tri(*x.shape[-2:], k - upper, dtype=bool))
     kept, zero = (ctx.scalar(0, x.dtype), x) if upper else (x, ctx.scalar(0, x.dtype))

@@ -110,7 +110,9 @@ def _lower(view: GraphView, facts, feeds, outputs, rest, reach: Reach, store, op
     constants = {n: np.array(facts[n].value) for n in leaving if n in facts and facts[n].value is not None}
     arrays = {n: facts[n] for n in leaving if known(facts.get(n)) and n not in constants}
     objects = [n for n in leaving if n not in constants and n not in arrays]
-    ctx.counts = {name: f"{name}/count" for name in reach.counted}
+    made = {value.name for node in view.nodes for value in node.outputs}
+    counted = {name: axis for name, axis in reach.counted.items() if name in made}
+    ctx.counts = {name: f"{name}/count" for name in counted}
     for name in ctx.counts.values():
         arrays[name] = facts[name] = Fact((1,), np.dtype(np.int64))
     given = len(regions)
@@ -145,7 +147,7 @@ def _lower(view: GraphView, facts, feeds, outputs, rest, reach: Reach, store, op
     program = assemble(options.isa, [s for s in ctx.steps if isinstance(s, Step)], regions)
     fused = {node_name(node): ", ".join(map(node_name, into)) for node, into in ctx.fused.items()}
     shapes = {name: (fact.shape, fact.dtype) for name, fact in arrays.items()}
-    counts = {name: (ctx.counts[name], axis) for name, axis in reach.counted.items()}
+    counts = {name: (ctx.counts[name], axis) for name, axis in counted.items()}
     return Plan(program, ctx.steps, inputs, shapes, objects, constants, regions[0], fused, ctx.choices, rest,
                 tuple(cut) if rest else (), passing, counts)
 

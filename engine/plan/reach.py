@@ -18,6 +18,8 @@ from .tensor import ADDRESSABLE
 
 NARROW = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float64)}  # that bodies have no kernels for
 
+CONTRADICTIONS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of numbers in a model
+
 
 class Reach:
     """Which nodes a plan can cover: those whose inputs have known shapes. The shapes of their results are known, or counted (an
@@ -58,14 +60,9 @@ class Reach:
             self._postponed.add(node)
             self.cut.update(dict.fromkeys(names))
             return False
-        op = base.find(node)
-        if found is None and op is not None and op.bound is not None and node not in self._unbounded:
-            inputs = [None if v is None or not v.name else self.facts.get(v.name) for v in node.inputs]
-            if all(value is None or not value.name or known(fact) for value, fact in zip(node.inputs, inputs)):
-                shape, dtype, axis = op.bound(node, inputs)
-                if 0 not in shape:
-                    found = [Fact(tuple(shape), dtype)]
-                    self.counted[node.outputs[0].name] = axis
+        if found is None and (most := self._most(node)) is not None:
+            found = [Fact(tuple(most[0]), most[1])]
+            self.counted[node.outputs[0].name] = most[2]
         self._inferred.add(node)
         if found is None:
             self.open.add(node)
@@ -73,6 +70,20 @@ class Reach:
         _require_sizes(node, found)
         self.facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
         return True
+
+    def _most(self, node: ir.Node) -> tuple | None:
+        """What `Op.bound` says of the node; None where the fallback has to run it, or to refuse it."""
+        op = base.find(node)
+        if op is None or op.bound is None or node in self._unbounded:
+            return None
+        inputs = [None if v is None or not v.name else self.facts.get(v.name) for v in node.inputs]
+        if not all(value is None or not value.name or known(fact) for value, fact in zip(node.inputs, inputs)):
+            return None
+        try:
+            most = op.bound(node, inputs)
+        except CONTRADICTIONS:
+            return None
+        return None if 0 in most[0] else most
 
     def _deciding(self, node: ir.Node) -> list[str]:
         """The small inputs, unknown so far, whose contents may decide the shape of a native operator's result."""
@@ -99,7 +110,7 @@ class Reach:
         try:
             bodies[node] = calls.body(self.model, node, inputs)
             _infer_body(node, bodies[node], self.facts, self.model)
-        except (NotNative, UnsupportedError):
+        except (NotNative, UnsupportedError, *CONTRADICTIONS):
             if calls.is_call(self.model, node):
                 raise
             self.keep(node, bodies)

@@ -7,6 +7,8 @@ import onnx
 import pytest
 from session_harness import Net, check, session
 
+import infold
+
 INT64 = onnx.TensorProto.INT64
 
 
@@ -75,3 +77,25 @@ def test_thresholds_that_are_computed():
     other = Net(opset=11)
     y = other("NonMaxSuppression", *boxes(other, 30), *(other.constant(net.feeds[n]) for n in numbers))
     np.testing.assert_array_equal(found, session(other.model(y, types={y: INT64})).run(None, other.feeds)[0])
+
+
+def test_a_count_behind_a_node_that_waits():
+    """What waits for a value takes those with it that were to be counted."""
+    net = Net(opset=13)
+    x, axis = net.input(4, 6), net.feed(np.array([1], np.int64))
+    total = net("ReduceSum", x, net("Abs", axis), keepdims=1)
+    y = net("NonZero", net("Greater", x, total))
+    check(net, y, types={y: INT64}, native=False)
+
+
+@pytest.mark.parametrize("operator", ["NonMaxSuppression", "Compress", "Einsum", "OneHot", "CumSum", "Hardmax"])
+def test_contradictions_are_typed_errors(operator):
+    """Inputs of wrong ranks, and attributes that are missing or out of range."""
+    net = Net(opset=13)
+    flat = net.feed(np.ones(3, np.float32))
+    inputs = {"NonMaxSuppression": (flat, flat), "Compress": (flat, net.feed(np.ones((2, 2), bool))), "Einsum": (flat, flat),
+              "OneHot": (flat, net.ints(), flat), "CumSum": (flat, net.ints(7)), "Hardmax": (flat,)}[operator]
+    attributes = {"Einsum": {"equation": "ij,->k"}, "Hardmax": {"axis": 9}, "Compress": {"axis": 5}}.get(operator, {})
+    y = net(operator, *inputs, **attributes)
+    with pytest.raises(infold.Error):
+        session(net.model(y)).run(None, net.feeds)
