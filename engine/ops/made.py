@@ -16,7 +16,15 @@ def constant_of_shape(ctx, node) -> None:
     ctx.fill(ctx.output(node.outputs[0].name, image=False), 0 if value is None else value.value.numpy().reshape(-1)[0])
 
 
-@op("Range", by_value=True, types=NUMBERS)
+def _range_shape(node, inputs):
+    """onnx's inference refuses limits that are not scalars, though of one element, once it knows them."""
+    if any(f.value is None for f in inputs):
+        return None
+    start, limit, step = (f.value.reshape(-1)[0].item() for f in inputs)
+    return [[max(0, int(-((start - limit) // step)))]]
+
+
+@op("Range", infer=_range_shape, by_value=True, types=NUMBERS)
 def range_(ctx, node) -> None:
     start, limit, step = (ctx.need(v).reshape(-1)[0] for v in node.inputs)
     count = ctx.shape(node.outputs[0].name)[0]

@@ -57,6 +57,10 @@ def _definition(schema: onnx.defs.OpSchema, node: ir.Node, inputs: Sequence[Fact
         proto = schema.get_context_dependent_function_with_opset_version(
             latest(schema.context_dependent_function_opset_versions), ir.to_proto(node).SerializeToString(), types)
     function = onnx.FunctionProto.FromString(proto)
+    for name in list(function.attribute):  # of an operator: its own defaults
+        if schema.attributes[name].default_value.name:
+            function.attribute.remove(name)
+            function.attribute_proto.append(schema.attributes[name].default_value)
     made = {*function.input, *(name for each in function.node for name in each.output)}
     while function.output[-1] not in made:  # an optional one, which this call leaves out
         function.output.pop()

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from ..errors import MemoryLimitError, ShapeError, UnsupportedError
+from ..errors import InvalidModelError, MemoryLimitError, ShapeError, UnsupportedError
 from ..ops import base
 from ..ops.base import NotNative
 from . import calls
@@ -110,7 +110,7 @@ class Reach:
         try:
             bodies[node] = calls.body(self.model, node, inputs)
             _infer_body(node, bodies[node], self.facts, self.model)
-        except (NotNative, UnsupportedError, *CONTRADICTIONS):
+        except (NotNative, UnsupportedError, InvalidModelError, *CONTRADICTIONS):
             if calls.is_call(self.model, node):
                 raise
             self.keep(node, bodies)

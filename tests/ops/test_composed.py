@@ -95,3 +95,9 @@ def test_types_without_kernels_stay_whole():
     subject = session(net.model(y, types={y: onnx.TensorProto.DOUBLE}))
     np.testing.assert_allclose(subject.run(None, net.feeds)[0], net.feeds[x] @ net.feeds[x].T)
     assert [f.op_type for f in subject.report.fallbacks] == ["Einsum"]
+
+
+def test_defaults_of_a_definition():
+    """Shrink's function does not say what its attributes are where they are left out; the operator does."""
+    net = Net(opset=9)
+    check(net, net("Shrink", net.input(5, 7), lambd=0.3))
