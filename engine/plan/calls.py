@@ -10,6 +10,7 @@ from onnx_ir.passes.common import InlinePass
 
 from ..errors import UnsupportedError
 from ..ops import base, composed
+from ..passes.context import node_name
 from .facts import RANDOM, Fact
 from .graph import opsets
 
@@ -85,7 +86,7 @@ def body(model: ir.Model, call: ir.Node, inputs: Sequence[Fact | None] = ()) -> 
         nodes = _inlined(model, call, _definition(_schema(model, call), call, inputs, opset))
     ends = {value.name for value in (*call.inputs, *call.outputs) if value is not None}
     for i, node in enumerate(nodes):
-        node.name = f"{call.name}/{node.name or node.op_type}"
+        node.name = f"{node_name(call)}/{node.name or node.op_type}"
         for k, value in enumerate(node.outputs):
             if value.name not in ends and value.name != "":
                 value.name = f"{call.outputs[0].name}/{value.name or f'{i}.{k}'}"
