@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test browser bench zoo lint aarch64 sanitize fuzz soak clean
+.PHONY: demo test browser bench zoo docs lint aarch64 sanitize fuzz soak clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -29,6 +29,10 @@ bench: zoo $(VENV)/.bench
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
+
+# The pages of docs/ as a site in build/docs; warnings are errors.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 # AddressSanitizer and UndefinedBehaviorSanitizer (gcc): a build of its own, then the tests that reach the native code and all file
 # formats. PYTEST= adds options. Leaks are looked for by `make soak`: CPython's own would hide them here.
@@ -93,6 +97,10 @@ $(VENV)/.browser: tests/requirements-browser.txt | $(VENV)/.test
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.infold
 	$(PIP) --no-build-isolation -e '.[bench,peers]'
+	touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.infold
+	$(PIP) --no-build-isolation -e '.[docs]'
 	touch $@
 
 $(VENV)/.lint: | $(BIN)/python

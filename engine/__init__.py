@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what `__getattr__` below finds
     from .ports import NodeArg
     from .report.doctor import doctor
     from .report.recalibrate import recalibrate
+    from .report.tune import tune
     from .report.verify import verify
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ __all__ = [
     "fold",
     "load",
     "recalibrate",
+    "tune",
     "verify",
 ]
 

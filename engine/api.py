@@ -34,19 +34,20 @@ PRECISIONS = ("highest", "high", "medium")
 class SessionOptions:
     """How a session runs.
 
-    intra_op_num_threads: threads per run; 0: all CPUs of the process (affinity and cgroup quota).
-    precision: "highest" (float32 accuracy), "high" (products of 16 bits) or "medium" (bf16); a level allows more error, it never
-        demands it.
-    native_only: refuse models that need the reference fallback.
-    max_memory: bytes that arena, outputs, packed weights and the fallback's copies may take together in a plan; None: no limit.
-    training_mode: what to do with BatchNormalizations exported in training mode: "error" refuses the model, "running"
-        normalises with their running statistics, "batch" with those of the batch, as the file says.
-    algorithms: node name, or "*" for every node, -> the algorithm to use there ("direct", ...) instead of the planner's choice;
-        what a node cannot do is ignored.
-    tuned: whether to use what `infold tune` has found for this model, these shapes, threads and precision on this CPU; where
-        `algorithms` are given, they alone count.
-    enable_profiling: keep a trace of every run, which `InferenceSession.end_profiling` writes for Perfetto and chrome://tracing.
-    profile_file_prefix: how the path of that file begins.
+    Attributes:
+        intra_op_num_threads: threads per run; 0: all CPUs of the process (affinity and cgroup quota).
+        precision: "highest" (float32 accuracy), "high" (products of 16 bits) or "medium" (bf16); a level allows more error,
+            it never demands it.
+        native_only: refuse models that need the reference fallback.
+        max_memory: bytes that arena, outputs, packed weights and the fallback's copies may take together in a plan; None: no limit.
+        training_mode: what to do with BatchNormalizations exported in training mode: "error" refuses the model, "running"
+            normalises with their running statistics, "batch" with those of the batch, as the file says.
+        algorithms: node name, or "*" for every node, -> the algorithm to use there ("direct", ...) instead of the planner's choice;
+            what a node cannot do is ignored.
+        tuned: whether to use what `infold tune` has found for this model, these shapes, threads and precision on this CPU; where
+            `algorithms` are given, they alone count.
+        enable_profiling: keep a trace of every run, which `InferenceSession.end_profiling` writes for Perfetto and chrome://tracing.
+        profile_file_prefix: how the path of that file begins.
     """
 
     intra_op_num_threads: int = 0
