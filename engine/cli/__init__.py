@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infold.cli import bench, compile, convert, demo, doctor, fold, info, profile, recalibrate, report, run, tune, verify
+from infold.cli import bench, compile, convert, demo, doctor, exec, fold, info, profile, recalibrate, report, run, tune, verify
 
 CommandLineError = typer.BadParameter.__mro__[
     2
@@ -52,6 +52,7 @@ for command in (
     convert.convert,
     compile.compile,
     tune.tune,
+    exec.exec,
     info.info,
     demo.demo,
 ):

@@ -1,0 +1,1 @@
+"""infold inside what people use already."""
