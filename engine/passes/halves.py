@@ -31,7 +31,7 @@ def widen(model: ir.Model) -> None:
     for graph in {id(graph): graph for graph in [model.graph, *(node.graph for node in nodes)]}.values():
         _widen_values(graph)
     for value, dtype in inputs.items():
-        value.dtype = dtype
+        value.type = ir.TensorType(dtype)
         wide = _cast(value, ir.DataType.FLOAT, f"{value.name}/float32")
         for user, index in tuple(value.uses()):
             user.replace_input_with(index, wide.outputs[0])
@@ -92,13 +92,14 @@ def _round(node: ir.Node) -> None:
 
 
 def _widen_values(graph: ir.Graph) -> None:
+    # new type objects: a clone shares its own with the model it was made from
     for value in graph.initializers.values() if hasattr(graph, "initializers") else ():
         if value.const_value is not None and value.const_value.dtype in HALVES:
             value.const_value = _wide(value.const_value)
-            value.dtype = ir.DataType.FLOAT
+            value.type = ir.TensorType(ir.DataType.FLOAT)
     for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
         if _half(value.type) and not (value.producer() is not None and _rounds(value.producer())):
-            value.dtype = ir.DataType.FLOAT
+            value.type = ir.TensorType(ir.DataType.FLOAT)
 
 
 def _rounds(node: ir.Node) -> bool:

@@ -70,6 +70,8 @@ FUNCTIONS = {
     "ERF": (0, 0, lambda x, a, b: _erf(x), 2, 0),
     "SIGN": (0, 0, lambda x, a, b: np.sign(x), 0, 0),
     "SQUARE": (0, 0, lambda x, a, b: x * x, 0.5, 0),
+    "LINEAR": (1.5, -0.25, lambda x, a, b: a * x + b, 1, 3e-8),
+    "SCALED_TANH": (1.5, 0.5, lambda x, a, b: a * np.tanh(b * x), 4, TINY),
 }
 
 
