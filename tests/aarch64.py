@@ -20,6 +20,7 @@ INTERPRETER = "python3.11"  # Debian 12's
 DEBIAN = [INTERPRETER, "lib" + INTERPRETER + "-dev", "python3-distutils", "libstdc++6"]
 WHEELS = [
     "cython>=3",
+    "hypothesis>=6.100",
     "numpy>=2",
     "onnx>=1.21",
     "onnx-ir>=0.1.16",
@@ -72,6 +73,7 @@ def install_wheels() -> None:
         "pip",
         "install",
         "-q",
+        "--upgrade",
         "--disable-pip-version-check",
         "--target",
         SITE,
@@ -110,8 +112,10 @@ def build() -> None:
 def main() -> int:
     if not PYTHON.exists():
         unpack_debian()
-    if not SITE.exists():
+    stamp = BUILD / "wheels"
+    if not stamp.exists() or stamp.read_text() != "\n".join(WHEELS):
         install_wheels()
+        stamp.write_text("\n".join(WHEELS))
     build()
     return subprocess.call(
         [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(sys.argv[1:] or KERNELS)],
