@@ -58,8 +58,10 @@ fuzz: $(VENV)/.infold $(VENV)/.test
 soak: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python tests/load/soak.py --minutes $(MINUTES)
 
-# The kernel tests on aarch64, cross-compiled and under qemu-user (Debian: gcc-aarch64-linux-gnu, qemu-user).
+# The kernel tests on aarch64, cross-compiled and under qemu-user. Debian's packages are installed if there are none, which takes root.
 aarch64: $(VENV)/.needs
+	{ command -v qemu-aarch64 && command -v aarch64-linux-gnu-gcc; } || \
+	  { apt-get -qq update && apt-get -qqy install --no-install-recommends gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; }
 	$(BIN)/python tests/aarch64.py $(PYTEST)
 
 clean:

@@ -139,6 +139,7 @@ static void settle_columns(const job *j, const item *it, double *mean, double *s
     const int64_t channels = it->width / j->repeat;
     const double together = (double)(p->group * j->repeat);
     int64_t at[COLUMNS];
+    at[0] = it->affine; /* GCC thinks of an item without columns */
     for (int64_t r = 0; r < it->width; r += channels)
         for (int64_t c = 0; c < channels; c++) at[r + c] = it->affine + c * p->affine_channel;
     for (int64_t g = 0; g < channels && together > 1.0; g += p->group) {
