@@ -21,7 +21,7 @@ def test_nngraph_of_real_torch():
     weight, bias = np.array([[-0.024837296], [0.17503953]]), np.array([0.05159848, -0.25367147])
     expected = b + a @ weight.T + bias
     for found in (run(model, a, b), infold.InferenceSession(model).run(None, {"input_1": a, "input_2": b})):
-        np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+        np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_nngraph_residual_network():
