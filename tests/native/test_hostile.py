@@ -12,7 +12,7 @@ import test_index
 import test_order
 import test_sample
 from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
-from test_conv import DEPTHWISE, packed, whole_vectors
+from test_conv import DEPTHWISE, GEMM, packed, whole_vectors
 
 from infold import _native
 
@@ -36,16 +36,8 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
     rows = {"shape": dims(x.shape, 6, 1), "a_stride": dims(strides(x), 6, 0), "out_stride": dims(strides(x), 6, 0)}
     by_channel = {**rows, "b_stride": dims([1], 6, 0)}
     channel, table, index = zeros(19), np.array([[0, 1], [2, 3], [3, 4]]), np.array([0, 29, -1, 5])
-    gemm = {
-        "n": [1, 1, 1, 4],
-        "in_stride": [0, 0, 0, 6],
-        "out_stride": [0, 0, 0, 5],
-        "taps": 2,
-        "k": 3,
-        "groups": 1,
-        "columns": 5,
-        "panels_per_block": 1,
-    }
+    conv = GEMM | {"in_stride": [0, 0, 0, 6]}
+    product = {name: value for name, value in conv.items() if name != "chunk"}  # conv_bf16 sums as its kernels do
     pool = {
         "n": [2, 1, 3, 3],
         "in_stride": [570, 570, 114, 19],
@@ -126,10 +118,10 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
                                   "peephole": zeros(2, 15), "stage": zeros(4, 25)}, ("w", "bias", "peephole")),
         "winograd": (winograd, {"in": zeros(3, 4, 3), "w": zeros(16, 3, lanes), "bias": zeros(lanes), "out": zeros(3, 4, 2),
                                 "scratch": zeros(2 * 16 * (6 + 4))}, ("w", "bias")),
-        "conv": ({**gemm, "chunk": 64}, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
+        "conv": (conv, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
                         "tap": np.array([0, 3]), "out": zeros(4, 5), "slope": zeros(5), "scale": zeros(5),
                         "shift": zeros(5)}, ("w", "bias", "tap", "slope", "scale", "shift")),
-        "conv_bf16": ({**gemm, "terms": 3, "block_rows": 20, "stage_threads": 2},
+        "conv_bf16": ({**product, "terms": 3, "block_rows": 20, "stage_threads": 2},
                       {"in": zeros(24), "w": test_bf16.packed(zeros(6, 5), 3), "bias": whole_vectors(zeros(5), isa),
                        "tap": np.array([0, 3]), "out": zeros(4, 5), "stage": test_bf16.stage(6, 3, 2, 20)}, ("w", "bias", "tap")),
         "pack_bf16": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1, "terms": 2},
