@@ -61,13 +61,13 @@ def op(*names: str, domain: str = "", **traits: Any):
 
 
 @cache
-def _register_all() -> None:
+def register_all() -> None:
     for module in iter_modules(import_module(__package__).__path__):
         import_module(f"{__package__}.{module.name}")
 
 
 def find(node: ir.Node) -> Op | None:
-    _register_all()
+    register_all()
     return _OPS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from .base import NotNative, attr, counted
+from .base import NotNative, attr, counted, register_all
 
 MOST_STEPS = 1 << 16  # entries that CumSum adds up in log2 as many steps, and of OneHot's table
 
@@ -21,7 +21,10 @@ class Body:
         self.inputs = [None if v is None or not v.name else ir.Value(name=v.name) for v in node.inputs]
 
     def __call__(self, op_type: str, *inputs: ir.Value | None, **attributes) -> ir.Value:
-        return self.tape.op(op_type, list(inputs), attributes, version=13)
+        return self.several(1, op_type, *inputs, **attributes)[0]
+
+    def several(self, outputs: int, op_type: str, *inputs: ir.Value | None, **attributes) -> Sequence[ir.Value]:
+        return self.tape.op_multi_out(op_type, list(inputs), attributes, num_outputs=outputs, version=13)
 
     def constant(self, array) -> ir.Value:
         return self("Constant", value=ir.tensor(np.asarray(array)))
@@ -36,7 +39,7 @@ class Body:
         return index < len(self.inputs) and self.inputs[index] is not None
 
 
-_BODIES: dict[str, Callable[[Body], ir.Value]] = {}
+_BODIES: dict[str, Callable[[Body], ir.Value | Sequence[ir.Value | None]]] = {}
 
 
 def composed(*names: str):
@@ -47,14 +50,18 @@ def composed(*names: str):
     return register
 
 
-def is_composed(node: ir.Node) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in _BODIES
+def find(node: ir.Node) -> Callable[[Body], ir.Value | Sequence[ir.Value | None]] | None:
+    register_all()
+    return _BODIES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
 
 
 def body(node: ir.Node, facts: Sequence, opset: int) -> list[ir.Node]:
     """The nodes in the node's place. Raises NotNative."""
     made = Body(node, facts, opset)
-    _BODIES[node.op_type](made).name = node.outputs[0].name
+    outputs = find(node)(made)
+    for call, value in zip(node.outputs, [outputs] if isinstance(outputs, ir.Value) else outputs):
+        if value is not None and call.name:
+            value.name = call.name
     return list(made.tape.nodes)
 
 
@@ -171,34 +178,27 @@ def cum_sum(b: Body) -> ir.Value:
     return part(x, -1, -size - 1, -1) if reverse else b("Identity", x)
 
 
-def _along(b: Body, index: int) -> ir.Value | None:
-    """The scale or zero point, float32, shaped to be broadcast along its axis."""
-    if not b.given(index):
-        return None
-    value, shape, rank = b.cast(b.inputs[index], np.float32), b.facts[index].shape, len(b.facts[0].shape)
-    if attr(b.node, "block_size", 0):
-        raise NotNative("scales by block")
-    if int(np.prod(shape)) == 1:
-        return b("Reshape", value, b.ints())
-    axis = counted(attr(b.node, "axis", 1), rank)
-    return b("Reshape", value, b.ints(*(-1 if d == axis else 1 for d in range(rank))))
+@composed("Unique")
+def unique(b: Body) -> list[ir.Value | None]:
+    """Equal entries are neighbours once they are sorted; the first of each lot is kept, which is also where it comes first."""
+    if "axis" in b.node.attributes or not attr(b.node, "sorted", 1):
+        raise NotNative("entries that are slices, or in the order of their coming")
+    size = int(np.prod(b.facts[0].shape))
+    if not 0 < size <= MOST_STEPS:
+        raise NotNative(f"{size} entries")
+    values, places = b.several(2, "TopK", b("Reshape", b.inputs[0], b.ints(-1)), b.ints(size), largest=0)
 
+    def part(first: int, last: int) -> ir.Value:
+        return b("Slice", values, b.ints(first), b.ints(last))
 
-@composed("QuantizeLinear")
-def quantize(b: Body) -> ir.Value:
-    scale, zero = _along(b, 1), _along(b, 2)
-    to = b.facts[2].dtype if b.given(2) else ir.DataType(attr(b.node, "output_dtype") or ir.DataType.UINT8).numpy()
-    if to not in (np.int8, np.uint8, np.int16, np.uint16) or b.facts[0].dtype != np.float32:
-        raise NotNative(f"numbers of {to} from {b.facts[0].dtype}")
-    x = b("Round", b("Div", b.inputs[0], scale))
-    x = x if zero is None else b("Add", x, zero)
-    return b.cast(b("Clip", x, *(b.constant(np.float32(n)) for n in (np.iinfo(to).min, np.iinfo(to).max))), to)
-
-
-@composed("DequantizeLinear")
-def dequantize(b: Body) -> ir.Value:
-    scale, zero = _along(b, 1), _along(b, 2)
-    if b.facts[1].dtype != np.float32:
-        raise NotNative(f"scales of {b.facts[1].dtype}")
-    x = b.cast(b.inputs[0], np.float32)
-    return b("Mul", x if zero is None else b("Sub", x, zero), scale)
+    heads = b("Concat", b.constant(np.ones(1, bool)), b("Not", b("Equal", part(1, size), part(0, size - 1))), axis=0)
+    outputs = [b("Compress", values, heads, axis=0)]
+    wanted = [v.name != "" for v in b.node.outputs] + [False] * 3
+    outputs.append(b("Compress", places, heads, axis=0) if wanted[1] else None)
+    number = b("Sub", b("CumSum", b.cast(heads, np.int32), b.constant(np.int64(0))), b.constant(np.int32(1)))
+    outputs.append(b("ScatterElements", places, places, b.cast(number, np.int64), axis=0) if wanted[2] else None)
+    if wanted[3]:
+        begins = b("Reshape", b("NonZero", heads), b.ints(-1))
+        ends = b("Concat", b("Slice", begins, b.ints(1), b.ints(size)), b.ints(size), axis=0)
+        outputs.append(b("Sub", ends, begins))
+    return outputs[:len(b.node.outputs)]

@@ -48,7 +48,9 @@ def winograd2(ctx, c: Convolution) -> Way | None:
 
 def _way(ctx, c: Convolution, side: int) -> Way | None:
     win = c.window
-    if c.weight is None or c.groups != 1 or win.kernel != (3, 3) or win.stride != (1, 1) or win.dilation != (1, 1):
+    if c.weight is None or c.groups != 1 or c.node.meta.get("exact"):  # integers, which these transforms would round
+        return None
+    if win.kernel != (3, 3) or win.stride != (1, 1) or win.dilation != (1, 1):
         return None
     allowed = c.channels >= HIGHEST_CHANNELS.get(side, inf) or ctx.options.precision != "highest"
     return Way(f"winograd{side}", _cycles(ctx, c, side) if allowed else inf, lambda: _emit(ctx, c, side))

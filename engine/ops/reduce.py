@@ -45,14 +45,6 @@ def global_pool(ctx, node) -> None:
     emit_reduce(ctx, node, GLOBAL[node.op_type], set(range(2, len(ctx.shape(node.inputs[0].name)))))
 
 
-@op("GlobalLpPool")
-def global_lp_pool(ctx, node) -> None:
-    power = attr(node, "p", 2)
-    if power not in (1, 2):
-        raise NotNative(f"p = {power}")
-    emit_reduce(ctx, node, f"L{power:.0f}", set(range(2, len(ctx.shape(node.inputs[0].name)))))
-
-
 def emit_reduce(ctx, node, kind: str, axes: set[int]) -> None:
     """out = reduction over the axes; whether they are kept as 1 is read off the output's shape."""
     x = ctx.tensor(node.inputs[0].name)

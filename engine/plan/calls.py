@@ -31,7 +31,7 @@ def without_kernel_inlined(model: ir.Model, nodes: Iterable[ir.Node]) -> Iterato
 
 def has_body(model: ir.Model, node: ir.Node) -> bool:
     """Whether other nodes may stand in the node's place."""
-    return is_call(model, node) or composed.is_composed(node) or _schema(model, node) is not None
+    return is_call(model, node) or composed.find(node) is not None or _schema(model, node) is not None
 
 
 def _schema(model: ir.Model, node: ir.Node) -> onnx.defs.OpSchema | None:
@@ -80,7 +80,7 @@ def body(model: ir.Model, call: ir.Node, inputs: Sequence[Fact | None] = ()) -> 
     opset = opsets(model, call).get("", 1)
     if is_call(model, call):
         nodes = _inlined(model, call, model.functions[call.op_identifier()])
-    elif composed.is_composed(call):
+    elif composed.find(call) is not None:
         nodes = composed.body(call, inputs, opset)
     else:
         nodes = _inlined(model, call, _definition(_schema(model, call), call, inputs, opset))

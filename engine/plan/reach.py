@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import InvalidModelError, MemoryLimitError, ShapeError, UnsupportedError
-from ..ops import base
+from ..ops import base, composed
 from ..ops.base import NotNative
 from . import calls
 from .facts import FEW, Fact, infer_node, known
@@ -36,15 +36,23 @@ class Reach:
         self._inferred: set[ir.Node] = set()
         self._postponed: set[ir.Node] = set()
         self._unbounded: set[ir.Node] = set()
+        self._parts: dict[ir.Node, list[ir.Node]] = {}  # compositions whose results' lengths only some of their parts know
 
     def extend(self, nodes: Sequence[ir.Node]) -> list[ir.Node]:
         """Set `taken`; return the nodes that must wait."""
-        self.taken, rest, missing = [], [], set()
-        for node in nodes:
+        self.taken, rest, missing, todo = [], [], set(), list(reversed(nodes))
+        while todo:
+            node = todo.pop()
+            if node in self._parts:
+                todo += reversed(self._parts[node])
+                continue
             names = {value.name for value in node.outputs if value.name}
             if node in self._postponed or (missing and not missing.isdisjoint(reads(node))) or not self._infer(node):
                 rest.append(node)
                 missing |= names
+                continue
+            if node in self.open and self._take_apart(node):
+                todo.append(node)
                 continue
             self.taken.append(node)
             if node in self.open or not names.isdisjoint(self.counted):
@@ -70,6 +78,18 @@ class Reach:
         _require_sizes(node, found)
         self.facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
         return True
+
+    def _take_apart(self, node: ir.Node) -> bool:
+        """Whether the node, whose results are as long as the data say, is a composition, which then takes its place for good."""
+        self.open.discard(node)
+        if composed.find(node) is not None and self.expands(node) and all(v is None or v.name in self.facts for v in node.inputs):
+            try:
+                self._parts[node] = calls.body(self.model, node, [v and self.facts[v.name] for v in node.inputs])
+                return True
+            except (NotNative, *CONTRADICTIONS):
+                pass
+        self.open.add(node)
+        return False
 
     def _most(self, node: ir.Node) -> tuple | None:
         """What `Op.bound` says of the node; None where the fallback has to run it, or to refuse it."""

@@ -50,10 +50,12 @@ def operators() -> list[Operator]:
     out = []
     for name in sorted(versions):
         node = ir.node(name, [])
-        op, body = base.find(node), composed.is_composed(node) or name in defined
-        conditions = () if op is None else tuple(sorted(set(_reasons(op.lower))))
+        op, body = base.find(node), composed.find(node)
+        last = body or (None if op is None else op.lower)  # who is asked last before the fallback
+        conditions = () if last is None else tuple(sorted(set(_reasons(last))))
         types = ANY if name in CONTROL else () if op is None else op.types
-        out.append(Operator(name, tuple(sorted(versions[name])), types, conditions, not types and body))
+        out.append(Operator(name, tuple(sorted(versions[name])), types, conditions,
+                            not types and (body is not None or name in defined)))
     return out
 
 

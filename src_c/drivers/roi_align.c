@@ -1,25 +1,29 @@
-/* RoiAlign (He et al., Mask R-CNN): each bin of a region is the mean of points inside it, interpolated in an NHWC image. The
- * weights of rows and columns are independent of one another, so a bin is one weighted sum over a rectangle of pixels. */
+/* Regions of an NHWC image, pooled in bins. RoiAlign (He et al., Mask R-CNN): a bin is the mean of points inside it, interpolated;
+ * the weights of rows and columns are independent of one another, so that is one weighted sum over a rectangle of pixels. Its other
+ * mode takes the largest product of a point's neighbour and weight, as ONNX has it. MaxRoiPool (Girshick, Fast R-CNN): the largest of
+ * the pixels under the bin. */
 #include <math.h>
-#include <string.h>
 
 #include "drivers/check.h"
 #include "drivers/fault.h"
 #include "drivers/parallel.h"
 
 enum { IN, ROIS, INDEX, OUT };
+enum { MEAN, MAX, PIXELS, MODES };
 enum { GRID = 512, TAPS = 256, BLOCK = 256 }; /* GRID: points of a bin along an axis, at most */
 
 typedef struct {
     int64_t rois, size[2], pool[2], channels, batch;
     int64_t in_stride[3], out_stride[3]; /* of image, row and column; of region, row and column */
-    int64_t sampling, half_pixel;        /* points along an axis (0: one for each pixel under the bin); coordinates less 0.5 */
+    int64_t mode, sampling, half_pixel;  /* points along an axis (0: one for each pixel under the bin); coordinates less 0.5 */
     double scale;
 } roi_params;
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const roi_params *p = params;
+    CHECK(p->mode >= 0 && p->mode < MODES, INFOLD_EPARAM);
+    CHECK(p->mode != PIXELS || (p->size[0] <= 2 * GRID && p->size[1] <= 2 * GRID), INFOLD_EPARAM);
     CHECK(p->sampling >= 0 && p->sampling <= GRID && p->size[0] >= 1 && p->size[1] >= 1 && p->batch >= 1, INFOLD_EPARAM);
     const int64_t in_shape[3] = {p->batch, p->size[0], p->size[1]}, out_shape[3] = {p->rois, p->pool[0], p->pool[1]};
     const infold_span run = span_of_run(p->channels);
@@ -30,7 +34,7 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     return span_fits(span_of_run(p->rois), &e[INDEX], 8) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
-/* The pixels that the points of a bin read along one axis, in ascending order, and their weights. */
+/* The pixels that a bin reads along one axis and their weights; for a mean each once, in ascending order. */
 typedef struct {
     int64_t count, at[2 * GRID];
     float weight[2 * GRID];
@@ -43,17 +47,36 @@ static void add(axis *a, int64_t at, float weight) {
     a->weight[i - 1] += weight;
 }
 
-static void bin_axis(axis *a, float begin, float length, int64_t points, int64_t size) {
+static void append(axis *a, int64_t at, float weight) { a->at[a->count] = at, a->weight[a->count++] = weight; }
+
+static float clamped(float x, int64_t size) { return x > 0 ? x < (float)size ? x : (float)size : 0; }
+
+/* For the bin of that number from `first` on. */
+static void bin_axis(axis *a, int64_t mode, float first, float number, float length, int64_t points, int64_t size) {
     a->count = 0;
+    if (mode == PIXELS) {
+        const int64_t end = (int64_t)clamped(first + ceilf((number + 1) * length), size);
+        for (int64_t at = (int64_t)clamped(first + floorf(number * length), size); at < end; at++) append(a, at, 1);
+        return;
+    }
+    const float begin = first + number * length;
     for (int64_t i = 0; i < points; i++) {
         float x = begin + ((float)i + 0.5f) * length / (float)points;
-        if (!(x >= -1.0f && x <= (float)size)) continue;
+        const bool outside = !(x >= -1.0f && x <= (float)size);
+        if (outside && mode == MAX) append(a, 0, 0);
+        if (outside) continue;
         if (x < 0) x = 0;
         int64_t low = (int64_t)x;
         if (low >= size - 1) low = size - 1, x = (float)low;
         const float rest = x - (float)low;
-        add(a, low, 1 - rest);
-        if (low + 1 < size) add(a, low + 1, rest);
+        const int64_t high = low + 1 < size ? low + 1 : low;
+        if (mode == MAX) {
+            append(a, low, 1 - rest);
+            append(a, high, rest);
+        } else {
+            add(a, low, 1 - rest);
+            if (high > low) add(a, high, rest);
+        }
     }
 }
 
@@ -65,20 +88,25 @@ typedef struct {
     float *out;
 } job;
 
+/* NaN if either is. */
+static float larger(float a, float b) { return a != a || a >= b ? a : b; }
+
 static void bin(const job *j, const axis *y, const axis *x, float scale, const float *in, float *out) {
     int64_t tap[TAPS];
     float weight[TAPS], part[BLOCK];
     for (int64_t c = 0; c < j->p->channels; c += BLOCK) {
         const int64_t live = j->p->channels - c < BLOCK ? j->p->channels - c : BLOCK, all = y->count * x->count;
-        memset(out + c, 0, sizeof(float) * (size_t)live);
+        const int64_t mode = j->p->mode, most = mode == MAX ? 1 : TAPS;
+        for (int64_t i = 0; i < live; i++) out[c + i] = mode == MEAN || !all ? 0 : -INFINITY;
         for (int64_t at = 0, taps; at < all; at += taps) {
-            for (taps = 0; taps < TAPS && at + taps < all; taps++) {
+            for (taps = 0; taps < most && at + taps < all; taps++) {
                 const int64_t row = (at + taps) / x->count, column = (at + taps) % x->count;
                 tap[taps] = y->at[row] * j->p->in_stride[1] + x->at[column] * j->p->in_stride[2];
                 weight[taps] = y->weight[row] * x->weight[column] * scale;
             }
-            j->ctx->kernels->pool_weighted(live, taps, tap, weight, in + c, part);
-            for (int64_t i = 0; i < live; i++) out[c + i] += part[i];
+            if (mode == PIXELS) j->ctx->kernels->pool_max(live, taps, tap, in + c, part);
+            else j->ctx->kernels->pool_weighted(live, taps, tap, weight, in + c, part);
+            for (int64_t i = 0; i < live; i++) out[c + i] = mode == MEAN ? out[c + i] + part[i] : larger(out[c + i], part[i]);
         }
     }
 }
@@ -93,25 +121,28 @@ static void regions(const void *arg, int64_t begin, int64_t end, int64_t thread)
     (void)thread;
     const job *j = arg;
     const roi_params *p = j->p;
-    const float shift = p->half_pixel ? 0.5f : 0.0f;
+    const float shift = p->half_pixel ? 0.5f : 0.0f, scale = (float)p->scale;
+    const bool pixels = p->mode == PIXELS;
     axis y, x;
     for (int64_t r = begin; r < end; r++) {
         const float *in = j->in + index_inside(j->index[r], p->batch, j->ctx->fault) * p->in_stride[0];
         float first[2], length[2]; /* row, column: of the region, then of a bin */
         int64_t points[2];
         for (int i = 0; i < 2; i++) {
-            first[i] = j->rois[4 * r + 1 - i] * (float)p->scale - shift;
-            length[i] = j->rois[4 * r + 3 - i] * (float)p->scale - shift - first[i];
+            first[i] = j->rois[4 * r + 1 - i] * scale - shift;
+            length[i] = j->rois[4 * r + 3 - i] * scale - shift;
+            if (pixels) first[i] = roundf(first[i]), length[i] = roundf(length[i]) + 1;
+            length[i] -= first[i];
             if (!p->half_pixel && !(length[i] > 1)) length[i] = 1;
             length[i] /= (float)p->pool[i];
             points[i] = points_of(p, length[i]);
         }
-        const float scale = points[0] && points[1] ? 1.0f / (float)(points[0] * points[1]) : 0.0f;
+        const float share = p->mode == MEAN && points[0] && points[1] ? 1.0f / (float)(points[0] * points[1]) : 1.0f;
         for (int64_t h = 0; h < p->pool[0]; h++) {
-            bin_axis(&y, first[0] + (float)h * length[0], length[0], points[0], p->size[0]);
+            bin_axis(&y, p->mode, first[0], (float)h, length[0], points[0], p->size[0]);
             for (int64_t w = 0; w < p->pool[1]; w++) {
-                bin_axis(&x, first[1] + (float)w * length[1], length[1], points[1], p->size[1]);
-                bin(j, &y, &x, scale, in, j->out + r * p->out_stride[0] + h * p->out_stride[1] + w * p->out_stride[2]);
+                bin_axis(&x, p->mode, first[1], (float)w, length[1], points[1], p->size[1]);
+                bin(j, &y, &x, share, in, j->out + r * p->out_stride[0] + h * p->out_stride[1] + w * p->out_stride[2]);
             }
         }
     }
@@ -125,7 +156,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_roi_align = {
     .name = "roi_align",
-    .params = "rois size[2] pool[2] channels batch in_stride[3] out_stride[3] sampling half_pixel scale:f",
+    .params = "rois size[2] pool[2] channels batch in_stride[3] out_stride[3] mode sampling half_pixel scale:f",
     .args = "in rois index out",
     .params_size = sizeof(roi_params),
     .check = check,

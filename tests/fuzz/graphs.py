@@ -32,7 +32,7 @@ def small_models() -> list[tuple[onnx.ModelProto, list[np.ndarray]]]:
     """onnx's own test of each operator that runs natively, once for each form, and random networks; with inputs."""
     from onnx.backend.test.case.node import collect_testcases
 
-    base._register_all()
+    base.register_all()
     native = {name for domain, name in base._OPS if domain == ""}
     found = []
     with np.errstate(all="ignore"):
@@ -215,7 +215,7 @@ def _operator(rng: random.Random, model: onnx.ModelProto) -> None:
 
 @cache
 def _native_names() -> list[str]:
-    base._register_all()
+    base.register_all()
     return sorted(name for domain, name in base._OPS if domain == "")
 
 

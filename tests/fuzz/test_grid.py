@@ -26,7 +26,7 @@ WITHOUT_EXAMPLE = {"GlobalLpPool", "Cast", "CastLike"}  # onnx has no test of th
 def examples() -> dict[str, list[onnx.ModelProto]]:
     """Two models of each native operator: the smallest, and that with the most attributes and inputs."""
     found: dict[str, list[onnx.ModelProto]] = {}
-    base._register_all()
+    base.register_all()
     for model, _ in small_models():
         if len(model.graph.node) == 1 and ("", model.graph.node[0].op_type) in base._OPS:
             found.setdefault(model.graph.node[0].op_type, []).append(model)
@@ -145,7 +145,7 @@ def models() -> dict[str, list[onnx.ModelProto]]:
 
 
 def test_every_native_operator_has_an_example(models):
-    base._register_all()
+    base.register_all()
     native = {name for domain, name in base._OPS if domain == ""}
     assert native - models.keys() <= WITHOUT_EXAMPLE and not WITHOUT_EXAMPLE & models.keys()
 

@@ -69,16 +69,25 @@ def test_cum_sum(axis, exclusive, reverse, like_onnxruntime):
     like_onnxruntime(net, y)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16])
-@pytest.mark.parametrize("channels", [False, True])
-def test_quantized_and_back(dtype, channels, like_onnxruntime):
-    net = Net(opset=21)
-    x = net.input(2, 3, 5, 4)
-    scale = net.constant(np.array([0.03, 0.01, 0.02], np.float32)[:3] if channels else np.float32(0.02))
-    zero = net.constant(np.array([3, 100, 7] if channels else 5).astype(dtype))
-    q = net("QuantizeLinear", x, scale, zero, axis=1)
-    check(net, y := net("DequantizeLinear", q, scale, zero, axis=1))
-    like_onnxruntime(net, y)
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8])
+def test_unique(dtype, like_onnxruntime):
+    net = Net(opset=13)
+    outputs = net("Unique", net.feed(net.rng.integers(0, 9, (5, 6)).astype(dtype)), outputs=4)
+    kinds = [onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), *[onnx.TensorProto.INT64] * 3]
+    types = dict(zip(outputs, kinds))
+    subject = session(net.model(*outputs, types=types))
+    subject.run(None, net.feeds)
+    assert not subject.report.fallbacks
+    like_onnxruntime(net, *outputs, types=types)
+
+
+def test_what_reads_as_many_entries_as_there_are():
+    """The classes that a detector has found, each with the sum of its scores."""
+    net = Net(opset=13)
+    found, scores = net.feed(np.array([7, 2, 7, 7, 5, 2], np.int64)), net.input(6)
+    kinds = net("Unique", found, outputs=1)
+    mine = net("Cast", net("Equal", net("Unsqueeze", kinds, net.ints(1)), found), to=onnx.TensorProto.FLOAT)
+    check(net, net("ReduceSum", net("Mul", mine, scores), net.ints(1), keepdims=0))
 
 
 def test_attention_as_onnx_defines_it():

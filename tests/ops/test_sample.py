@@ -24,10 +24,32 @@ def test_roi_align(opset, half, sampling, like_onnxruntime):
     like_onnxruntime(net, y)
 
 
-def test_maximum_falls_back():
+@pytest.mark.parametrize("sampling", [0, 2])
+def test_maximum_of_weighted_neighbours(sampling, like_onnxruntime):
     net = Net(opset=16)
-    y = net("RoiAlign", net.input(2, 3, 9, 9), *regions(net), output_height=2, output_width=2, mode="max")
-    assert session(net.model(y)).report.fallbacks
+    y = net("RoiAlign", net.input(2, 5, 9, 9), *regions(net), output_height=2, output_width=3, mode="max", sampling_ratio=sampling)
+    assert not session(net.model(y)).report.fallbacks
+    like_onnxruntime(net, y)
+
+
+def test_maximum_of_pixels(like_onnxruntime):
+    net = Net(opset=13)
+    corner = net.rng.random((9, 2)) * 20
+    rois = np.concatenate([net.rng.integers(0, 2, (9, 1)), corner, corner + net.rng.random((9, 2)) * 40], 1)
+    image = net("Conv", net.input(2, 3, 18, 20), net.weight(5, 3, 3, 3))
+    y = net("MaxRoiPool", image, net.feed(rois.astype(np.float32)), pooled_shape=[3, 2], spatial_scale=0.3)
+    assert not session(net.model(y)).report.fallbacks
+    like_onnxruntime(net, y)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_grid_sample_in_volumes(mode, padding, like_onnxruntime):
+    net = Net(opset=20)
+    grid = net.feed(net.rng.uniform(-1.3, 1.3, (2, 3, 4, 6, 3)).astype(np.float32))
+    y = net("GridSample", net.input(2, 5, 4, 7, 9), grid, mode=mode, padding_mode=padding)
+    assert not session(net.model(y)).report.fallbacks
+    like_onnxruntime(net, y)
 
 
 @pytest.mark.parametrize("opset", [16, 20])
