@@ -85,6 +85,8 @@ class InferenceSession:
         self.threads = threads if threads > 0 else host.cpus()
         self.isa = host.isa()
         self._file: CompiledFile | None = None
+        self._model: ir.Model | None = None
+        self._shared = False  # whether somebody else may hold the model
         self._trace: Trace | None = None
         if getattr(self.options, "enable_profiling", False):
             from .report.trace import Trace
@@ -152,7 +154,14 @@ class InferenceSession:
     @property
     def model(self) -> ir.Model:
         """The prepared graph."""
+        self._shared = True
         return self._model if self._file is None else self._rebuild("its graph was asked for").model
+
+    def __del__(self) -> None:
+        """A graph is full of cycles: its weights would stay until Python's collector comes upon it."""
+        if getattr(self, "_model", None) is not None and not self._shared:
+            for value in self._model.graph.initializers.values():
+                value.const_value = None
 
     # onnxruntime's face
 

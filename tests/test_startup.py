@@ -1,6 +1,8 @@
 """What a session imports, reads and keeps: little, once, and in one form."""
+import gc
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import onnx
@@ -175,3 +177,23 @@ def test_external_weights_are_mapped_and_let_go(tmp_path, monkeypatch):
         np.testing.assert_allclose(session.run(None, x)[0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
         for i, weight in enumerate(weights):
             np.testing.assert_array_equal(session.model.graph.initializers[f"w{i}"].const_value.numpy(), weight)
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_memory_goes_with_the_session(tmp_path, batch):
+    onnx.save(conv_model([random_weight(64, 64, 3, 3)] * 2, channels=64, batch=batch), tmp_path / "m.onnx")
+    gc.disable()  # a session must not wait for it
+    try:
+        for shared in (False, True):
+            session = infold.InferenceSession(tmp_path / "m.onnx")
+            session.run(None, {"x": random_weight(1, 64, 4, 4)})
+            panels = [weakref.ref(array) for array in session._runner.store.arrays.values() if array.nbytes >= 1 << 16]
+            model = session.model if shared else None
+            assert panels
+            del session
+            if shared:  # it is somebody else's, too, and finds its weights as before
+                assert model.graph.initializers["w0"].const_value.numpy().any()
+            else:
+                assert not any(ref() is not None for ref in panels)
+    finally:
+        gc.enable()

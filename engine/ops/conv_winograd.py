@@ -17,14 +17,13 @@ from ..plan.memory import round_up
 from ..plan.tensor import Tensor
 from .convolution import Convolution
 from .epilogue import epilogue, take
-from .product import chain_of_sums, ending, vector
+from .product import chain_of_sums, ending, row_pieces, vector
 
 # Opposite pairs of finite points beside 0 and infinity. For F(4x4) near the least rounding error (measured; Barabasz et al., "Error
 # Analysis and Improving the Accuracy of Winograd Convolution for DNNs", 2020), and with all constants of the transforms exact in
 # float32.
 POINTS = {2: (Fraction(1),), 4: (Fraction(5, 8), Fraction(3, 2))}
 LINE = 16  # floats of a cache line
-BLOCK = 1 << 15  # filters x channels that are transformed at once, so that their float64 numbers stay in cache
 SHARED, LEAST = 56, 14  # tiles that threads which share out the filters take at once; tiles that read a filter from afar once
 
 LONGEST_CHAIN = 32  # products in one chain: an error here comes out of the last transform several times as large
@@ -73,13 +72,6 @@ def filter_transform(side: int) -> list[list[Fraction]]:
     return [[s * p ** i for i in range(3)] for s, p in zip(scale, points)] + [[Fraction(0), Fraction(0), Fraction(1)]]
 
 
-def transformed(weight: np.ndarray, side: int) -> np.ndarray:
-    """(M, C, 3, 3) -> float32 (side + 2, side + 2, M, C), computed in float64 and rounded once."""
-    g = np.array(filter_transform(side), np.float64)
-    flat = weight.reshape(-1, 9).T.astype(np.float64)
-    return (np.kron(g, g) @ flat).astype(np.float32).reshape(len(g), len(g), *weight.shape[:2])
-
-
 def _emit(ctx, c: Convolution, side: int) -> None:
     found = epilogue(ctx, c.node, residual=True, per_channel=True)
     take(ctx, found)
@@ -106,18 +98,15 @@ def _steps(t) -> tuple[int, ...]:
 def _pack(ctx, c: Convolution, side: int) -> Tensor:
     """[position] of panels [channel] x [filter]."""
     positions, each = (side + 2) ** 2, c.channels * round_up(c.columns, ctx.lanes)
-    at_once = max(BLOCK // c.channels // ctx.nr, 1) * ctx.nr
+    g = [float(x) for row in filter_transform(side) for x in row]
+    params = dict(side=side, k=c.channels, out_group=each, g=g + [0.0] * (18 - len(g)))
 
     def pieces() -> Iterator[tuple[np.ndarray, int, int, dict]]:
-        for at in range(0, c.columns, at_once):
-            some = transformed(c.weight[at:at + at_once], side)
-            columns = some.shape[2]
-            size = (positions - 1) * each + c.channels * round_up(columns, ctx.lanes)
-            yield some, at * c.channels, size, dict(
-                k=[1, 1, c.channels], k_stride=[0, 0, 1], columns=columns, column_stride=c.channels, groups=positions,
-                in_group=columns * c.channels, out_group=each)
+        for at, some in row_pieces(c.weight, ctx.nr):
+            size = (positions - 1) * each + c.channels * round_up(len(some), ctx.lanes)
+            yield some, at * c.channels, size, {**params, "columns": len(some)}
 
-    tensor = ctx.precompute((*ctx.key(c.w), "winograd", side), "pack", positions * each, pieces())
+    tensor = ctx.precompute((*ctx.key(c.w), "winograd", side), "pack_winograd", positions * each, pieces())
     ctx.release(c.w)
     return tensor
 

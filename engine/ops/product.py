@@ -9,13 +9,13 @@ from math import prod
 import numpy as np
 
 from .. import _native
-from ..plan.lowering import Deferred, evaluate
+from ..plan.evaluate import PIECE, evaluate
+from ..plan.lowering import Deferred
 from ..plan.memory import round_up
 from ..plan.tensor import BF16, Tensor
 from .channel_map import ChannelMap
 from .epilogue import Epilogue
 
-PIECE = 1 << 22  # bytes of weights packed at a time
 BF16_COLUMNS, BF16_DEPTH, BF16_ROWS, BF16_GAP = 32, 32, 32, 32  # of panels and stages (src_c/abi.h, drivers/conv_bf16.c)
 
 
@@ -65,18 +65,20 @@ def pack_constant(ctx, key, array: np.ndarray, k, k_stride, columns: int, column
 
 
 def _pieces(ctx, array: np.ndarray, params: dict, terms: int) -> Iterator[tuple[np.ndarray, int, int, dict]]:
-    """Calls that pack the whole array; if it is large and its rows become columns, a few panels at a time, since what lies in a
-    file need not be aligned and is copied on the way."""
+    """Calls that pack the whole array; if its rows become columns, a few panels at a time."""
     depth, columns = prod(params["k"]), params["columns"]
-    width = BF16_COLUMNS if terms else ctx.nr
-    rows = PIECE // max(4 * depth, 1) // width * width
-    if not 0 < rows < columns or array.size != columns * depth or params["column_stride"] != depth:
-        yield np.require(array, np.float32, ["C", "ALIGNED"]), 0, params["groups"] * params["out_group"], params
+    if array.size != columns * depth or params["column_stride"] != depth:
+        yield array, 0, params["groups"] * params["out_group"], params
         return
-    array = array.reshape(columns, depth)
-    for at in range(0, columns, rows):
-        some = np.require(array[at:at + rows], np.float32, ["C", "ALIGNED"])
+    for at, some in row_pieces(array.reshape(columns, depth), BF16_COLUMNS if terms else ctx.nr):
         yield some, _size(ctx, depth, at, terms), _size(ctx, depth, len(some), terms), {**params, "columns": len(some)}
+
+
+def row_pieces(array: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows that fill a few panels of `width` columns at a time, each time with the number of the first."""
+    rows = max(PIECE // max(array[:1].nbytes, 1) // width, 1) * width
+    for at in range(0, len(array), rows):
+        yield at, array[at:at + rows]
 
 
 def _unpacked(isa: str, packed: np.ndarray, shape: tuple[int, ...], params: dict) -> np.ndarray:

@@ -15,11 +15,12 @@ from ..errors import MemoryLimitError
 from ..ops.base import NeedsValue, NotNative
 from ..passes.context import node_name
 from .choice import Choice, Way, choose, offered
+from .evaluate import Stage, evaluate
 from .facts import Fact
 from .graph import GraphView
 from .options import PlanOptions
 from .placement import Placement
-from .program import assemble, make_step
+from .program import make_step
 from .tensor import BF16, F32, TYPES, Buffer, Tensor, image_layout, pixel_stride, prefers_image, row_strides
 from .walk import collapse
 
@@ -95,6 +96,7 @@ class Lowering:
         self._scratch: dict[int, Buffer] = {}  # by track
         self._tables = Store()         # constants of this plan alone
         self._staged: dict[str, list[Tensor]] = {}
+        self._file_stage = Stage()
 
     # What is known
 
@@ -364,9 +366,9 @@ class Lowering:
         pieces: (source, first number of the result, how many, parameters) of each call; drawn only if they are needed.
         """
         def make():
-            out = self.store.zeros(count, dtype)
+            out, stage = self.store.zeros(count, dtype), self._file_stage
             for source, first, size, params in pieces:
-                evaluate(self.isa, step, source, out[first:first + size], params, self.options.threads)
+                evaluate(self.isa, step, stage(source), out[first:first + size], params, self.options.threads)
             return out
         array = self.store.get((self.isa, *key), make)
         return Tensor(Buffer("const", array.nbytes, array), (count,), (1,), dtype)
@@ -383,10 +385,3 @@ class Lowering:
         value.const_value = ir.LazyTensor(lambda: ir.Tensor(make().reshape(shape.numpy())), dtype, shape, name=name,
                                           cache=again is None)
         self.facts[name] = Fact.of_constant(value.const_value)
-
-
-def evaluate(isa: str, step: str, source: np.ndarray, out: np.ndarray, params: dict, threads: int = 1) -> None:
-    """Run one native operation (args in, out) on arrays."""
-    tensors = {name: Tensor(Buffer("const", array.nbytes, array), array.shape, row_strides(array.shape), array.dtype)
-               for name, array in (("in", source), ("out", out))}
-    assemble(isa, [make_step(step, tensors, params, step)], []).run([], threads)

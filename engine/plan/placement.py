@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +21,7 @@ DEPTH = 64  # how far wishes are followed through Concat after Concat
 
 class Placement:
     def __init__(self, ctx: Lowering) -> None:
-        self.ctx = ctx
+        self.ctx = proxy(ctx)  # who owns this: no cycle, or a plan's memory would wait for Python's collector
         self.regions: dict[str, Buffer] = {}  # graph outputs' own memory, by name
         self._parents: dict[ir.Node, Tensor] = {}
         self._half: dict[str, bool] = {}

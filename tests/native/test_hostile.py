@@ -128,6 +128,8 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
                       {"in": zeros(6, 5), "out": test_bf16.packed(zeros(6, 5), 2)}, ()),
         "pack": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1},
                  {"in": zeros(6, 5), "out": packed(zeros(6, 5), isa)}, ()),
+        "pack_winograd": ({"side": 2, "k": 3, "columns": 5, "out_group": 3 * 2 * lanes, "g": [0.5] * 18},
+                          {"in": zeros(5, 3, 3, 3), "out": zeros(16, 3 * 2 * lanes)}, ()),
         "depthwise": (DEPTHWISE, {"in": zeros(5, 20), "w": zeros(2, 32), "bias": zeros(32), "tap": np.array([0, 20]),
                                   "out": zeros(4, 20), "scale": zeros(20), "shift": zeros(20)},
                       ("w", "bias", "tap", "scale", "shift")),

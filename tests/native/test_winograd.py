@@ -9,10 +9,46 @@ from test_conv import close, epilogue, packed, whole_vectors
 from test_unary import FUNCTIONS
 
 from infold import _native
-from infold.ops.conv_winograd import POINTS, transformed
+from infold.ops.conv_winograd import POINTS, filter_transform
 
 F32 = np.float32
 CONSTANTS = ("w", "bias", "slope")
+
+
+def transformed(w: np.ndarray, side: int, isa: str) -> np.ndarray:
+    """G w G^T in float64, rounded once: for each position the panels of its matrix, channels x filters."""
+    g = np.array(filter_transform(side), np.float64)
+    matrices = np.einsum("ai,bj,mcij->abcm", g, g, w.astype(np.float64)).astype(F32)
+    return np.concatenate([packed(matrix, isa) for row in matrices for matrix in row])
+
+
+@pytest.mark.parametrize("sides", [2, 4])
+@pytest.mark.parametrize("channels", [1, 7, 19])
+def test_filters_are_transformed_and_packed(sides, channels, isa, side):
+    rng, lanes = np.random.default_rng(5), _native.isa_info(isa)["lanes"]
+    g = [float(x) for row in filter_transform(sides) for x in row]
+    for columns in (1, 3, lanes, lanes + 1, 4 * lanes + 3):
+        w = normal(rng, columns, channels, 3, 3)
+        expected = transformed(w, sides, isa)
+        params = {"side": sides, "k": channels, "columns": columns, "out_group": expected.size // (sides + 2) ** 2,
+                  "g": g + [0.0] * (18 - len(g))}  # fmt: skip
+        for threads in (1, 2):
+            out = np.full(expected.shape, 9, F32)
+            got = run("pack_winograd", isa, params, **{"in": w}, out=out, threads=threads, side=side)["out"]
+            np.testing.assert_array_max_ulp(got, expected, 1)
+            assert (got == expected).mean() > 0.99  # another order of a float64 sum hardly ever rounds otherwise
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [({}, 0), ({"side": 3}, 1), ({"side": 4}, 2), ({"k": 4}, 2), ({"k": -1}, 1), ({"columns": 6}, 2), ({"columns": -1}, 1),
+     ({"columns": 2**62, "k": 0}, 1), ({"k": 2**60}, 1), ({"out_group": 2**40}, 2), ({"out_group": -1}, 2)],
+)  # fmt: skip
+def test_check_of_packing(change, status, isa):
+    lanes = _native.isa_info(isa)["lanes"]
+    w, each = np.zeros((5, 3, 3, 3), F32), 3 * -(-5 // lanes) * lanes
+    params = {"side": 2, "k": 3, "columns": 5, "out_group": each, "g": [0.0] * 18}
+    assert refusal("pack_winograd", isa, params | change, **{"in": w}, out=np.zeros(16 * each, F32)) == status
 
 
 def problem(isa, side, shape, columns, pads=((1, 1), (1, 1)), act="IDENTITY", residual=False, slots=1, tiles=3, seed=0):
@@ -26,7 +62,7 @@ def problem(isa, side, shape, columns, pads=((1, 1), (1, 1)), act="IDENTITY", re
     y = sum(inner[:, i : i + size[0], j : j + size[1]] @ w[:, :, i, j].T for i in range(3) for j in range(3)) + bias
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     out, res = np.full((images, *size, columns + 1), 7, F32), normal(rng, images, *size, columns)
-    panels = np.concatenate([packed(u.T, isa) for row in transformed(w, side) for u in row])
+    panels = transformed(w, side, isa)
     positions, v_position, m_position = (side + 2) ** 2, tiles * channels + 3, tiles * columns + 5
     params = {
         "side": side,
