@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what `__getattr__` below finds
     from .importers import load
     from .passes import fold
     from .ports import NodeArg
+    from .preprocess import Preprocess
     from .report.doctor import doctor
     from .report.recalibrate import recalibrate
     from .report.tune import tune
@@ -40,12 +41,13 @@ __version__ = "0.1.0"
 
 _LAZY = {  # name -> module (its own: the module itself); `import infold` itself stays light
     "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "ports", "compile": "compiled",
+    "Preprocess": "preprocess",
     "load": "importers",
     "fold": "passes",
     "verify": "report.verify", "doctor": "report.doctor", "recalibrate": "report.recalibrate", "tune": "report.tune",
 }
 
-_WITHOUT_ONNX = {"api", "ports", "compiled"}  # they import it, by way of `light`, when they need it
+_WITHOUT_ONNX = {"api", "ports", "compiled", "preprocess"}  # they import it, by way of `light`, when they need it
 
 __all__ = [
     "Error",
@@ -57,6 +59,7 @@ __all__ = [
     "MissingDependencyError",
     "NativeError",
     "NodeArg",
+    "Preprocess",
     "SessionOptions",
     "ShapeError",
     "UnsupportedError",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from .plan.program import Step
+    from .preprocess import Preprocess
     from .report.fold import FoldReport
     from .report.trace import Trace
 
@@ -46,6 +47,8 @@ class SessionOptions:
             what a node cannot do is ignored.
         tuned: whether to use what `infold tune` has found for this model, these shapes, threads and precision on this CPU; where
             `algorithms` are given, they alone count.
+        preprocess: an `infold.Preprocess` to put in front of the model, whose input then is pixels, uint8 [N, H, W, C]; what can
+            be is folded into the first layer, and the report tells so of a BatchNorm named "preprocess".
         enable_profiling: keep a trace of every run, which `InferenceSession.end_profiling` writes for Perfetto and chrome://tracing.
         profile_file_prefix: how the path of that file begins.
     """
@@ -57,6 +60,7 @@ class SessionOptions:
     training_mode: str = "error"
     algorithms: dict[str, str] = field(default_factory=dict)
     tuned: bool = True
+    preprocess: Preprocess | None = None
     enable_profiling: bool = False
     profile_file_prefix: str = "infold_profile_"
 
@@ -108,10 +112,15 @@ class InferenceSession:
         from .runtime import Runner, port
 
         mode = getattr(self.options, "training_mode", "error")
+        preprocess: Preprocess | None = getattr(self.options, "preprocess", None)
 
         def prepared(source: object) -> tuple[ir.Model, FoldReport, bool]:
             loaded = training.resolve(load(source, lean=True), mode)
             within = isinstance(source, (str, os.PathLike)) and within_file(loaded)
+            if preprocess is not None:
+                from .preprocess.graph import embed
+
+                loaded = embed(loaded, preprocess)
             return *prepare(loaded, own=loaded is not source), within
 
         self._model, self._folds, within = prepared(model)
@@ -135,6 +144,8 @@ class InferenceSession:
             settle(self._model)
 
     def _open(self, path: object) -> None:
+        if getattr(self.options, "preprocess", None) is not None:
+            raise UnsupportedError(f"{os.fspath(path)} is compiled: preprocessing goes in before, by `infold compile --preprocess`")
         self._file, self._rebuilt = CompiledFile(path), None
         self._inputs, self._optional, self._outputs, self._folds = self._file.inputs, {}, self._file.outputs, self._file.folds
         misfit = self._file.misfit(self.isa)

@@ -35,7 +35,7 @@ Inputs = Annotated[
         "--input",
         "-i",
         metavar="[NAME=]FILE",
-        help="NAME=x.npy, an .npz with every input, or `random`.",
+        help="NAME=x.npy, an .npz with every input, a picture (`run --preprocess`), or `random`.",
         show_default="random",
     ),
 ]
@@ -53,6 +53,10 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="The .caffemodel of a .prototxt, if it is not beside it.",
                  show_default=False),
+]
+Preprocessing = Annotated[
+    Path | None,
+    typer.Option("--preprocess", metavar="FILE", help="What is done to pictures, in TOML or JSON.", show_default=False),
 ]
 Precision = Annotated[Literal["highest", "high", "medium"], typer.Option(help="How much error products may have.")]
 TrainingMode = Annotated[

@@ -24,6 +24,7 @@ def compile(
         ),
     ] = None,
     weights: common.Weights = None,
+    preprocess: common.Preprocessing = None,
     precision: common.Precision = "highest",
     training_mode: common.TrainingMode = "error",
     fallback: Annotated[
@@ -40,7 +41,8 @@ def compile(
     files.refuse_overwriting(output, source=model)
     with common.working(f"Compiling {model}"):
         loaded = files.load(model, shapes, weights, runs=True)
-        options = infold.SessionOptions(precision=precision, training_mode=training_mode)
+        declared = files.preprocessing(preprocess)
+        options = infold.SessionOptions(precision=precision, training_mode=training_mode, preprocess=declared)
         facts = infold.compile(loaded, output, by_plan(shapes), options, fallback)
     facts = {"model": str(model), "written": str(output), **facts}
     if as_json:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from infold import Preprocess
     from infold.api import InferenceSession
 
 PROTOBUF_LIMIT = 2**31 - 2**24  # a protobuf message ends below 2 GiB; the graph around the weights gets 16 MiB
@@ -56,8 +57,15 @@ def load(path: Path, shapes: Sequence[str] | None, weights: Path | None, *, runs
     return infold.load(path)
 
 
+def preprocessing(path: Path | None) -> Preprocess | None:
+    """What `--preprocess` declares. Raises: as `Preprocess.load`."""
+    from infold import Preprocess
+
+    return None if path is None else Preprocess.load(path)
+
+
 def read_inputs(
-    model: ir.Model, texts: Sequence[str] | None, shapes: Mapping[str, Sequence[int]]
+    model: ir.Model, texts: Sequence[str] | None, shapes: Mapping[str, Sequence[int]], preprocess: Preprocess | None = None
 ) -> dict[str, np.ndarray]:
     """The feeds that `--input` and `--shape` describe; inputs that no file gives are random.
 
@@ -65,7 +73,7 @@ def read_inputs(
     """
     from infold.report.inputs import random_inputs, required_inputs
 
-    feeds = read_given(model, texts)
+    feeds = read_given(model, texts, preprocess)
     known = [value.name for value in required_inputs(model)]
     if feeds.keys() >= set(known) and not shapes:
         return feeds
@@ -84,8 +92,8 @@ def inputs_only(session: InferenceSession) -> ir.Model:
     return ir.Model(ir.Graph(values, [], nodes=[], name="inputs"), ir_version=10)
 
 
-def read_given(model: ir.Model, texts: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """The arrays of the files that `--input` names, by input.
+def read_given(model: ir.Model, texts: Sequence[str] | None, preprocess: Preprocess | None = None) -> dict[str, np.ndarray]:
+    """The arrays of the files that `--input` names, by input; a picture becomes a batch of one.
 
     Raises: InvalidInputError for a file without the array or an unknown name, OSError for an unreadable one.
     """
@@ -98,7 +106,7 @@ def read_given(model: ir.Model, texts: Sequence[str] | None) -> dict[str, np.nda
         if text == "random":
             continue
         name, _, path = text.rpartition("=")
-        arrays = _arrays(path or text)
+        arrays = _arrays(path or text, preprocess)
         if name or None in arrays:
             name = name or (known[0] if len(known) == 1 else "")
             if not name:
@@ -113,12 +121,17 @@ def read_given(model: ir.Model, texts: Sequence[str] | None) -> dict[str, np.nda
     return feeds
 
 
-def _arrays(path: str) -> dict[str | None, np.ndarray]:
-    """The arrays of an .npz by name, or the one of an .npy under None."""
+def _arrays(path: str, preprocess: Preprocess | None) -> dict[str | None, np.ndarray]:
+    """The arrays of an .npz by name, or the one of an .npy or picture under None."""
     import numpy as np
 
     from infold.errors import InvalidInputError
+    from infold.preprocess.pictures import SUFFIXES
 
+    if Path(path).suffix.lower() in SUFFIXES:
+        if preprocess is None:
+            raise InvalidInputError(f"{path}: what is done to pictures must be declared: infold run --preprocess FILE")
+        return {None: preprocess([path])}
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -140,10 +153,10 @@ def write_model(model: ir.Model, path: Path, *, source: Path) -> None:
     write(path, lambda made: ir.save(model, made, format="protobuf", external_data=data))
 
 
-def refuse_overwriting(path: Path, *, source: Path) -> None:
-    """Raise typer.BadParameter if `path` is `source`, the model that was read."""
+def refuse_overwriting(path: Path, *, source: Path, what: str = "model") -> None:
+    """Raise typer.BadParameter if `path` is `source`, which was read."""
     if path.exists() and path.samefile(source):
-        raise typer.BadParameter(f"{path} is the model itself: write to another file")
+        raise typer.BadParameter(f"{path} is the {what} itself: write to another file")
 
 
 def write_npz(arrays: Mapping[str, np.ndarray], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from infold.cli import common
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from infold import Preprocess
     from infold.report.recalibrate import RecalibrationReport
 
 
@@ -23,7 +23,7 @@ def recalibrate(
         Path, typer.Option("--output", "-o", help="Write the recalibrated model to this .onnx.", show_default=False)
     ],
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder of pictures.", show_default=False)
+        str | None, typer.Option(metavar="DIR", help="A folder of pictures, or a pattern such as 'a/**/*.jpg'.", show_default=False)
     ] = None,
     npz: Annotated[
         Path | None,
@@ -33,11 +33,7 @@ def recalibrate(
             show_default=False,
         ),
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Scale pictures to this, where the model leaves it open.")
-    ] = None,
-    mean: Annotated[str, typer.Option(help="Subtracted from pixels in 0..1: one number or R,G,B.")] = "0",
-    std: Annotated[str, typer.Option(help="Pixels are then divided by this: one number or R,G,B.")] = "1",
+    preprocess: common.Preprocessing = None,
     batch: Annotated[
         int, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
     ] = 16,
@@ -52,11 +48,13 @@ def recalibrate(
 
     if (images is None) == (npz is None):
         raise typer.BadParameter("give the data: either --images DIR or --npz FILE")
+    if (images is None) != (preprocess is None):
+        raise typer.BadParameter("--images and --preprocess go together: what is done to pictures must be declared")
     files.refuse_overwriting(output, source=model)
     with common.working(f"Reading {model}"):
         loaded = files.load(model, shapes, weights)
         batches = (
-            _pictures(loaded, images, size, mean, std, batch) if images is not None else _arrays(loaded, npz, batch)
+            _pictures(loaded, images, files.preprocessing(preprocess), batch) if images is not None else _arrays(loaded, npz, batch)
         )
     with common.progress(f"Recalibrating {model}") as advance:
         result, report = infold.recalibrate(loaded, batches, threads=threads, progress=advance)
@@ -68,41 +66,36 @@ def recalibrate(
         common.out().print(f"written to {output}")
 
 
-def _pictures(model: ir.Model, folder: Path, size: str | None, mean: str, std: str, batch: int) -> Iterable:
-    from infold.report.images import ImageBatches
+def _pictures(model: ir.Model, images: str, preprocess: Preprocess, batch: int) -> Iterable:
+    from infold.preprocess import pictures
 
-    if not folder.is_dir():
-        raise typer.BadParameter(f"--images: {folder} is no folder")
-    if size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
-        raise typer.BadParameter(f"--size takes HxW, not {size!r}")
-    height_width = None if size is None else tuple(map(int, size.split("x")))
-    return ImageBatches(
-        folder, model, size=height_width, mean=_numbers("mean", mean), std=_numbers("std", std), batch=batch
-    )
+    found = pictures.find(images)
+    return pictures.Batches(found, preprocess, _batch_size(model, len(found), batch))
 
 
 def _arrays(model: ir.Model, path: Path, batch: int) -> list:
     from infold.cli import files
     from infold.errors import InvalidInputError
-    from infold.report.images import batch_size
-    from infold.report.inputs import required_inputs
 
     feeds = files.read_given(model, [str(path)])
     counts = {name: len(array) if array.ndim else 0 for name, array in feeds.items()}
     if len(set(counts.values())) != 1:
         raise InvalidInputError(f"{path}: every input needs the same number of samples; got {counts}")
     samples = next(iter(counts.values()))
-    shape = required_inputs(model)[0].shape
-    fixed = shape[0] if shape is not None and len(shape) and isinstance(shape[0], int) else None
-    step = batch_size(samples, fixed, batch)
+    step = _batch_size(model, samples, batch)
     return [{name: array[i : i + step] for name, array in feeds.items()} for i in range(0, samples, step)]
 
 
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"--{option} takes one number or R,G,B, not {text!r}") from None
+def _batch_size(model: ir.Model, samples: int, wanted: int) -> int:
+    """How many samples go into a batch. Raises InvalidInputError if the model fixes a number that does not divide them."""
+    from infold.errors import InvalidInputError
+    from infold.report.inputs import required_inputs
+
+    shape = required_inputs(model)[0].shape
+    fixed = shape[0] if shape is not None and len(shape) and isinstance(shape[0], int) else None
+    if fixed is not None and (fixed < 1 or samples % fixed):
+        raise InvalidInputError(f"the model fixes the batch at {fixed}, which does not divide {samples} samples")
+    return wanted if fixed is None else fixed
 
 
 def show(report: RecalibrationReport) -> None:

@@ -15,6 +15,7 @@ def run(
     inputs: common.Inputs = None,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
+    preprocess: common.Preprocessing = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz.")] = None,
     threads: common.Threads = 0,
     training_mode: common.TrainingMode = "error",
@@ -35,7 +36,7 @@ def run(
         else:
             loaded = files.load(model, shapes, weights, runs=True)
             session = None
-        feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
+        feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes), files.preprocessing(preprocess))
         session = session or infold.InferenceSession(loaded, options)
     with common.working(f"Running {model}"):
         start = time.perf_counter()

@@ -75,7 +75,7 @@ class _Ways:
 
     def plan(self) -> str | None:
         """Prepare the changes of the weights, which costs most, last; returns the reason for a refusal."""
-        refusal = self.out_of(self.start.outputs[0], self.step)
+        refusal = self.out_of(self.start.outputs[0], self.step) or (None if self.layers else "only its shape is read")
         for node, total in self.layers.items() if refusal is None else ():
             change = self._absorbed(node, total)
             if isinstance(change, str):
@@ -94,6 +94,8 @@ class _Ways:
         what = f"{node.op_type} '{node_name(node)}'"
         if node.graph is not self.start.graph or index != 0:
             return f"{what} reads it"
+        if is_op(node, "Shape", "Size"):  # of the map's argument it is the same
+            return None
         if is_op(node, "Conv", "Gemm", "MatMul"):
             self.layers[node] = total
             return linear.refusal(self.context, node)

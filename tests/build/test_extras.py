@@ -37,12 +37,8 @@ def test_torch(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert [requirement for requirement in EXTRAS["images"] if requirement.startswith("pillow")]
     monkeypatch.setitem(sys.modules, "PIL", None)
-    from infold.report.images import ImageBatches
-
-    (tmp_path / "a.png").write_bytes(b"not read")
-    model = infold.load(ROOT / "engine" / "demo" / "lenet.onnx")
     with pytest.raises(MissingDependencyError, match=r"pip install 'infold\[images\]'"):
-        next(iter(ImageBatches(tmp_path, model)))
+        infold.Preprocess()([tmp_path / "a.png"])
 
 
 def test_the_page(monkeypatch: pytest.MonkeyPatch):

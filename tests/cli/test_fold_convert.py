@@ -94,3 +94,29 @@ def test_weights_beyond_protobuf_s_limit_lie_beside_the_model(
     assert cli("convert", lenet, "-o", tmp_path / "large.onnx").code == 0
     assert (tmp_path / "large.onnx.data").stat().st_size > 100_000 > (tmp_path / "large.onnx").stat().st_size
     np.testing.assert_array_equal(logits(tmp_path / "large.onnx"), logits(lenet))
+
+
+def test_preprocessing_goes_into_the_model(cli: Callable, lenet: Path, tmp_path: Path) -> None:
+    """A picture through model and declaration gives what it gives through the folded model and what is left to do."""
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(5).integers(0, 256, (30, 33, 3), np.uint8)
+    image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "digits.toml").write_text('color = "gray"\nresize = [28, 28]\nmean = 0.1307\nstd = 0.3081\n')
+    result = cli("fold", lenet, "--preprocess", tmp_path / "digits.toml", "-o", tmp_path / "pixels.onnx", "--json")
+    assert result.code == 0 and result.json["preprocess"] == str(tmp_path / "pixels.preprocess.json")
+    assert next((item["name"], item["verdict"]) for item in result.json["items"]) == ("preprocess", "folded")
+    outputs = []
+    for model, declared in ((lenet, "digits.toml"), (tmp_path / "pixels.onnx", "pixels.preprocess.json")):
+        run = ("run", model, "--input", tmp_path / "a.png", "-o", tmp_path / "out.npz")
+        assert cli(*run, "--preprocess", tmp_path / declared).code == 0
+        outputs.append(np.load(tmp_path / "out.npz")["logits"])
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
+    assert outputs[0].shape == (1, 10) and outputs[0].std() > 0.1
+    result = cli(*run)
+    assert result.code == 2 and "must be declared" in result.err
+    (tmp_path / "digits.toml").rename(tmp_path / "again.preprocess.json")
+    result = cli("fold", lenet, "--preprocess", tmp_path / "again.preprocess.json", "-o", tmp_path / "again.onnx")
+    assert result.code == 2 and "no legal JSON" in result.err
+    (tmp_path / "again.preprocess.json").write_text('{"color": "gray"}')
+    result = cli("fold", lenet, "--preprocess", tmp_path / "again.preprocess.json", "-o", tmp_path / "again.onnx")
+    assert result.code == 2 and "the declared preprocessing itself" in result.err and not (tmp_path / "again.onnx").exists()

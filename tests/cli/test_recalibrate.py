@@ -33,7 +33,8 @@ def batchnorm_means(path: Path) -> list[np.ndarray]:
 def test_pictures(cli: Callable, lenet: Path, pictures: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    before, out = lenet.read_bytes(), tmp_path / "new.onnx"
+    before, out, declared = lenet.read_bytes(), tmp_path / "new.onnx", tmp_path / "digits.toml"
+    declared.write_text('color = "gray"\nresize = [28, 28]\nmean = 0.5\nstd = 0.25\n')
     result = cli(
         "recalibrate",
         lenet,
@@ -41,12 +42,8 @@ def test_pictures(cli: Callable, lenet: Path, pictures: Path, tmp_path: Path) ->
         pictures,
         "-o",
         out,
-        "--size",
-        "28x28",
-        "--mean",
-        "0.5",
-        "--std",
-        "0.25",
+        "--preprocess",
+        declared,
         "--batch",
         "4",
         "--json",
@@ -87,23 +84,26 @@ def test_wrong_usage(cli: Callable, lenet: Path, pictures: Path, tmp_path: Path)
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "x.png").write_bytes(b"no picture")
+    for name, fields in (("gray", 'color = "gray"'), ("32", 'color = "gray"\nresize = [32, 32]'), ("std", "std = 0")):
+        (tmp_path / f"{name}.toml").write_text(fields)
+    gray, large, wrong = (("--preprocess", tmp_path / f"{name}.toml") for name in ("gray", "32", "std"))
     np.savez(tmp_path / "other.npz", other=np.zeros((2, 1, 28, 28), np.float32))
     for arguments, words in [
         ((), "either --images DIR or --npz FILE"),
         (("--images", pictures, "--npz", tmp_path / "other.npz"), "either"),
-        (("--images", tmp_path / "none"), "is no folder"),
-        (("--images", tmp_path / "empty"), "no picture"),
-        (("--images", broken), "x.png: not a readable picture"),
-        (("--images", pictures, "--size", "32x32"), "height 28, not 32"),
-        (("--images", pictures, "--size", "big"), "HxW"),
-        (("--images", pictures, "--mean", "a"), "--mean"),
-        (("--images", pictures, "--std", "0"), "positive"),
-        (("--images", pictures, "--mean", "1,2,3"), "one number or 1"),
+        (("--images", pictures), "must be declared"),
+        (("--npz", tmp_path / "other.npz", *gray), "go together"),
+        (("--images", tmp_path / "none", *gray), "no such file"),
+        (("--images", tmp_path / "empty", *gray), "no picture"),
+        (("--images", broken, *gray), "x.png: not a readable picture"),
+        (("--images", pictures, *gray), "make no batch"),
+        (("--images", pictures, *large), "dimension 2 must be 28"),
+        (("--images", pictures, *wrong), "std.toml: preprocessing, field 'std'"),
         (("--npz", tmp_path / "other.npz"), "no input 'other'"),
         (("--npz", tmp_path / "none.npz"), "none.npz"),
     ]:
         result = cli("recalibrate", lenet, *arguments, "-o", out)
         assert result.code == 2 and words in result.err, (arguments, result)
-    result = cli("recalibrate", lenet, "--images", pictures, "-o", lenet)
+    result = cli("recalibrate", lenet, "--images", pictures, *gray, "-o", lenet)
     assert result.code == 2 and "is the model itself" in result.err
     assert not out.exists() and lenet.read_bytes() == before

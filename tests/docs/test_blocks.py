@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def network(*shape: int | str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
+def declared(page: Path) -> str:
+    """The first indented block of a page."""
+    return textwrap.dedent(re.search(r"(?m)(?:^    .+\n)+", page.read_text())[0])
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """The files that the pages name, in the working directory."""
@@ -83,6 +89,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     Path("pictures").mkdir()
     for i, image in enumerate(x):
         Image.fromarray((image * 255).astype(np.uint8).transpose(1, 2, 0)).save(f"pictures/{i}.png")
+    Path("picture.jpg").write_bytes(Path("pictures/0.png").read_bytes())
+    Path("imagenet.toml").write_text(declared(ROOT / "docs" / "preprocessing.md"))
     net = Net(data=(1, 3, 32, 32)).layer(
         "Convolution", ["data"], ["c"], "convolution_param { num_output: 4 kernel_size: 3 }", blobs=[(4, 3, 3, 3), (4,)]
     )

@@ -98,6 +98,20 @@ def test_what_stays_and_why(body, reason):
     assert item.reason == f"it follows Relu 'r', not a convolution or matrix product; forward, {reason}"
 
 
+def test_who_reads_the_shape_alone_is_no_obstacle():
+    """As torch exports `x.shape[0]` of a batch that is open."""
+    text = f"""g (float[N,6,4,4] r) => (float[] y) {{ n = {NORM} c = Conv(n, w1) b = Shape <start = 0, end = 1> (n)
+        s = Concat <axis = 0> (b, minus) y = Reshape(c, s) }}"""
+    constants = {name: CONSTANTS[name] for name in ("w1", "scale", "bias", "mean", "var")} | {"minus": np.array([-1])}
+    subject, feeds = model(text, constants), {"r": normal(np.random.default_rng(1), 3, 6, 4, 4)}
+    result, report = fold(subject)
+    assert not operators(result)[BN] and report.items[0].into == "c"
+    assert_close(run(result, feeds)["y"], run_float64(subject, feeds)["y"], 2e-6)
+    alone = f"g (float[N,6,4,4] r) => (int64[4] y) {{ n = {NORM} y = Shape(n) }}"
+    result, report = fold(model(alone, {name: CONSTANTS[name] for name in ("scale", "bias", "mean", "var")}))
+    assert operators(result)[BN] == 1 and "only its shape is read" in report.items[0].reason
+
+
 def test_spelled_out_activations_stay_recognisable():
     constants = {name: np.float32(value) for name, value in {"three": 3, "zero": 0, "six": 6}.items()}
     subject = model(
