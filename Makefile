@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test browser bench zoo docs lint aarch64 sanitize fuzz soak clean
+.PHONY: demo test browser bench zoo docs lint aarch64 packages sanitize fuzz soak clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -64,6 +64,11 @@ aarch64: $(VENV)/.needs
 	  { apt-get -qq update && apt-get -qqy install --no-install-recommends gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; }
 	$(BIN)/python tests/aarch64.py $(PYTEST)
 
+# The sdist and the wheel: reproducible, clean to twine, auditwheel and abi3audit, and working without a compiler on every CPython
+# there is. Debian's bubblewrap is installed if there is none, which takes root.
+packages: $(VENV)/.packages
+	$(BIN)/python tests/packages.py $(PYTEST)
+
 clean:
 	rm -rf build dist infold.egg-info $(VENV) engine/_native.*.so
 
@@ -95,6 +100,11 @@ $(VENV)/.test: pyproject.toml bench/requirements.txt bench/requirements-nodeps.t
 $(VENV)/.browser: tests/requirements-browser.txt | $(VENV)/.test
 	command -v chromium || { apt-get -qq update && apt-get -qqy install --no-install-recommends chromium; }
 	$(PIP) -r tests/requirements-browser.txt
+	touch $@
+
+$(VENV)/.packages: tests/requirements-packages.txt | $(BIN)/python
+	command -v bwrap || { apt-get -qq update && apt-get -qqy install --no-install-recommends bubblewrap; }
+	$(PIP) -r tests/requirements-packages.txt
 	touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.infold
