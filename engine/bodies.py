@@ -1,4 +1,4 @@
-"""If, Loop and Scan whose bodies are planned like models of their own, and run natively."""
+"""Loop and Scan whose bodies are planned like models of their own, and run natively."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ class _Model:
 
 
 class ControlRunner:
-    """One If, Loop or Scan.
+    """One Loop or Scan.
 
     Attributes:
         inputs: value names, "" where optional ones are absent.
@@ -54,37 +54,32 @@ class ControlRunner:
         constants = {name: value for name, value in outside.items() if not value.is_graph_input()}
         self.captured = tuple(sorted(captured(node) - set(constants)))
         self._most = self._left = options.max_memory
-        self._graphs = {a.name: a.value for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH}
-        self._runners = {name: self._runner(graph, constants, model, options) for name, graph in self._graphs.items()}
-        for required in ("then_branch", "else_branch") if node.op_type == "If" else ("body",):
-            if required not in self._graphs:
-                raise InvalidModelError(f"{self.name}: no graph {required!r}")
-
-    def _runner(self, graph: ir.Graph, outside: dict[str, ir.Value], model: ir.Model, options: PlanOptions) -> Runner:
-        nodes, constants = [], {**outside, **graph.initializers}
-        for node in graph:
-            if node.op_type == "Constant" and not node.domain and "value" in node.attributes:  # weights, as scripts export them
-                name = node.outputs[0].name
-                constants[name] = ir.Value(name=name, const_value=node.attributes["value"].value)
+        body = node.attributes.get("body")
+        if body is None or body.type != ir.AttributeType.GRAPH:
+            raise InvalidModelError(f"{self.name}: no graph 'body'")
+        self._graph, nodes, constants = body.value, [], {**constants, **body.value.initializers}
+        for each in self._graph:
+            if each.op_type == "Constant" and not each.domain and "value" in each.attributes:  # weights, as scripts export them
+                name = each.outputs[0].name
+                constants[name] = ir.Value(name=name, const_value=each.attributes["value"].value)
             else:
-                nodes.append(node)
+                nodes.append(each)
         whole = _Model(_Graph(nodes, constants), self._opsets, model.functions, model.ir_version)
-        return Runner(whole, [value.name for value in graph.outputs], replace(options, release=False))
+        self._runner = Runner(whole, [value.name for value in self._graph.outputs], replace(options, release=False))
 
     def reserve(self, used: int) -> None:
-        """Leave `used` bytes of the memory that the session may use to what surrounds the bodies."""
+        """Leave `used` bytes of the memory that the session may use to what surrounds the body."""
         if self._most is not None:
             self._left = min(self._left, max(self._most - used, 0))
-            for runner in self._runners.values():
-                runner.options = replace(runner.options, max_memory=self._left)
+            self._runner.options = replace(self._runner.options, max_memory=self._left)
 
     @property
     def plans(self) -> list[Plan]:
-        return [plan for runner in self._runners.values() for plan in runner.plans]
+        return self._runner.plans
 
     @property
     def weight_bytes(self) -> int:
-        return sum(runner.weight_bytes for runner in self._runners.values())
+        return self._runner.weight_bytes
 
     def run(self, inputs: Sequence[object], scope: Mapping[str, object], threads: int, seconds: dict | None) -> tuple:
         """One value for each output.
@@ -94,33 +89,31 @@ class ControlRunner:
         """
         node, body = self.node, partial(self._body, scope, threads, seconds)
         try:
-            if node.op_type == "If":
-                return tuple(body("then_branch" if np.asarray(inputs[0]).item() else "else_branch", 0).run([]))
             if node.op_type == "Loop":
                 max_trips, condition, *state = [*inputs, None, None][:max(len(inputs), 2)]
-                return control.loop(body("body", 1 + len(state)), max_trips, condition, state)
+                return control.loop(body(1 + len(state)), max_trips, condition, state)
             count = attr(node, "num_scan_inputs")
             if self._opsets.get("", 1) < 9:
-                return control.scan_batched(body("body", len(inputs) - 1 - count), inputs, count, attr(node, "directions"))
-            return control.scan(body("body", len(inputs) - count), inputs, count, *(attr(node, f"scan_{which}") for which in (
+                return control.scan_batched(body(len(inputs) - 1 - count), inputs, count, attr(node, "directions"))
+            return control.scan(body(len(inputs) - count), inputs, count, *(attr(node, f"scan_{which}") for which in (
                 "input_axes", "input_directions", "output_axes", "output_directions")))
         except Error:
             raise
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ShapeError(f"{self.name} fails on inputs {[np.shape(value) for value in inputs]}: {error}") from error
 
-    def _body(self, scope: Mapping[str, object], threads: int, seconds: dict | None, which: str, kept_from: int) -> control.Body:
-        """The body as `control` takes it; its outputs from `kept_from` on are kept, in a Loop or Scan, until they are stacked."""
-        graph, runner, kept = self._graphs[which], self._runners[which], 0
+    def _body(self, scope: Mapping[str, object], threads: int, seconds: dict | None, kept_from: int) -> control.Body:
+        """The body as `control` takes it; its outputs from `kept_from` on are kept until they are stacked."""
+        graph, kept = self._graph, 0
         names = [value.name for value in graph.inputs]
 
         def run(values: Sequence[object]) -> list:
             nonlocal kept
             if len(values) != len(names):
-                raise ShapeError(f"{self.name}: its {which} takes {len(names)} inputs, {len(values)} are given")
-            results = runner.run({**scope, **dict(zip(names, values))}, threads, seconds)
+                raise ShapeError(f"{self.name}: its body takes {len(names)} inputs, {len(values)} are given")
+            results = self._runner.run({**scope, **dict(zip(names, values))}, threads, seconds)
             results = [results[value.name] for value in graph.outputs]
-            if self._left is not None and self.node.op_type != "If":
+            if self._left is not None:
                 kept += sum(2 * value.nbytes for value in results[kept_from:] if isinstance(value, np.ndarray))
                 if kept > self._left:
                     raise MemoryLimitError(f"{self.name}: what its iterations give needs more than the {self._left} bytes that are"

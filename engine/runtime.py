@@ -42,14 +42,14 @@ class Runner:
 
         seconds: receives step -> list of seconds, for profiling. out: arrays that outputs are written to, by name.
         """
-        results: dict[str, object] = {}
-        values, rest, fixed = dict(feeds), (), ()
+        results, values, rest, fixed = dict(feeds), feeds, (), ()
         while True:
             plan = self._plan(values, rest, fixed)
             got = execute(plan, values, self._objects, threads, seconds, out)
-            results.update((n, v) for n, v in got.items() if n in self.outputs)
             if not plan.rest:
-                return deliver({n: results[n] if n in results else feeds[n] for n in self.outputs}, out)
+                results.update(got)
+                return deliver({n: results[n] for n in self.outputs}, out)
+            results.update((n, v) for n, v in got.items() if n in self.outputs)
             values, rest, fixed = {**{n: values[n] for n in plan.passing}, **got}, plan.rest, plan.cut_values
 
     def plan(self, feeds: dict[str, object]) -> Plan:

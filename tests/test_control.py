@@ -87,6 +87,59 @@ def test_if_within_a_loop(yes):
     assert session.report.fallbacks == []
 
 
+CHOICE = """net (float[B, N] x, int64 n) => (float[B, K] y, float[B, K] z) {
+    wanted = Constant <value = int64 {3}> () yes = Less(n, wanted)
+    size = Size(x) few = Constant <value = int64 {9}> () small = Less(size, few)
+    p = If (small) <then_branch = a () => (float[B, N] q) { q = Neg(x) },
+                    else_branch = b () => (float[B, N] q) { q = Abs(x) }>
+    y, z = If (yes) <then_branch = c () => (float[B, K] y, float[B, K] y) { s = MatMul(p, w) y = Tanh(s) },
+                     else_branch = d () => (float[B, N] z, float[1, N] v) <float[1, 4] v = {1, 2, 3, 4}> { z = Add(p, v) }>
+}"""
+
+
+def test_if_is_planned_as_its_branch():
+    """The first decided by shapes, the second by data: two plans for each size, or three, and nothing but native steps in them. Names
+    inside may be those of results, a result may come twice, or be a constant."""
+    weights = {"w": np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2)}
+    session = None
+    for rows in (1, 3):
+        for n in (1, 7, 2):
+            x = np.linspace(-1, 2, 4 * rows, dtype=np.float32).reshape(rows, 4)
+            p = -x if x.size < 9 else np.abs(x)
+            model = onnx.parser.parse_model(HEAD + CHOICE)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(weights["w"], "w"))
+            session = session or infold.InferenceSession(model)
+            y, z = session.run(None, {"x": x, "n": np.array(n)})
+            v = np.array([[1, 2, 3, 4]], np.float32)
+            expected = (np.tanh(p @ weights["w"]),) * 2 if n < 3 else (p + v, v)
+            np.testing.assert_allclose(y, expected[0], rtol=1e-5)
+            np.testing.assert_allclose(z, expected[1], rtol=1e-5)
+    assert session.report.plans == 6 and session.report.fallbacks == []
+    steps = session.profile({"x": x, "n": np.array(1)})
+    assert steps and {step.op for step in steps} <= {"map", "unary", "conv", "elementwise"}, steps
+
+
+@pytest.mark.parametrize("change", [("then_branch", "other"), ("(yes)", "(both)"),
+                                    ("c () => (float[B, K] y, float[B, K] y)", "c () => (float[B, K] y)")])
+def test_if_that_contradicts_itself(change):
+    text = CHOICE.replace("int64 n)", "int64 n, bool[2] both)").replace(*change)
+    model = onnx.parser.parse_model(HEAD + text)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 2), np.float32), "w"))
+    feeds = {"x": np.ones((1, 4), np.float32), "n": np.array(1), "both": np.array([True, False])}
+    with pytest.raises(infold.Error, match="If|branch"):
+        infold.InferenceSession(model).run(None, feeds)
+
+
+def test_what_shapes_decide_is_compiled(tmp_path):
+    text = CHOICE[:CHOICE.index("    y, z")].replace("float[B, N] x", "float[1, 4] x").replace(
+        "float[B, K] y, float[B, K] z", "float[1, 4] p") + "}"
+    model = onnx.parser.parse_model(HEAD + text)
+    infold.compile(model, tmp_path / "m.infold")
+    x = np.array([[1, -2, 3, -4]], np.float32)
+    (found,) = infold.InferenceSession(tmp_path / "m.infold").run(None, {"x": x, "n": np.array(0)})
+    np.testing.assert_array_equal(found, -x)
+
+
 def test_scan():
     text = """net (float[2] h, float[3, T] x) => (float[2] last, float[2, T] all) {
         last, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_input_directions = [1], scan_output_axes = [1],

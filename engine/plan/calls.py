@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from ..errors import UnsupportedError
+from ..errors import InvalidModelError, ShapeError, UnsupportedError
 from ..ops import base, composed
 from ..passes.context import node_name
 from .facts import RANDOM, Fact
@@ -18,6 +19,10 @@ from .graph import opsets
 def is_call(model: ir.Model, node: ir.Node) -> bool:
     """Whether the node calls a function of the model."""
     return node.op_identifier() in model.functions
+
+
+def is_choice(node: ir.Node) -> bool:
+    return node.op_type == "If" and node.domain in ("", "ai.onnx")
 
 
 def without_kernel_inlined(model: ir.Model, nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
@@ -84,7 +89,53 @@ def body(model: ir.Model, call: ir.Node, inputs: Sequence[Fact | None] = ()) -> 
         nodes = composed.body(call, inputs, opset)
     else:
         nodes = _inlined(model, call, _definition(_schema(model, call), call, inputs, opset))
-    ends = {value.name for value in (*call.inputs, *call.outputs) if value is not None}
+    return _named(call, nodes, {value.name for value in (*call.inputs, *call.outputs) if value is not None})
+
+
+def branch(model: ir.Model, node: ir.Node, condition: np.ndarray) -> list[ir.Node]:
+    """The nodes of the branch that the condition of an If chooses.
+
+    Raises:
+        InvalidModelError: there is no such branch, or it has too few outputs.
+        ShapeError: the condition is not one value.
+    """
+    if condition.size != 1:
+        raise ShapeError(f"node {node.name!r} (If): a condition of shape {list(condition.shape)}")
+    which = "then_branch" if condition.item() else "else_branch"
+    graph = node.attributes[which].value if which in node.attributes else None
+    if not isinstance(graph, ir.Graph) or len(graph.outputs) < len(node.outputs) or graph.inputs:
+        raise InvalidModelError(f"node {node.name!r} (If): no graph {which!r} of {len(node.outputs)} outputs and no inputs")
+    try:
+        graph = graph.clone(allow_outer_scope_values=True)
+    except RuntimeError as error:
+        raise InvalidModelError(f"node {node.name!r} (If): an output of {which!r} is not made there") from error
+    nodes = [_constant(value) for value in graph.initializers.values()]
+    nodes += graph
+    graph.remove(list(graph))
+    for each in nodes:
+        if each.version is None and node.version is not None:
+            each.version = opsets(model, node).get(each.domain)
+    _named(node, nodes, set())
+    made = {value for each in nodes for value in each.outputs}
+    for value, output in zip(graph.outputs, node.outputs):
+        if output.name and value not in made:  # made outside, or already another output
+            nodes.append(ir.node("Identity", [value]))
+            value = nodes[-1].outputs[0]
+        value.name = output.name or value.name
+        made.discard(value)
+    return list(without_kernel_inlined(model, nodes))
+
+
+def _constant(value: ir.Value) -> ir.Node:
+    """A Constant node that gives an initializer."""
+    made = ir.node("Constant", [], {"value": value.const_value})
+    made.outputs[0].name = value.name
+    value.replace_all_uses_with(made.outputs[0], replace_graph_outputs=True)
+    return made
+
+
+def _named(call: ir.Node, nodes: list[ir.Node], ends: set[str]) -> list[ir.Node]:
+    """The nodes, with names that say whose place they take, and so have the values, but for those that are named in `ends`."""
     for i, node in enumerate(nodes):
         node.name = f"{node_name(call)}/{node.name or node.op_type}"
         for k, value in enumerate(node.outputs):

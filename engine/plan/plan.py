@@ -81,6 +81,7 @@ class Plan:
     passing: tuple[str, ...] = ()
     counts: dict[str, tuple[str, int]] = field(default_factory=dict)
     stretches: list[tuple[int, int] | HostStep] = field(init=False)  # native steps [first, last) of the program, Python's
+    named: bool = field(init=False)  # whether Python objects are looked up by name
     arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class Plan:
             else:
                 self.stretches.append((at, at + len(steps)))
                 at += len(steps)
+        self.named = bool(self.objects) or any(isinstance(stretch, HostStep) for stretch in self.stretches)
 
 
 def plan_key(values: dict[str, object], rest: tuple = (), fixed: tuple[str, ...] = ()) -> tuple:
@@ -110,8 +112,8 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
         arena = plan.arenas.pop()
     except IndexError:
         arena = _native.Arena(plan.arena_bytes)
-    regions = [arena, *(np.require(values[n], requirements="CA") for n in plan.inputs), *outputs.values()]
-    objects = {**objects, **values}
+    regions = [arena, *[_dense(values[n]) for n in plan.inputs], *outputs.values()]
+    objects = {**objects, **values} if plan.named else {}
     clock = np.zeros(len(plan.program)) if seconds is not None else None
     host_seconds: dict[HostStep, dict[Step | HostStep, float]] = {}
     for stretch in plan.stretches:
@@ -135,7 +137,14 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
         entries = (*[slice(None)] * axis, slice(int(outputs.pop(count)[0])))
         if name in outputs:
             outputs[name] = np.array(outputs[name][entries], order="C")
-    return {**outputs, **{n: v.copy() for n, v in plan.constants.items()}, **{n: objects[n] for n in plan.objects}}
+    if plan.constants or plan.objects:
+        outputs |= {n: v.copy() for n, v in plan.constants.items()} | {n: objects[n] for n in plan.objects}
+    return outputs
+
+
+def _dense(array: np.ndarray) -> np.ndarray:
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements="CA")
 
 
 def deliver(results: dict[str, object], out: Mapping[str, np.ndarray] | None) -> dict[str, object]:

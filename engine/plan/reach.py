@@ -43,6 +43,8 @@ class Reach:
         self.taken, rest, missing, todo = [], [], set(), list(reversed(nodes))
         while todo:
             node = todo.pop()
+            if node not in self._parts and calls.is_choice(node):
+                self._choose(node)
             if node in self._parts:
                 todo += reversed(self._parts[node])
                 continue
@@ -78,6 +80,14 @@ class Reach:
         _require_sizes(node, found)
         self.facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
         return True
+
+    def _choose(self, node: ir.Node) -> None:
+        """Put the branch that an If chooses in its place, or wait for its condition."""
+        name = node.inputs[0].name
+        if known(fact := self.facts.get(name)) and fact.value is None:
+            self.postpone(node, name)
+        elif known(fact):
+            self._parts[node] = calls.branch(self.model, node, fact.value)
 
     def _take_apart(self, node: ir.Node) -> bool:
         """Whether the node, whose results are as long as the data say, is a composition, which then takes its place for good."""
@@ -128,8 +138,7 @@ class Reach:
         """Put the node's body in its place, if shapes inside can be known."""
         inputs = [None if v is None or not v.name else self.facts.get(v.name) for v in node.inputs]
         try:
-            bodies[node] = calls.body(self.model, node, inputs)
-            _infer_body(node, bodies[node], self.facts, self.model)
+            bodies[node] = _infer_body(node, calls.body(self.model, node, inputs), self.facts, self.model)
         except (NotNative, UnsupportedError, InvalidModelError, *CONTRADICTIONS):
             if calls.is_call(self.model, node):
                 raise
@@ -158,14 +167,22 @@ class Reach:
             self.facts.pop(value.name, None)
 
 
-def _infer_body(call: ir.Node, body: list[ir.Node], facts: dict[str, Fact], model: ir.Model) -> None:
-    for node in body:
+def _infer_body(call: ir.Node, body: list[ir.Node], facts: dict[str, Fact], model: ir.Model) -> list[ir.Node]:
+    """Note the facts of the body's values; the nodes, with branches in the place of Ifs."""
+    nodes, todo = [], body[::-1]
+    while todo:
+        node = todo.pop()
+        if calls.is_choice(node) and (condition := facts[node.inputs[0].name].value) is not None:
+            todo += reversed(calls.branch(model, node, condition))
+            continue
+        nodes.append(node)
         found = infer_node(node, facts, model)
         if found is None:
             raise UnsupportedError(f"node {call.name!r} ({call.op_type}): inside its function, the shape of"
                                    f" {node.outputs[0].name!r} depends on data")
         _require_sizes(node, found)
         facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
+    return nodes
 
 
 def _require_sizes(node: ir.Node, facts: list[Fact]) -> None:
