@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
+
+from .errors import InvalidModelError
 
 
 class Contradiction(Exception):
@@ -42,8 +46,34 @@ def infer_node(
 @cache
 def type_variables(op_type: str, opset: int, domain: str, count: int) -> list[str | None]:
     """The type variable of each of `count` inputs of an operator, None where its type is free of the others'."""
+    return _variables(op_type, opset, domain, count, "inputs")
+
+
+@cache
+def result_variables(op_type: str, opset: int, domain: str, count: int) -> list[str | None]:
+    """The same of its outputs."""
+    return _variables(op_type, opset, domain, count, "outputs")
+
+
+def require_one_type(node: ir.Node, opset: int, dtypes: Sequence[np.dtype | None]) -> dict[str, np.dtype]:
+    """The type that each type variable of the operator stands for; dtypes: of the inputs, as far as they are known.
+
+    Raises:
+        InvalidModelError: operands that the operator wants of one type and that are not.
+    """
+    found: dict[str, tuple[str, np.dtype]] = {}
+    for word, dtype, value in zip(type_variables(node.op_type, opset, node.domain, len(dtypes)), dtypes, node.inputs):
+        if dtype is not None and word is not None:
+            name, first = found.setdefault(word, (value.name, dtype))
+            if first != dtype:
+                raise InvalidModelError(f"node {node.name!r} ({node.op_type}): {name!r} is {first} and {value.name!r} is"
+                                        f" {dtype}, which must be of one type")
+    return {word: dtype for word, (_, dtype) in found.items()}
+
+
+def _variables(op_type: str, opset: int, domain: str, count: int, which: str) -> list[str | None]:
     try:
-        formal = list(onnx.defs.get_schema(op_type, opset, domain).inputs)
+        formal = list(getattr(onnx.defs.get_schema(op_type, opset, domain), which))
     except onnx.defs.SchemaError:
         return []
     if formal and formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic:

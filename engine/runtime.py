@@ -20,7 +20,9 @@ from .plan.options import PlanOptions
 from .plan.plan import ControlStep, Plan, deliver, execute, plan_key
 from .ports import Port
 
-PLAN_LIMIT = 64  # plans kept per session; the least recently used one goes first
+# Plans kept per session; the least recently used one goes first. Those that go on from values of a run (how much was found) are small
+# and many.
+PLAN_LIMIT, REST_LIMIT = 64, 512
 
 
 class Runner:
@@ -34,6 +36,7 @@ class Runner:
             name: onnx.numpy_helper.to_array(ir.to_proto(value.const_value)) for name, value in model.graph.initializers.items()
             if Fact.of_constant(value.const_value).dtype is None}
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
+        self._rests: OrderedDict[tuple, Plan] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None,
@@ -60,14 +63,14 @@ class Runner:
     def plans(self) -> list[Plan]:
         """All plans that are kept, those of bodies included."""
         with self._lock:
-            own = list(self._plans.values())
+            own = [*self._plans.values(), *self._rests.values()]
         return own + [plan for control in self._controls(own) for plan in control.plans]
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of packed weights and constants that the plans share."""
         with self._lock:
-            own = list(self._plans.values())
+            own = [*self._plans.values(), *self._rests.values()]
         return self.store.nbytes + sum(control.weight_bytes for control in self._controls(own))
 
     @staticmethod
@@ -76,10 +79,11 @@ class Runner:
 
     def _plan(self, values: dict[str, object], rest: tuple[ir.Node, ...], fixed: tuple[str, ...]) -> Plan:
         key = plan_key(values, rest, fixed)
+        plans, limit = (self._rests, REST_LIMIT) if rest else (self._plans, PLAN_LIMIT)
         with self._lock:
-            if key in self._plans:
-                self._plans.move_to_end(key)
-                return self._plans[key]
+            if key in plans:
+                plans.move_to_end(key)
+                return plans[key]
             facts = {name: _fact(value, name in fixed) for name, value in values.items()}
             options = self.options
             if options.tuned is None:
@@ -87,9 +91,9 @@ class Runner:
                 options = replace(options, tuned={} if rest else tuned.look_up(self.nodes, shapes, options))
             with memory_for("a plan"):
                 plan = make_plan(self.model, rest or self.nodes, facts, self.outputs, self.store, options)
-            self._plans[key] = plan
-            if len(self._plans) > PLAN_LIMIT:
-                self._plans.popitem(last=False)
+            plans[key] = plan
+            if len(plans) > limit:
+                plans.popitem(last=False)
             return plan
 
 

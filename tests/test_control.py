@@ -98,7 +98,7 @@ CHOICE = """net (float[B, N] x, int64 n) => (float[B, K] y, float[B, K] z) {
 
 
 def test_if_is_planned_as_its_branch():
-    """The first decided by shapes, the second by data: two plans for each size, or three, and nothing but native steps in them. Names
+    """The first decided by shapes, the second by data: a plan for each size, and for each condition, of native steps only. Names
     inside may be those of results, a result may come twice, or be a constant."""
     weights = {"w": np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2)}
     session = None
@@ -126,7 +126,7 @@ def test_if_that_contradicts_itself(change):
     model = onnx.parser.parse_model(HEAD + text)
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 2), np.float32), "w"))
     feeds = {"x": np.ones((1, 4), np.float32), "n": np.array(1), "both": np.array([True, False])}
-    with pytest.raises(infold.Error, match="If|branch"):
+    with pytest.raises(infold.Error, match=r"If|branch"):
         infold.InferenceSession(model).run(None, feeds)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from .. import inference
+
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 TYPE_ATTRIBUTES = ("dtype", "output_dtype", "softmax_precision", "stash_type")
 BITS = "BitCast"  # looks at the numbers' bits, so that their type matters
@@ -24,6 +26,7 @@ def widen(model: ir.Model) -> None:
     inputs = {value: value.dtype for value in model.graph.inputs if value.dtype in HALVES}
     outputs = {index: value.dtype for index, value in enumerate(model.graph.outputs)
                if value.dtype in HALVES and value not in inputs}
+    _require_one_type(model)
     for node in nodes:
         _widen_attributes(node)
         if node.op_type == "Cast" and not node.domain and node.attributes["to"].as_int() in HALVES:
@@ -43,6 +46,22 @@ def widen(model: ir.Model) -> None:
         value.name = f"{value.name}/float32"
         model.graph.outputs[index] = narrow.outputs[0]
         model.graph.append(narrow)
+
+
+def _require_one_type(model: ir.Model) -> None:
+    """Refuse nodes that mix halves with other types, which nobody would notice afterwards."""
+    known: dict[ir.Value, np.dtype] = {}
+
+    def dtype(value: ir.Value | None) -> np.dtype | None:
+        kind = None if value is None else value.dtype if value.const_value is None else value.const_value.dtype
+        return known.get(value) if kind is None else None if kind == ir.DataType.STRING else kind.numpy()
+
+    for node in _all_nodes(model.graph):
+        opset = node.version or model.opset_imports.get(node.domain, 1)
+        found = inference.require_one_type(node, opset, [dtype(value) for value in node.inputs])
+        for value, word in zip(node.outputs, inference.result_variables(node.op_type, opset, node.domain, len(node.outputs))):
+            if word in found:
+                known[value] = found[word]
 
 
 def _all_nodes(root) -> Iterator[ir.Node]:

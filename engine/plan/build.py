@@ -149,7 +149,7 @@ def _lower(view: GraphView, facts, feeds, outputs, rest, reach: Reach, store, op
     shapes = {name: (fact.shape, fact.dtype) for name, fact in arrays.items()}
     counts = {name: (ctx.counts[name], axis) for name, axis in counted.items()}
     return Plan(program, ctx.steps, inputs, shapes, objects, constants, regions[0], fused, ctx.choices, rest,
-                tuple(cut) if rest else (), passing, counts)
+                tuple(cut) if rest else (), passing, counts, store.arenas)
 
 
 def _hand_out(ctx: Lowering, tensor: Tensor, target: Tensor) -> None:

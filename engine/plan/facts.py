@@ -69,7 +69,7 @@ def infer_node(node: ir.Node, facts: dict[str, Fact], model: ir.Model) -> list[F
     """Facts of the node's outputs, or None if their shapes cannot be known before the node has run."""
     inputs = [None if v is None else facts.get(v.name) for v in node.inputs]
     present = [f for f, v in zip(inputs, node.inputs) if v is not None]
-    _require_types(node, inputs, opsets(model, node).get(node.domain, 1))
+    inference.require_one_type(node, opsets(model, node).get(node.domain, 1), [f and f.dtype for f in inputs])
     if node.domain == "" and node.op_type in ("Shape", "Size") and known(inputs[0]):
         return [Fact.of(_shape_value(node, inputs[0].shape))]
     if all(f is not None and f.value is not None for f in present) and _foldable(node, inputs, present, model):
@@ -77,17 +77,6 @@ def infer_node(node: ir.Node, facts: dict[str, Fact], model: ir.Model) -> list[F
 
         return [Fact.of(v) for v in NodeRunner(node, opsets(model, node)).run([None if f is None else f.value for f in inputs])]
     return _infer_shapes(node, inputs, present, model)
-
-
-def _require_types(node: ir.Node, inputs: list[Fact | None], opset: int) -> None:
-    """Refuse operands that the operator wants of one type and that are not."""
-    found: dict[str, tuple[str, np.dtype]] = {}
-    for word, fact, value in zip(inference.type_variables(node.op_type, opset, node.domain, len(inputs)), inputs, node.inputs):
-        if fact is not None and fact.dtype is not None and word is not None:
-            name, dtype = found.setdefault(word, (value.name, fact.dtype))
-            if dtype != fact.dtype:
-                raise InvalidModelError(f"node {node.name!r} ({node.op_type}): {name!r} is {dtype} and {value.name!r} is"
-                                        f" {fact.dtype}, which must be of one type")
 
 
 def _infer_shapes(node: ir.Node, inputs: list[Fact | None], present: list[Fact | None], model: ir.Model) -> list[Fact] | None:

@@ -31,10 +31,11 @@ class Store:
     They are carved from large zeroed blocks (see `_native.Arena`), each array from a cache line on.
     """
 
-    BLOCK = 1 << 26  # bytes; untouched pages of a block cost nothing
-
-    def __init__(self) -> None:
+    def __init__(self, block: int = 1 << 26) -> None:
+        """block: bytes; its untouched pages cost nothing."""
         self.arrays: dict = {}
+        self.arenas: list[_native.Arena] = []  # those of runs, idle
+        self.block = block
         self.controls = WeakValueDictionary()  # node -> ControlRunner, with what its bodies have packed
         self._block = np.zeros(0, np.uint8)
         self._used = 0
@@ -49,7 +50,7 @@ class Store:
         dtype = np.dtype(dtype)
         size = count * dtype.itemsize
         if self._used + size > self._block.size:
-            self._block, self._used = np.frombuffer(_native.Arena(max(size, self.BLOCK)), np.uint8), 0
+            self._block, self._used = np.frombuffer(_native.Arena(max(size, self.block)), np.uint8), 0
         array = self._block[self._used:self._used + size].view(dtype)
         self._used += -(-size // 64) * 64
         return array
@@ -94,7 +95,7 @@ class Lowering:
         self.counts: dict[str, str] = {}  # output whose length is counted -> where the count goes (see Op.bound)
         self._sections = self._track = 0
         self._scratch: dict[int, Buffer] = {}  # by track
-        self._tables = Store()         # constants of this plan alone
+        self._tables = Store(1 << 16)         # constants of this plan alone
         self._staged: dict[str, list[Tensor]] = {}
         self._file_stage = Stage()
 

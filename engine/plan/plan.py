@@ -82,7 +82,7 @@ class Plan:
     counts: dict[str, tuple[str, int]] = field(default_factory=dict)
     stretches: list[tuple[int, int] | HostStep] = field(init=False)  # native steps [first, last) of the program, Python's
     named: bool = field(init=False)  # whether Python objects are looked up by name
-    arenas: list[_native.Arena] = field(default_factory=list)  # idle ones; a run takes one and gives it back
+    arenas: list[_native.Arena] = field(default_factory=list)  # idle ones, of all plans of a session; a run borrows one
 
     def __post_init__(self) -> None:
         self.stretches, at = [], 0
@@ -111,6 +111,8 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
     try:
         arena = plan.arenas.pop()
     except IndexError:
+        arena = None
+    if arena is None or arena.nbytes < plan.arena_bytes:
         arena = _native.Arena(plan.arena_bytes)
     regions = [arena, *[_dense(values[n]) for n in plan.inputs], *outputs.values()]
     objects = {**objects, **values} if plan.named else {}

@@ -16,8 +16,8 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const nms_params *p = params;
     CHECK(p->limit >= 0 && p->limit <= p->boxes && p->batch >= 0 && p->classes >= 0, INFOLD_EPARAM);
     const int64_t by_image[2] = {p->batch, p->boxes}, by_class[2] = {p->batch, p->classes};
+    CHECK(p->boxes <= INT64_MAX / 4, INFOLD_EBOUNDS);
     int64_t image, step[2] = {0, p->boxes}, kept[2] = {0, 3 * p->limit};
-    CHECK(p->limit <= INT64_MAX / 4 && p->boxes <= INT64_MAX / 4, INFOLD_EBOUNDS);
     CHECK(!__builtin_mul_overflow(p->classes, p->boxes, step), INFOLD_EBOUNDS);
     CHECK(!__builtin_mul_overflow(p->classes, kept[1], kept) && !__builtin_mul_overflow(p->boxes, 4, &image), INFOLD_EBOUNDS);
     const int64_t box_step[2] = {image, 4};

@@ -95,3 +95,15 @@ def test_mixed_operands_are_refused(pair, op):
     feeds = {v.name: np.ones((2, 2), onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type)) for v in made.graph.input}
     with pytest.raises(infold.InvalidModelError, match=op.split()[0]):
         infold.InferenceSession(made).run(None, feeds)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@pytest.mark.parametrize("between", ["h = Relu(x)", "t = Neg(x) h = Identity(t)"])
+def test_halves_beside_float32_are_refused(half, between):
+    """Also where the file says nothing of the types between."""
+    text = f"""<ir_version: 10, opset_import: ["": 21]> net ({half}[3] x, float[3] w) => (float[3] y)
+        {{ {between} y = Add(h, w) }}"""
+    with pytest.raises(infold.InvalidModelError, match=rf"Add.*'h' is {half} and 'w' is float32, which must be of one type"):
+        infold.InferenceSession(onnx.parser.parse_model(text))
+    right = onnx.parser.parse_model(text.replace("y = Add(h, w)", "f = Cast <to = 1> (h) y = Add(f, w)"))
+    assert infold.InferenceSession(right)

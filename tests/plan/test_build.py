@@ -79,6 +79,25 @@ def test_the_number_of_plans_is_bounded(monkeypatch):
     assert subject.report.plans == 3
 
 
+def test_plans_that_go_on_from_a_count_are_kept(monkeypatch):
+    """A detector finds another number of objects in every picture; one that was found before needs no new plan."""
+    monkeypatch.setattr(runtime, "PLAN_LIMIT", 1)
+    monkeypatch.setattr(runtime, "REST_LIMIT", 5)
+    net = Net(opset=13)
+    x = net.input(9)
+    chosen = net("Squeeze", net("NonZero", net("Greater", x, net.constant(np.float32(0)))), net.ints(0))
+    subject = session(net.model(net("Exp", net("Gather", x, chosen))))
+
+    def run(count: int) -> int:
+        before = set(map(id, subject._runner.plans))
+        (found,) = subject.run(None, {x: np.where(np.arange(9) < count, 1, -1).astype(np.float32)})
+        np.testing.assert_allclose(found, np.full(count, np.e), rtol=1e-6)
+        return len(set(map(id, subject._runner.plans)) - before)
+
+    assert [run(count) for count in (1, 2, 3, 4, 5, 1, 5, 3)] == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert [run(count) for count in (6, 2, 3)] == [1, 1, 0] and subject.report.plans == 6
+
+
 def test_max_memory():
     net = Net(6)
     x = net.input(1, 8, 64, 64, dims=(1, 8, "h", "w"))
