@@ -34,6 +34,7 @@ COMMON = ["-std=c11", *OPTIMISE, *NO_DEBUG, "-Wall", "-Wextra", "-fvisibility=hi
 CORE = [*COMMON, "-ffp-contract=off", "-pthread"]
 KERNEL = [*COMMON, "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mavx2"]
+EMULATED = {"dot_emulated": [], "amx_emulated": []}
 ISA = {
     "x86_64": {
         "scalar": [],
@@ -41,10 +42,10 @@ ISA = {
         "avx512": AVX512,
         "avx512_bf16": [*AVX512, "-mavx512bf16"],
         "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
-        "amx_emulated": [],
+        **EMULATED,
     },
     # GCC would load all of A ahead of the products, and spill the sums for want of registers; clang does not know the option.
-    "aarch64": {"scalar": [], "amx_emulated": [], "neon": ["-fno-schedule-insns", "-Wno-ignored-optimization-argument"]},
+    "aarch64": {"scalar": [], **EMULATED, "neon": ["-fno-schedule-insns", "-Wno-ignored-optimization-argument"]},
 }
 
 
@@ -133,7 +134,7 @@ def libraries() -> list[tuple[str, dict]]:
         return name, {"sources": sources, "cflags": cflags, "obj_deps": {"": headers}}
 
     core = library("infold_core", ["src_c/dispatch.c", *sorted(glob("src_c/drivers/*.c"))], CORE)
-    flags = ISA.get(target(), {"scalar": [], "amx_emulated": []})
+    flags = ISA.get(target(), {"scalar": [], **EMULATED})
     present = [(isa, f"src_c/isa/{isa}.c") for isa in flags if os.path.exists(f"src_c/isa/{isa}.c")]
     return [core, *(library(f"infold_{isa}", [source], KERNEL + flags[isa]) for isa, source in present)]
 

@@ -102,6 +102,27 @@ typedef struct {
 
 enum { INFOLD_BF16_COLUMNS = 32, INFOLD_BF16_DEPTH = 32, INFOLD_BF16_ROWS = 32, INFOLD_BF16_TERMS = 3 };
 
+/* Depthwise: out[i * out_step + c] = clamp(sum_t in[i * in_step + tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <=
+ * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. With
+ * rows = 2 also for the row out_row behind, whose window lies one row lower: 3x3 taps whose runs are evenly spaced, m <= `pair`. */
+typedef struct {
+    const void *in; /* the numbers of an image: float32 or bf16, as the kernels have it */
+    void *out;
+    float *sums; /* bf16 kernels: float32 goes here, out_step and out_row in its elements, in the place of `out`; or NULL */
+    int64_t in_step, out_step, out_row;
+    const int64_t *tap;
+    int64_t taps, run, channels, m, rows;
+    const float *w; /* [taps][channels rounded up to a vector] */
+    int64_t w_stride;
+    const float *bias;
+    float lo, hi;
+} infold_dw_tile;
+
+typedef struct {
+    void (*run)(const infold_dw_tile *);
+    int64_t pair; /* pixels of a tile of two rows: as many sums as the registers hold */
+} infold_depthwise;
+
 typedef struct {
     int64_t mr, m_step;      /* rows of a full tile; a tile costs what the next multiple of m_step costs. mr <= INFOLD_BF16_ROWS */
     int64_t depth_step;      /* divides INFOLD_BF16_DEPTH */
@@ -112,24 +133,19 @@ typedef struct {
     /* n floats as sums of `terms` bf16 numbers, the planes `plane` elements apart */
     void (*split)(int64_t n, const float *x, int64_t terms, uint16_t *out, int64_t plane);
     void (*widen)(int64_t n, const uint16_t *x, float *out);
+    /* As in infold_kernels, with images of bf16 numbers. `act` makes them of float32, as accurately as they are; `depthwise` leaves
+     * float32 in tile.sums if that is given. */
+    void (*act)(infold_act act, int64_t n, const float *src, uint16_t *dst, const float *w, float a, float b);
+    void (*affine)(int64_t rows, int64_t n, const void *x, int64_t x_row, const float *scale, const float *shift, int64_t s_row,
+                   int64_t s_elem, float lo, float hi, void *out, int64_t out_row);
+    infold_depthwise depthwise;
+    void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, void *out);
+    void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, float scale, void *out);
+    void (*reduce_columns)(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const void *in, const float *shift,
+                           float *acc, float *comp);
     float (*peak)(int64_t iterations); /* the instruction alone, `peak_macs` multiply-adds an iteration */
     int64_t peak_macs;
 } infold_bf16;
-
-/* Depthwise: out[i * out_step + c] = clamp(sum_t in[i * in_step + tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <=
- * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. With
- * rows = 2 also for the row out_row behind, whose window lies one row lower: 3x3 taps whose runs are evenly spaced, m <= dw_pair. */
-typedef struct {
-    const float *in;
-    float *out;
-    int64_t in_step, out_step, out_row;
-    const int64_t *tap;
-    int64_t taps, run, channels, m, rows;
-    const float *w; /* [taps][channels rounded up to a vector] */
-    int64_t w_stride;
-    const float *bias;
-    float lo, hi;
-} infold_dw_tile;
 
 /* What a normalisation does to x, before scale and shift: CENTERED x - center, GATED x * sigmoid(v x),
  * BOUNDED x / max(floor, v x + center). */
@@ -193,8 +209,7 @@ typedef struct infold_kernels {
     int64_t nr;    /* columns of a panel: two vectors */
     infold_gemm_fn gemm[2][INFOLD_MAX_MR]; /* [vectors - 1][m - 1] */
     float (*fma_peak)(int64_t iterations); /* 2 * mr vector multiply-adds an iteration; for measuring the machine */
-    void (*depthwise)(const infold_dw_tile *);
-    int64_t dw_pair; /* pixels of a tile of two rows: as many sums as the registers hold */
+    infold_depthwise depthwise;
     void (*winograd_in[INFOLD_WINOGRAD_SIDES])(const infold_winograd_in *);
     void (*winograd_out[INFOLD_WINOGRAD_SIDES])(const infold_winograd_out *);
     /* dst[i] = act(src[i]); w: per-element PReLU slopes or NULL; dst may be src */
@@ -203,19 +218,19 @@ typedef struct infold_kernels {
     void (*binary)(infold_binary op, int64_t rows, int64_t n, const float *a, const int64_t sa[2], const float *b,
                    const int64_t sb[2], float *out, const int64_t so[2]);
     /* out = clamp(x * scale + shift); element stride of x and out 1, of scale/shift 0 or 1 */
-    void (*affine)(int64_t rows, int64_t n, const float *x, int64_t x_row, const float *scale, const float *shift,
-                   int64_t s_row, int64_t s_elem, float lo, float hi, float *out, int64_t out_row);
+    void (*affine)(int64_t rows, int64_t n, const void *x, int64_t x_row, const float *scale, const float *shift,
+                   int64_t s_row, int64_t s_elem, float lo, float hi, void *out, int64_t out_row);
     /* dst[c * dst_ld + r] = src[r * src_ld + c] */
     void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
     /* out[c] = max over taps of in[tap[t] + c] */
-    void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, const float *in, float *out);
+    void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, void *out);
     /* out[c] = scale * sum over taps of in[tap[t] + c] */
-    void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, const float *in, float scale, float *out);
+    void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, float scale, void *out);
     /* out[c] = sum over taps of weight[t] * in[tap[t] + c] */
     void (*pool_weighted)(int64_t channels, int64_t taps, const int64_t *tap, const float *weight, const float *in, float *out);
     /* acc[c] joins in[tap[t] + c] for every tap, c < n, by SUM, MAX, MIN, PROD, SUM_SQUARE, L1 or LOG_SUM_EXP (here: the sum of
      * exp(x - shift[c])). Sums are acc + comp: comp collects what rounding took. taps <= INFOLD_REDUCE_BLOCK */
-    void (*reduce_columns)(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const float *in, const float *shift,
+    void (*reduce_columns)(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const void *in, const float *shift,
                            float *acc, float *comp);
     /* the same over n contiguous elements; partial results of blocks meet in double */
     double (*reduce_run)(infold_reduction kind, int64_t n, const float *x, float shift);

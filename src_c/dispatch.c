@@ -11,7 +11,7 @@
 #include "abi.h"
 
 extern const infold_kernels infold_kernels_scalar;
-extern const infold_bf16 infold_bf16_scalar, infold_bf16_amx_emulated;
+extern const infold_bf16 infold_bf16_dot_emulated, infold_bf16_amx_emulated;
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -80,12 +80,12 @@ static const struct {
 #if defined(__x86_64__)
     {"amx", &infold_kernels_avx512, &infold_bf16_amx, has_amx, false},
     {"avx512_bf16", &infold_kernels_avx512, &infold_bf16_avx512_bf16, has_avx512_bf16, false},
-    {"avx512", &infold_kernels_avx512, &infold_bf16_scalar, has_avx512, false},
-    {"avx2", &infold_kernels_avx2, &infold_bf16_scalar, has_avx2, false},
+    {"avx512", &infold_kernels_avx512, &infold_bf16_dot_emulated, has_avx512, false},
+    {"avx2", &infold_kernels_avx2, &infold_bf16_dot_emulated, has_avx2, false},
 #elif defined(__aarch64__)
-    {"neon", &infold_kernels_neon, &infold_bf16_scalar, always, false},
+    {"neon", &infold_kernels_neon, &infold_bf16_dot_emulated, always, false},
 #endif
-    {"scalar", &infold_kernels_scalar, &infold_bf16_scalar, always, false},
+    {"scalar", &infold_kernels_scalar, &infold_bf16_dot_emulated, always, false},
     {"amx-emulated", &infold_kernels_scalar, &infold_bf16_amx_emulated, always, true},
 };
 enum { TABLES = sizeof tables / sizeof *tables };

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+import numpy as np
+
 from .. import _native
 from ..plan.choice import Way
-from ..plan.tensor import Tensor
+from ..plan.tensor import BF16, F32, Tensor
 from .base import NotNative
 from .conv_depthwise import depthwise, emit_depthwise, is_depthwise
 from .conv_direct import emit_direct, product_size
@@ -30,6 +32,10 @@ class Link:
     c: Convolution
     found: Epilogue
 
+    def half(self, ctx) -> bool:
+        """Whether it works on images of bf16 numbers."""
+        return ctx.halves and (is_depthwise(self.c) or fastest(ctx, product_size(self.c)) == "bf16")
+
     def emit(self, ctx, x: Tensor, out: Tensor, residual, before) -> None:
         ctx.node = self.c.node
         if is_depthwise(self.c):
@@ -42,9 +48,9 @@ class Link:
         win = self.c.window
         return begin * win.stride[0] - win.pads[0][0], (end - 1) * win.stride[0] - win.pads[0][0] + win.reach(0)
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, dtype: np.dtype) -> int:
         """Of one output row, with the border its reader may want (roughly)."""
-        return 4 * self.c.columns * (self.c.out_shape[3] + 2)
+        return dtype.itemsize * self.c.columns * (self.c.out_shape[3] + 2)
 
 
 def chain(ctx, c: Convolution) -> Way | None:
@@ -53,15 +59,22 @@ def chain(ctx, c: Convolution) -> Way | None:
         return None
     far = (_native.cache_bytes(2) or 1 << 19) // 2
     height, threads = links[-1].c.out_shape[2], ctx.options.threads
-    band = _band_rows(links, far)
+    dtype = _dtype(ctx, links)
+    band = _band_rows(links, far, dtype)
     if band is None:
         return None
-    images = [prod(link.c.out_shape) * 4 for link in links[:-1]]
+    images = [prod(link.c.out_shape) * dtype.itemsize for link in links[:-1]]
     saved = sum(2 * n for n in images if n > far) * FAR_BYTE
     bands = c.out_shape[0] * (-(-height // band) + threads)
-    moved = sum(bands * (link.c.window.reach(0) - 1) * before.row_bytes() for before, link in pairwise(links)) * FAR_BYTE
+    moved = sum(bands * (link.c.window.reach(0) - 1) * before.row_bytes(dtype) for before, link in pairwise(links)) * FAR_BYTE
     own = way.cycles if (way := depthwise(ctx, c)) is not None else cycles(ctx, fastest(ctx, product_size(c)), product_size(c))
-    return Way("chain", own - saved + moved + bands * 2 * len(links) * STEP, lambda: _emit(ctx, links, band), alone=False)
+    return Way("chain", own - saved + moved + bands * 2 * len(links) * STEP, lambda: _emit(ctx, links, band),
+               half=dtype == BF16, alone=False)
+
+
+def _dtype(ctx, links: list[Link]) -> np.dtype:
+    """Of the images in between: bf16 if all links can."""
+    return BF16 if all(link.half(ctx) for link in links) else F32
 
 
 def _links(ctx, c: Convolution) -> list[Link]:
@@ -91,14 +104,14 @@ def _next(ctx, name: str) -> Convolution | None:
         return None
 
 
-def _band_rows(links: list[Link], room: int) -> int | None:
+def _band_rows(links: list[Link], room: int, dtype: np.dtype) -> int | None:
     """The most output rows whose windows of all images in between fit `room` bytes; None if not even a useful few do."""
     best = None
     for rows in range(1, links[-1].c.out_shape[2] + 1):
         used, (begin, end) = 0, (0, rows)
         for before, link in zip(reversed(links[:-1]), reversed(links[1:])):
             begin, end = link.rows(begin, end)
-            used += (end - begin) * before.row_bytes()
+            used += (end - begin) * before.row_bytes(dtype)
         if used > room:
             break
         best = rows
@@ -113,16 +126,20 @@ def _emit(ctx, links: list[Link], band: int) -> None:
         ctx.done.add(link.c.node)
     ctx.node = first.c.node
     before = ctx.deferred.get(first.c.x) if not is_depthwise(first.c) else None
-    x = ctx.wide(before.source) if before is not None else ctx.image(first.c.x, first.c.border)
-    residuals = [None if link.found.residual is None else ctx.image(link.found.residual) for link in links]
-    out = ctx.output(last.found.output, image=True)
+    half = _dtype(ctx, links) == BF16
+    x = before.source if before is not None else ctx.image(first.c.x, first.c.border, half)
+    half = half and (x.dtype == BF16 or not is_depthwise(first.c))  # a depthwise convolution writes what it reads
+    out = ctx.output(last.found.output, image=True, half=half)
+    half = half and (out.dtype == BF16 or not is_depthwise(last.c))
+    dtype, x = (BF16, x) if half else (F32, ctx.wide(x))
+    residuals = [None if link.found.residual is None else ctx.image(link.found.residual, half=half) for link in links]
     images, _, height, _ = out.shape
     pieces = _pieces(images * height, ctx.options.threads)
     tallest = min(band, max(end - begin for begin, end in pieces))
     with ctx.side_by_side() as track:
         for begin, end in pieces:
             with track():
-                windows = [Window(ctx, writer, reader, _tall(links[i + 1:], tallest))
+                windows = [Window(ctx, writer, reader, _tall(links[i + 1:], tallest), dtype)
                            for i, (writer, reader) in enumerate(pairwise(links))]
                 for image in range(begin // height, -(-end // height)):
                     top, stop = max(begin - image * height, 0), min(end - image * height, height)
@@ -178,13 +195,13 @@ def _pieces(rows: int, threads: int) -> list[tuple[int, int]]:
 class Window:
     """The rows of an image in between that one thread holds at a time: rows [begin, end) of the image, padding included."""
 
-    def __init__(self, ctx, writer: Link, reader: Link, height: int) -> None:
+    def __init__(self, ctx, writer: Link, reader: Link, height: int, dtype: np.dtype) -> None:
         _, channels, self.image_height, width = writer.c.out_shape
         win = reader.c.window
         self.keep = max(win.reach(0) - win.stride[0], 0)
         self.height = max(height, 2 * self.keep)  # what is kept moves to the top without overlap
         side = reader.c.border[1]
-        self.tensor = ctx.new_image((1, channels, self.height, width), ((0, 0), side))
+        self.tensor = ctx.new_image((1, channels, self.height, width), ((0, 0), side), dtype)
         self.restart()
 
     def restart(self) -> None:

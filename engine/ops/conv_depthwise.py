@@ -8,11 +8,12 @@ import numpy as np
 from .. import _native
 from ..plan.choice import Way
 from ..plan.memory import round_up
-from ..plan.tensor import Tensor
+from ..plan.tensor import BF16, Tensor
 from .convolution import Convolution
 from .epilogue import Epilogue, epilogue, take
 from .product import ending, pad4, vector
 
+MAX_BLOCK = 256  # channels that the driver sweeps before it rounds them (depthwise.c)
 RUNS = (3, 5, 7)  # widths that have a function in kernels/depthwise.h
 
 
@@ -23,14 +24,15 @@ def is_depthwise(c: Convolution) -> bool:
 def depthwise(ctx, c: Convolution) -> Way | None:
     if not is_depthwise(c):
         return None
-    return Way("depthwise", c.multiply_adds / ctx.lanes, lambda: _emit(ctx, c))
+    return Way("depthwise", c.multiply_adds / ctx.lanes, lambda: _emit(ctx, c), half=True)
 
 
 def _emit(ctx, c: Convolution) -> None:
     found = epilogue(ctx, c.node, per_channel=True)
     take(ctx, found)
-    x = ctx.image(c.x, c.border)
-    emit_depthwise(ctx, c, found, x, ctx.output(found.output, image=True))
+    x = ctx.image(c.x, c.border, half=True)
+    out = ctx.output(found.output, image=True, half=x.dtype == BF16)
+    emit_depthwise(ctx, c, found, x if x.dtype == out.dtype else ctx.wide(x), out)
 
 
 def emit_depthwise(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor) -> None:
@@ -50,7 +52,8 @@ def emit_depthwise(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor)
               "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64)), **args},
              flops=2 * prod(pixels) * len(taps) * c.channels, n=pad4(pixels, 1), in_stride=pad4(c.steps(x), 0),
              out_stride=pad4((out.strides[0], *out.strides[2:]), 0), taps=len(taps), channels=c.channels, w_stride=width,
-             rows=2 if _pairs(c, out) else 1, run=_run(c), block=_block(ctx, c, x), **parameters)
+             rows=2 if _pairs(c, out) else 1, run=_run(c), block=_block(ctx, c, x), half=x.dtype == BF16,
+             **parameters)
 
 
 def _run(c: Convolution) -> int:
@@ -69,5 +72,5 @@ def _pairs(c: Convolution, out: Tensor) -> bool:
 def _block(ctx, c: Convolution, x: Tensor) -> int:
     """Channels whose window rows fill half of the first-level cache."""
     row = c.window.reach(0) * x.shape[-1] if len(c.window.kernel) > 1 else x.shape[-1]
-    room = (_native.cache_bytes(1) or 1 << 15) // 2 // (4 * row)
-    return min(max(room // ctx.lanes, 1) * ctx.lanes, round_up(c.channels, ctx.lanes))
+    room = (_native.cache_bytes(1) or 1 << 15) // 2 // (x.dtype.itemsize * row)
+    return min(max(room // ctx.lanes, 1) * ctx.lanes, round_up(c.channels, ctx.lanes), MAX_BLOCK)

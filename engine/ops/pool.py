@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from math import prod
 
+from ..plan.tensor import BF16
 from .base import NotNative, attr, op
 from .product import pad4
 from .window import window
@@ -14,7 +15,7 @@ def _three(values, fill: int) -> list[int]:
     return [fill] * (3 - len(values)) + list(values)
 
 
-@op("MaxPool", "AveragePool")
+@op("MaxPool", "AveragePool", half=lambda ctx, node, name: ctx.placement.half(node.outputs[0].name))
 def pool(ctx, node) -> None:
     if len([o for o in node.outputs if o.name]) > 1:
         raise NotNative("the indices of the maxima")
@@ -28,10 +29,12 @@ def pool(ctx, node) -> None:
     if min(p for pair in win.pads for p in pair) < 0:
         raise NotNative("negative padding")
     average = node.op_type == "AveragePool"
-    x, out = ctx.image(name), ctx.output(node.outputs[0].name, image=True)
+    x = ctx.image(name, half=True)
+    out = ctx.output(node.outputs[0].name, image=True, half=x.dtype == BF16)
+    x = x if x.dtype == out.dtype else ctx.wide(x)
     ctx.emit("pool", {"in": x, "out": out},
              n=pad4((out.shape[0], *out.shape[2:]), 1), in_stride=pad4((x.strides[0], *x.strides[2:]), 0),
              out_stride=pad4((out.strides[0], *out.strides[2:]), 0), in_size=_three(shape[2:], 1), kernel=_three(win.kernel, 1),
              stride=_three(win.stride, 1), pad=_three([p for p, _ in win.pads], 0), pad_end=_three([p for _, p in win.pads], 0),
              dilation=_three(win.dilation, 1), channels=shape[1], average=average,
-             include_pad=average and attr(node, "count_include_pad", 0))
+             include_pad=average and attr(node, "count_include_pad", 0), half=x.dtype == BF16)

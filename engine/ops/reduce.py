@@ -4,7 +4,7 @@ from __future__ import annotations
 from math import prod
 
 from .. import _native
-from ..plan.tensor import prefers_image
+from ..plan.tensor import BF16, prefers_image
 from .base import NotNative, attr, counted, op
 from .space import check_rank, space
 
@@ -17,7 +17,14 @@ GLOBAL = {"GlobalAveragePool": "MEAN", "GlobalMaxPool": "MAX"}
 UNCHANGED = {"SUM", "MEAN", "MAX", "MIN", "PROD", "LOG_SUM_EXP"}  # of a single element
 
 
-@op(*REDUCE)
+def _over_pixels(ctx, node, name: str) -> bool:
+    """Whether an image is reduced to one number for each channel."""
+    axes = attr(node, "axes") if len(node.inputs) < 2 else ctx.constant_value(node.inputs[1])
+    rank = len(ctx.shape(name))
+    return node.op_type in GLOBAL or (axes is not None and {int(a) % rank for a in axes} == set(range(2, rank)))
+
+
+@op(*REDUCE, half=_over_pixels)
 def reduce(ctx, node) -> None:
     name = node.inputs[0].name
     rank = len(ctx.shape(name))
@@ -40,14 +47,16 @@ def _nothing(ctx, node) -> None:
     ctx.bind(node.outputs[0].name, ctx.tensor(node.inputs[0].name))
 
 
-@op(*GLOBAL)
+@op(*GLOBAL, half=_over_pixels)
 def global_pool(ctx, node) -> None:
     emit_reduce(ctx, node, GLOBAL[node.op_type], set(range(2, len(ctx.shape(node.inputs[0].name)))))
 
 
 def emit_reduce(ctx, node, kind: str, axes: set[int]) -> None:
     """out = reduction over the axes; whether they are kept as 1 is read off the output's shape."""
-    x = ctx.tensor(node.inputs[0].name)
+    x = ctx.tensor(node.inputs[0].name, half=True)
+    if x.dtype == BF16 and not (axes == set(range(2, len(x.shape))) and x.shape[1] > 1 and x.is_image()):
+        x = ctx.wide(x)
     kept = [i for i in range(len(x.shape)) if i not in axes]
     check_rank(x.shape, axes)
     gone = sorted(axes)
@@ -61,4 +70,4 @@ def emit_reduce(ctx, node, kind: str, axes: set[int]) -> None:
     extents, (in_kept, out_kept) = space([x.shape[i] for i in kept], [x.strides[i] for i in kept], out_strides,
                                          ordered=True)
     ctx.emit("reduce", {"in": x, "out": out}, kept=extents, reduced=reduced, in_kept=in_kept, in_reduced=in_reduced,
-             out_stride=out_kept, op=_native.REDUCTIONS[kind])
+             out_stride=out_kept, op=_native.REDUCTIONS[kind], half=x.dtype == BF16)

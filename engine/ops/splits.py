@@ -12,7 +12,6 @@ from math import inf
 
 from .. import _native
 from ..plan.memory import round_up
-from .product import BF16_DEPTH
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,11 @@ def cycles(ctx, name: str, size: ProductSize) -> float:
     split = SPLITS[name]
     if not split.terms:
         return size.groups * size.pixels * size.depth * -(-size.columns // ctx.lanes) / 2
-    macs = _native.isa_info(ctx.isa)["bf16_macs"]
+    info = _native.isa_info(ctx.isa)
+    macs = info["bf16_macs"]
     if not macs:
         return inf
-    work = round_up(size.depth, BF16_DEPTH) * round_up(size.columns, 16) * split.products / macs
+    work = round_up(size.depth, info["bf16_depth"]) * round_up(size.columns, 16) * split.products / macs
     return size.groups * size.pixels * (work + STAGING * size.depth * split.terms)
 
 

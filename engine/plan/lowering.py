@@ -1,6 +1,7 @@
 """The planner's workbench: what an operator's lowering uses to see its inputs, get memory for its outputs and emit steps."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -349,11 +350,10 @@ class Lowering:
 
     def fill(self, target: Tensor, value: float) -> None:
         """Every element of the target, of any strides and data type, becomes the value."""
-        if target.dtype != F32:
-            self.copy(self.scalar(value, target.dtype).broadcast(target.shape), target)
-        elif target.size:
+        if target.size:
             shape, strides = collapse(target.shape, target.strides)
-            self.emit("fill", {"out": target}, shape=shape, out_stride=strides[0], value=value)
+            bits = int.from_bytes(np.asarray(value).astype(target.dtype).tobytes(), sys.byteorder, signed=True)
+            self.emit("fill", {"out": target}, shape=shape, out_stride=strides[0], item=target.dtype.itemsize, bits=bits)
 
     def scalar(self, value: float, dtype=F32) -> Tensor:
         """A constant of rank 0."""

@@ -55,6 +55,7 @@ class Placement:
         if name not in self._half:
             fact, readers = ctx.facts[name], ctx.graph.readers(name)
             image = ctx.halves and fact.dtype == F32 and len(fact.shape) >= 3 and prod(fact.shape[2:]) > 1
+            self._half[name] = True  # for those who ask for it on the way to its answer
             self._half[name] = image and depth < DEPTH and bool(readers) and name not in ctx.graph.outputs and all(
                 self._reads_half(node, name, depth) for node in readers)
         return self._half[name]

@@ -93,8 +93,7 @@ const infold_bf16 ISA(infold_bf16) = {
     .begin = tile_begin,
     .end = tile_end,
     .gemm = tile_gemm,
-    .split = split_run,
-    .widen = widen_run,
+    BF16_IMAGES,
     .peak = tile_peak,
     .peak_macs = 4 * TILE * TILE * INFOLD_BF16_DEPTH,
 };

@@ -14,7 +14,7 @@ typedef struct {
 } bf16_params;
 
 enum { STAGE = CONV_ARGS };
-enum { GAP = 32, CHUNK = 512, DEALT = 16 }; /* GAP: numbers between the stage's planes, so that rows do not fall into the same sets of the cache */
+enum { GAP = 32, CHUNK = 512, DEALT = 16, SWEPT = 4 }; /* GAP: numbers between the stage's planes, so that rows do not fall into the same sets of the cache */
 
 static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -120,6 +120,16 @@ static void deal_rows(const conv_job *j, const float *in, int64_t pixels, uint16
     }
 }
 
+/* Neighbouring bf16 pixels from `in` on under a single tap, the prologue applied. */
+static void map_rows(const conv_job *j, const uint16_t *in, int64_t pixels, int64_t map, uint16_t *row) {
+    const conv_params *c = j->p;
+    const int64_t *tap = j->args[TAP], plane = plane_of(c);
+    j->ctx->bf16->affine(pixels, c->k, in + tap[0], c->in_stride[3], (const float *)j->args[IN_SCALE] + map,
+                         (const float *)j->args[IN_SHIFT] + map, 0, 1, (float)c->in_lo, (float)c->in_hi, row, plane);
+    const size_t rest = (size_t)(plane - GAP - c->k) * sizeof *row;
+    for (int64_t i = 0; rest && i < pixels; i++) memset(row + i * plane + c->k, 0, rest);
+}
+
 /* Pixels [p0, p1), staged one behind the other. */
 static void stage_rows(const conv_job *j, image in, int64_t p0, int64_t p1, uint16_t *row) {
     const bf16_params *p = (const bf16_params *)j->p;
@@ -128,11 +138,13 @@ static void stage_rows(const conv_job *j, image in, int64_t p0, int64_t p1, uint
     for (int64_t at = p0; at < p1;) {
         const int64_t first = pixel_offset(&x, c->in_stride), map = x.index[0] * c->in_map_stride;
         const int64_t run = pixel_run(&x, c->n, p1 - at);
-        if (overlap(j)) {
-            deal_rows(j, (const float *)in.at + first, run, row);
-            row += run * plane_of(c);
-        } else for (int64_t i = 0; i < run; i++, row += p->terms * plane_of(c))
-            stage_row(j, (image){element(in, first + i * c->in_stride[3]), in.half}, map, row);
+        const bool mapped = in.half && p->terms == 1 && j->args[IN_SCALE];
+        if (mapped) map_rows(j, (const uint16_t *)in.at + first, run, map, row);
+        else if (overlap(j)) deal_rows(j, (const float *)in.at + first, run, row);
+        else
+            for (int64_t i = 0; i < run; i++)
+                stage_row(j, (image){element(in, first + i * c->in_stride[3]), in.half}, map, row + i * p->terms * plane_of(c));
+        row += run * p->terms * plane_of(c);
         at += run;
     }
 }
@@ -183,26 +195,42 @@ static void list_rows(const conv_job *j, const operands *o, infold_pixel *x, int
     }
 }
 
-/* A panel of a tile that is swept before it is rounded to bf16: the sums go to a tile of float32 first. */
-static void swept(const conv_job *j, infold_bf16_tile tile, const tile_rows *rows, int64_t m, int64_t group) {
-    float sums[INFOLD_BF16_ROWS * INFOLD_BF16_COLUMNS], *c[INFOLD_BF16_ROWS];
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Panels [q0, q1) of a tile whose rows begin with column `first`. */
+static void panels(const conv_job *j, const operands *o, infold_bf16_tile *tile, int64_t m, int64_t q0, int64_t q1, int64_t first) {
+    const conv_params *c = j->p;
+    for (int64_t q = q0; q < q1; q++) {
+        const int64_t column = q * INFOLD_BF16_COLUMNS;
+        tile->out.column = column - first;
+        tile->out.n = least(c->columns - column, INFOLD_BF16_COLUMNS);
+        tile->out.bias = o->bias + column;
+        tile->b = o->w + q * panel_of((const bf16_params *)j->p);
+        j->ctx->bf16->gemm(tile, m);
+    }
+}
+
+/* A few panels of a tile that are swept before they are rounded to bf16: the sums go to a tile of float32 first. */
+static void swept(const conv_job *j, const operands *o, infold_bf16_tile tile, const tile_rows *rows, int64_t m, int64_t group,
+                  int64_t q0, int64_t q1) {
+    float sums[INFOLD_BF16_ROWS * INFOLD_BF16_COLUMNS * SWEPT], *c[INFOLD_BF16_ROWS];
     const float *r[INFOLD_BF16_ROWS];
     const uint16_t *r16[INFOLD_BF16_ROWS];
-    const int64_t column = tile.out.column, n = tile.out.n;
+    uint16_t *out[INFOLD_BF16_ROWS];
+    const int64_t column = q0 * INFOLD_BF16_COLUMNS, n = least(j->p->columns - column, (q1 - q0) * INFOLD_BF16_COLUMNS);
     const infold_epilogue epilogue = conv_epilogue_of(j, group, column);
     for (int64_t i = 0; i < m; i++) {
         c[i] = sums + i * n;
+        out[i] = rows->c16[i] + column;
         if (tile.out.r) r[i] = rows->r[i] + column;
         if (tile.out.r16) r16[i] = rows->r16[i] + column;
     }
-    tile.out.column = 0;
     tile.out.c16 = NULL;
     tile.out.c = c;
     if (tile.out.r) tile.out.r = r;
     if (tile.out.r16) tile.out.r16 = r16;
-    j->ctx->bf16->gemm(&tile, m);
-    epilogue_sweep(&epilogue, m, c, 0, n);
-    for (int64_t i = 0; i < m; i++) j->ctx->bf16->split(n, c[i], 1, rows->c16[i] + column, 0);
+    panels(j, o, &tile, m, q0, q1, column);
+    epilogue_round(&epilogue, j->ctx->bf16, m, c, out, n);
 }
 
 /* Pixels [p0, p1), staged or as they lie (stage is NULL), times panels [q0, q1). */
@@ -211,11 +239,11 @@ static void block(const conv_job *j, const operands *o, int64_t group, const uin
     const bf16_params *p = (const bf16_params *)j->p;
     const conv_params *c = j->p;
     const infold_bf16 *kernel = j->ctx->bf16;
-    const int64_t panel = panel_of(p), row = p->terms * plane_of(c), at_row = 0;
+    const int64_t row = p->terms * plane_of(c), at_row = 0;
     const infold_epilogue epilogue = conv_epilogue_of(j, group, 0);
     const bool sweep = epilogue_sweeps(&epilogue), res = o->res.at != NULL;
     tile_rows rows;
-    infold_bf16_tile tile = {.a = rows.a, .a_row = row, .a_plane = plane_of(c), .b_plane = panel / p->terms, .terms = p->terms,
+    infold_bf16_tile tile = {.a = rows.a, .a_row = row, .a_plane = plane_of(c), .b_plane = panel_of(p) / p->terms, .terms = p->terms,
                              .tap = &at_row, .taps = 1, .k = round_up(c->taps * c->k, kernel->depth_step),
                              .out = {.c = p->out_half ? NULL : rows.c, .c16 = p->out_half ? rows.c16 : NULL,
                                      .r = res && !p->res_half ? rows.r : NULL, .r16 = res && p->res_half ? rows.r16 : NULL,
@@ -231,14 +259,8 @@ static void block(const conv_job *j, const operands *o, int64_t group, const uin
         m = round_up((p1 - at + tiles - 1) / tiles, kernel->m_step);
         if (m > p1 - at) m = p1 - at;
         list_rows(j, o, &x, m, stage ? stage + (at - p0) * row : NULL, &rows);
-        for (int64_t q = q0; q < q1; q++) {
-            tile.out.column = q * INFOLD_BF16_COLUMNS;
-            tile.out.n = c->columns - tile.out.column < INFOLD_BF16_COLUMNS ? c->columns - tile.out.column : INFOLD_BF16_COLUMNS;
-            tile.out.bias = o->bias + tile.out.column;
-            tile.b = o->w + q * panel;
-            if (sweep && p->out_half) swept(j, tile, &rows, m, group);
-            else kernel->gemm(&tile, m);
-        }
+        if (!sweep || !p->out_half) panels(j, o, &tile, m, q0, q1, 0);
+        else for (int64_t q = q0; q < q1; q += SWEPT) swept(j, o, tile, &rows, m, group, q, least(q + SWEPT, q1));
         if (!p->out_half) conv_sweep(j, &epilogue, m, rows.c, q0, q1);
     }
 }

@@ -11,10 +11,12 @@ typedef struct {
     int64_t run;   /* taps that lie in_stride[3] apart and come together: the kernel's width where the stride is 1, or 1 */
     int64_t block; /* channels that pass over all pixels before the next ones do: the rows of a window stay in the first-level cache */
     epilogue_params epilogue;
+    int64_t half; /* whether both images hold bf16 numbers, not float32 */
 } depthwise_params;
 
 enum { GRAIN = 262144 }; /* multiply-adds that are worth waking a thread for */
 enum { IN, W, BIAS, TAP, OUT, EPILOGUE };
+enum { SWEPT = 256, TILE = 2 * INFOLD_DW_MR }; /* channels of a block that is swept before it is rounded to bf16; pixels of a tile */
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const depthwise_params *p = params;
@@ -25,6 +27,7 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     for (int64_t t = 0, step; t < p->taps; t++)
         CHECK(t % p->run == 0 || (!__builtin_sub_overflow(tap[t], tap[t - 1], &step) && step == p->in_stride[3]), INFOLD_EPARAM);
     CHECK(p->rows == 1 || p->rows == 2, INFOLD_EPARAM);
+    CHECK(p->half == 0 || (p->half == 1 && p->block <= SWEPT), INFOLD_EPARAM);
     if (p->rows == 2) {
         CHECK(p->taps == 9 && p->run == 3, INFOLD_EPARAM);
         for (int64_t t = 3, down; t < 9; t += 3)
@@ -35,30 +38,54 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     /* the kernel reads whole vectors of weights and bias: w_stride is rounded up to them */
     CHECK(span_fits(span_repeat(span_of_run(p->w_stride), 1, taps, w_steps), &e[W], 4), INFOLD_EBOUNDS);
     CHECK(span_fits(span_of_run(p->w_stride), &e[BIAS], 4), INFOLD_EBOUNDS);
-    CHECK(span_fits(span_at(span_repeat(run, 4, p->n, p->in_stride), p->taps, e[TAP].ptr), &e[IN], 4), INFOLD_EBOUNDS);
-    CHECK(span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_at(span_repeat(run, 4, p->n, p->in_stride), p->taps, e[TAP].ptr), &e[IN], 4 - 2 * p->half), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4 - 2 * p->half), INFOLD_EBOUNDS);
     return epilogue_check(&p->epilogue, &e[EPILOGUE], p->channels, 1, 0);
 }
 
 typedef struct {
     const depthwise_params *p;
-    const infold_kernels *kernels;
+    const infold_ctx *ctx;
+    const infold_depthwise *kernel;
     void *const *args;
 } job;
+
+/* A tile of bf16 numbers that is swept before it is rounded. */
+static void swept(const job *j, infold_dw_tile tile, const infold_epilogue *epilogue) {
+    const depthwise_params *p = j->p;
+    float sums[TILE * SWEPT], *c[TILE];
+    uint16_t *out[TILE];
+    const int64_t pixels = tile.rows * tile.m;
+    for (int64_t i = 0; i < pixels; i++) {
+        c[i] = sums + i * tile.channels;
+        out[i] = (uint16_t *)tile.out + i / tile.m * p->out_stride[2] + i % tile.m * p->out_stride[3];
+    }
+    tile.sums = sums;
+    tile.out_step = tile.channels;
+    tile.out_row = tile.m * tile.channels;
+    j->kernel->run(&tile);
+    epilogue_round(epilogue, j->ctx->bf16, pixels, c, out, tile.channels);
+}
 
 /* `count` pixels from `x` on, in one row of the image, and in the row below if `rows` is 2. */
 static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *epilogue, infold_pixel x, int64_t count, int64_t first) {
     const depthwise_params *p = j->p;
     float *c[INFOLD_DW_MR];
-    tile->in = (const float *)j->args[IN] + first + pixel_offset(&x, p->in_stride);
-    tile->out = (float *)j->args[OUT] + first + pixel_offset(&x, p->out_stride);
-    const int64_t most = tile->rows == 2 ? j->kernels->dw_pair : INFOLD_DW_MR;
-    for (; count > 0; count -= tile->m, tile->in += tile->m * tile->in_step, tile->out += tile->m * tile->out_step) {
+    int64_t in = first + pixel_offset(&x, p->in_stride), out = first + pixel_offset(&x, p->out_stride);
+    const int64_t most = tile->rows == 2 ? j->kernel->pair : INFOLD_DW_MR, bytes = 4 - 2 * p->half;
+    const bool sweep = epilogue_sweeps(epilogue);
+    for (; count > 0; count -= tile->m, in += tile->m * p->in_stride[3], out += tile->m * p->out_stride[3]) {
         const int64_t tiles = (count + most - 1) / most; /* of even width */
         tile->m = (count + tiles - 1) / tiles;
-        j->kernels->depthwise(tile);
-        for (int64_t row = 0; row < tile->rows; row++) {
-            for (int64_t i = 0; i < tile->m; i++) c[i] = tile->out + row * tile->out_row + i * tile->out_step;
+        tile->in = (const char *)j->args[IN] + in * bytes;
+        tile->out = (char *)j->args[OUT] + out * bytes;
+        if (sweep && p->half) {
+            swept(j, *tile, epilogue);
+            continue;
+        }
+        j->kernel->run(tile);
+        for (int64_t row = 0; sweep && row < tile->rows; row++) {
+            for (int64_t i = 0; i < tile->m; i++) c[i] = (float *)tile->out + row * tile->out_row + i * tile->out_step;
             epilogue_sweep(epilogue, tile->m, c, 0, tile->channels);
         }
     }
@@ -87,7 +114,7 @@ static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
         const int64_t first = at / (all.bands * all.segments) * p->block, band = at / all.segments % all.bands;
         const int64_t images = band / bands, segment = at % all.segments * SEGMENT;
         const infold_pixel x = {{images / p->n[1], images % p->n[1], band % bands * p->rows, segment}};
-        const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->kernels, j->args + EPILOGUE, first);
+        const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->ctx->kernels, j->args + EPILOGUE, first);
         infold_dw_tile tile = {.in_step = p->in_stride[3], .out_step = p->out_stride[3], .out_row = p->out_stride[2],
                                .tap = j->args[TAP], .taps = p->taps, .run = p->run,
                                .channels = p->block < p->channels - first ? p->block : p->channels - first,
@@ -100,7 +127,7 @@ static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const depthwise_params *p = params;
-    const job j = {p, ctx->kernels, args};
+    const job j = {p, ctx, p->half ? &ctx->bf16->depthwise : &ctx->kernels->depthwise, args};
     if (pixel_count(p->n) == 0) return;
     const pieces all = cut(p);
     const double unit = (double)p->taps * (double)(p->block * p->rows) * (double)(p->n[3] < SEGMENT ? p->n[3] : SEGMENT);
@@ -109,7 +136,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_depthwise = {
     .name = "depthwise",
-    .params = "n[4] in_stride[4] out_stride[4] taps channels w_stride rows run block " EPILOGUE_PARAMS,
+    .params = "n[4] in_stride[4] out_stride[4] taps channels w_stride rows run block " EPILOGUE_PARAMS " half",
     .args = "in w bias tap out " EPILOGUE_ARGS,
     .params_size = sizeof(depthwise_params),
     .check = check,

@@ -59,4 +59,14 @@ static inline void epilogue_sweep(const infold_epilogue *e, int64_t m, float *co
                                (float)p->post_hi, pixels[i] + first, n);
 }
 
+/* The sweeps over m rows of n numbers, and what they give rounded to the rows of bf16 numbers `out`. The epilogue's first channel is
+ * the rows'. */
+static inline void epilogue_round(const infold_epilogue *e, const infold_bf16 *bf16, int64_t m, float *const *rows, uint16_t *const *out,
+                                  int64_t n) {
+    const epilogue_params *p = e->p;
+    if (e->scale) epilogue_sweep(e, m, rows, 0, n);
+    for (int64_t i = 0; i < m; i++)
+        bf16->act(e->scale ? INFOLD_IDENTITY : (infold_act)p->act, n, rows[i], out[i], e->slope, (float)p->a, (float)p->b);
+}
+
 #endif

@@ -1,4 +1,4 @@
-/* Constant fill of a strided block of rows; the planner uses it for zero borders and for Pad. */
+/* Constant fill of a strided block of rows, of elements of any type; the planner uses it for zero borders and for Pad. */
 #include "drivers/check.h"
 #include "drivers/parallel.h"
 
@@ -6,34 +6,49 @@ enum { D = INFOLD_MAX_DIMS };
 
 typedef struct {
     int64_t shape[D], out_stride[D];
-    double value;
+    int64_t item, bits; /* bytes of an element: 1, 2, 4 or 8; the element's */
 } fill_params;
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const fill_params *p = params;
-    return span_fits(span_repeat(span_of_run(1), D, p->shape, p->out_stride), &e[0], 4) ? INFOLD_OK : INFOLD_EBOUNDS;
+    CHECK(p->item == 1 || p->item == 2 || p->item == 4 || p->item == 8, INFOLD_EPARAM);
+    return span_fits(span_repeat(span_of_run(1), D, p->shape, p->out_stride), &e[0], p->item) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
 typedef struct {
     const fill_params *p;
-    float *out;
+    char *out;
 } job;
+
+#define FILL(T)                                                                                                         \
+    {                                                                                                                   \
+        T *x = (T *)(void *)out;                                                                                        \
+        if (s == 1)                                                                                                     \
+            for (int64_t i = 0; i < n; i++) x[i] = (T)p->bits;                                                          \
+        else                                                                                                            \
+            for (int64_t i = 0; i < n; i++) x[i * s] = (T)p->bits;                                                      \
+    }                                                                                                                   \
+    break
 
 static void rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
     const fill_params *p = j->p;
-    const float value = (float)p->value;
+    const int64_t n = p->shape[D - 1], s = p->out_stride[D - 1];
     for (int64_t at = begin; at < end; at++) {
         int64_t rest = at;
-        float *out = j->out;
+        char *out = j->out;
         for (int i = D - 2; i >= 0; i--) {
-            out += rest % p->shape[i] * p->out_stride[i];
+            out += rest % p->shape[i] * p->out_stride[i] * p->item;
             rest /= p->shape[i];
         }
-        const int64_t n = p->shape[D - 1], s = p->out_stride[D - 1];
-        for (int64_t i = 0; i < n; i++) out[i * s] = value;
+        switch (p->item) {
+        case 1: FILL(uint8_t);
+        case 2: FILL(uint16_t);
+        case 4: FILL(uint32_t);
+        default: FILL(uint64_t);
+        }
     }
 }
 
@@ -47,7 +62,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_fill = {
     .name = "fill",
-    .params = "shape[6] out_stride[6] value:f",
+    .params = "shape[6] out_stride[6] item bits",
     .args = "out",
     .params_size = sizeof(fill_params),
     .check = check,

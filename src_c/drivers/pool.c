@@ -11,6 +11,7 @@ typedef struct {
     int64_t in_size[3], kernel[3], stride[3], pad[3], pad_end[3], dilation[3];
     int64_t channels;
     int64_t average, include_pad; /* include_pad: the divisor counts padding, but not what ceil_mode adds beyond it */
+    int64_t half; /* whether both images hold bf16 numbers, not float32 */
 } pool_params;
 
 enum { IN, OUT };
@@ -19,6 +20,7 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     (void)kernels;
     const pool_params *p = params;
     int64_t taps = 1;
+    CHECK(p->half == 0 || p->half == 1, INFOLD_EPARAM);
     for (int i = 0; i < 3; i++) {
         CHECK(p->kernel[i] >= 1 && p->kernel[i] <= MAX_TAPS && p->stride[i] >= 1 && p->dilation[i] >= 1, INFOLD_EPARAM);
         CHECK(p->pad[i] >= 0 && p->pad_end[i] >= 0 && p->in_size[i] >= 0, INFOLD_EPARAM);
@@ -31,14 +33,15 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     }
     const int64_t in_shape[4] = {p->n[0], p->in_size[0], p->in_size[1], p->in_size[2]};
     const infold_span run = span_of_run(p->channels);
-    CHECK(span_fits(span_repeat(run, 4, in_shape, p->in_stride), &e[IN], 4), INFOLD_EBOUNDS);
-    CHECK(span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_repeat(run, 4, in_shape, p->in_stride), &e[IN], 4 - 2 * p->half), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4 - 2 * p->half), INFOLD_EBOUNDS);
     return INFOLD_OK;
 }
 
 typedef struct {
     const pool_params *p;
-    const infold_kernels *kernels;
+    void (*max)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, void *out);
+    void (*sum)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, float scale, void *out);
     void *const *args;
 } job;
 
@@ -95,19 +98,21 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
         const window w = clip(p, &x);
         if (w.whole && !whole_taps) whole_taps = list_taps(p, w.count, whole);
         const int64_t taps = w.whole ? whole_taps : list_taps(p, w.count, part), *tap = w.whole ? whole : part;
-        const float *in = (const float *)j->args[IN] + x.index[0] * p->in_stride[0];
-        if (taps) in += w.first[0] * p->in_stride[1] + w.first[1] * p->in_stride[2] + w.first[2] * p->in_stride[3];
-        float *out = (float *)j->args[OUT] + pixel_offset(&x, p->out_stride);
+        int64_t first = x.index[0] * p->in_stride[0];
+        if (taps) first += w.first[0] * p->in_stride[1] + w.first[1] * p->in_stride[2] + w.first[2] * p->in_stride[3];
+        const void *in = (const char *)j->args[IN] + first * (4 - 2 * p->half);
+        void *out = (char *)j->args[OUT] + pixel_offset(&x, p->out_stride) * (4 - 2 * p->half);
         if (p->average)
-            j->kernels->pool_sum(p->channels, taps, tap, in, w.divisor > 0 ? 1.0f / (float)w.divisor : 0.0f, out);
+            j->sum(p->channels, taps, tap, in, w.divisor > 0 ? 1.0f / (float)w.divisor : 0.0f, out);
         else
-            j->kernels->pool_max(p->channels, taps, tap, in, out);
+            j->max(p->channels, taps, tap, in, out);
     }
 }
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const pool_params *p = params;
-    const job j = {p, ctx->kernels, args};
+    const job j = {p, p->half ? ctx->bf16->pool_max : ctx->kernels->pool_max,
+                   p->half ? ctx->bf16->pool_sum : ctx->kernels->pool_sum, args};
     const int64_t work = p->kernel[0] * p->kernel[1] * p->kernel[2] * p->channels;
     infold_parallel(ctx, pixel_count(p->n), 1 + 262144 / (work + 1), pixels, &j);
 }
@@ -115,7 +120,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 const infold_op infold_op_pool = {
     .name = "pool",
     .params = "n[4] in_stride[4] out_stride[4] in_size[3] kernel[3] stride[3] pad[3] pad_end[3] dilation[3] channels average "
-              "include_pad",
+              "include_pad half",
     .args = "in out",
     .params_size = sizeof(pool_params),
     .check = check,

@@ -11,6 +11,7 @@ typedef struct {
     int64_t kept[4], reduced[4];
     int64_t in_kept[4], in_reduced[4], out_stride[4]; /* elements per step of kept and of reduced */
     int64_t op;
+    int64_t half; /* whether the input holds bf16 numbers, not float32 */
 } reduce_params;
 
 enum { IN, OUT, COLUMNS = 256 };
@@ -20,14 +21,16 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const reduce_params *p = params;
     CHECK(p->op >= 0 && p->op < INFOLD_REDUCTION_COUNT, INFOLD_EPARAM);
     const infold_span in = span_repeat(span_repeat(span_of_run(1), 4, p->reduced, p->in_reduced), 4, p->kept, p->in_kept);
-    CHECK(span_fits(in, &e[IN], 4), INFOLD_EBOUNDS);
+    CHECK(p->half == 0 || (p->half == 1 && p->in_kept[3] == 1 && p->kept[3] > 1), INFOLD_EPARAM); /* whole vectors of results */
+    CHECK(span_fits(in, &e[IN], 4 - 2 * p->half), INFOLD_EBOUNDS);
     return span_fits(span_repeat(span_of_run(1), 4, p->kept, p->out_stride), &e[OUT], 4) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
 typedef struct {
     const reduce_params *p;
     const infold_kernels *kernels;
-    const float *in;
+    const infold_bf16 *bf16;
+    const void *in;
     float *out;
     int64_t width, chunks; /* columns: how many results a work item makes, and items per row of kept[3] */
 } job;
@@ -64,7 +67,7 @@ static float shift_of(float top) { return isfinite(top) ? top : 0.0f; }
 
 /* n neighbouring results, each over `shape` elements. */
 static void accumulate_columns(const job *j, infold_reduction kind, const int64_t shape[4], const int64_t stride[4],
-                               const float *in, int64_t n, const float *shift, float *acc, float *comp) {
+                               const void *in, int64_t n, const float *shift, float *acc, float *comp) {
     int64_t tap[INFOLD_REDUCE_BLOCK];
     const int64_t count = pixel_count(shape);
     for (int64_t i = 0; i < n; i++) acc[i] = (float)start(kind), comp[i] = 0.0f;
@@ -73,7 +76,7 @@ static void accumulate_columns(const job *j, infold_reduction kind, const int64_
         int64_t taps = 0;
         for (; taps < INFOLD_REDUCE_BLOCK && at < count; at++, pixel_next(&x, shape))
             tap[taps++] = pixel_offset(&x, stride);
-        j->kernels->reduce_columns(kind, n, taps, tap, in, shift, acc, comp);
+        (j->p->half ? j->bf16->reduce_columns : j->kernels->reduce_columns)(kind, n, taps, tap, in, shift, acc, comp);
     }
 }
 
@@ -86,7 +89,7 @@ static void columns(const void *arg, int64_t begin, int64_t end, int64_t thread)
         const int64_t rows[4] = {p->kept[0], p->kept[1], p->kept[2], j->chunks};
         infold_pixel x = pixel_at(rows, at);
         const int64_t first = x.index[3] *= j->width, left = p->kept[3] - first, n = left < j->width ? left : j->width;
-        const float *in = j->in + pixel_offset(&x, p->in_kept);
+        const void *in = (const char *)j->in + (4 - 2 * p->half) * pixel_offset(&x, p->in_kept);
         float *out = j->out + pixel_offset(&x, p->out_stride);
         if (p->op == INFOLD_REDUCE_LOG_SUM_EXP) {
             accumulate_columns(j, INFOLD_REDUCE_MAX, p->reduced, p->in_reduced, in, n, shift, acc, comp);
@@ -132,7 +135,7 @@ static void runs(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const reduce_params *p = j->p;
     infold_pixel x = pixel_at(p->kept, begin);
     for (int64_t at = begin; at < end; at++, pixel_next(&x, p->kept)) {
-        const float *in = j->in + pixel_offset(&x, p->in_kept);
+        const float *in = (const float *)j->in + pixel_offset(&x, p->in_kept);
         float shift = 0.0f;
         if (p->op == INFOLD_REDUCE_LOG_SUM_EXP) shift = shift_of((float)accumulate_runs(j, INFOLD_REDUCE_MAX, in, shift));
         j->out[pixel_offset(&x, p->out_stride)] = finish(p, accumulate_runs(j, accumulation(p->op), in, shift), shift);
@@ -142,7 +145,7 @@ static void runs(const void *arg, int64_t begin, int64_t end, int64_t thread) {
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const reduce_params *p = params;
     const int64_t size = pixel_count(p->reduced);
-    job j = {p, ctx->kernels, args[IN], args[OUT], 1, p->kept[3]};
+    job j = {p, ctx->kernels, ctx->bf16, args[IN], args[OUT], 1, p->kept[3]};
     const bool across = p->in_kept[3] == 1 && p->kept[3] > 1;
     if (!across && p->in_reduced[3] == 1) {
         infold_parallel(ctx, pixel_count(p->kept), 1 + 32768 / (size + 1), runs, &j);
@@ -156,7 +159,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_reduce = {
     .name = "reduce",
-    .params = "kept[4] reduced[4] in_kept[4] in_reduced[4] out_stride[4] op",
+    .params = "kept[4] reduced[4] in_kept[4] in_reduced[4] out_stride[4] op half",
     .args = "in out",
     .params_size = sizeof(reduce_params),
     .check = check,

@@ -1,5 +1,3 @@
-#include <math.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "vec/avx512_bf16.h"
@@ -7,8 +5,6 @@
 #undef ISA
 #define ISA(name) name##_amx
 
-#include "abi.h"
-
-#include "kernels/split.h"
+#include "isa/bf16.h"
 #include "amx/tile.h"
 #include "amx/gemm.h"

@@ -1,9 +1,6 @@
-#include <math.h>
 #include <stdint.h>
 
 #include "vec/avx512_bf16.h"
 
-#include "abi.h"
-
-#include "kernels/split.h"
+#include "isa/bf16.h"
 #include "kernels/dot.h"

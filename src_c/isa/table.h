@@ -7,12 +7,14 @@
 #include "vec/emulated_bf16.h"
 #endif
 
+#include "kernels/num.h"
 #include "kernels/gemm.h"
 #include "kernels/peak.h"
 #include "kernels/math.h"
 #include "kernels/act.h"
 #include "kernels/depthwise.h"
 #include "kernels/winograd.h"
+#include "kernels/affine.h"
 #include "kernels/elementwise.h"
 #include "kernels/pool.h"
 #include "kernels/reduce.h"
@@ -27,8 +29,7 @@ const infold_kernels ISA(infold_kernels) = {
     .nr = 2 * VL,
     .gemm = {GEMM_ROW(1), GEMM_ROW(2)},
     .fma_peak = fma_peak_run,
-    .depthwise = depthwise_run,
-    .dw_pair = DW_PAIR,
+    .depthwise = {depthwise_run, DW_PAIR},
     .winograd_in = {winograd2_in_run, winograd4_in_run},
     .winograd_out = {winograd2_out_run, winograd4_out_run},
     .act = act_run,

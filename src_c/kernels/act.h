@@ -5,16 +5,16 @@
         int64_t i = 0;                                                                                                  \
         for (; i + VL <= n; i += VL) {                                                                                  \
             const vf x = v_load(src + i);                                                                               \
-            v_store(dst + i, (expr));                                                                                   \
+            n_store(dst + i, (expr), VL);                                                                               \
         }                                                                                                               \
         if (i < n) {                                                                                                    \
             const vf x = v_loadn(src + i, n - i);                                                                       \
-            v_storen(dst + i, (expr), n - i);                                                                           \
+            n_store(dst + i, (expr), n - i);                                                                            \
         }                                                                                                               \
     }                                                                                                                   \
     break
 
-static void act_run(infold_act act, int64_t n, const float *src, float *dst, const float *w, float fa, float fb) {
+static void act_run(infold_act act, int64_t n, const float *src, num *dst, const float *w, float fa, float fb) {
     const vf a = v_set1(fa), b = v_set1(fb), zero = v_set1(0.0f), one = v_set1(1.0f), half = v_set1(0.5f);
     switch (act) {
     case INFOLD_IDENTITY: ACT_LOOP(x);
@@ -25,11 +25,11 @@ static void act_run(infold_act act, int64_t n, const float *src, float *dst, con
         int64_t i = 0;
         for (; i + VL <= n; i += VL) {
             const vf x = v_load(src + i);
-            v_store(dst + i, v_sel(v_lt(x, zero), x * v_load(w + i), x));
+            n_store(dst + i, v_sel(v_lt(x, zero), x * v_load(w + i), x), VL);
         }
         if (i < n) {
             const vf x = v_loadn(src + i, n - i);
-            v_storen(dst + i, v_sel(v_lt(x, zero), x * v_loadn(w + i, n - i), x), n - i);
+            n_store(dst + i, v_sel(v_lt(x, zero), x * v_loadn(w + i, n - i), x), n - i);
         }
         break;
     }

@@ -1,37 +1,37 @@
 /* Depthwise convolution over channel vectors, m pixels of a row at a time. A run of kw taps slides along the row: each vector of the
  * input is loaded once and meets all its weights, which stay in registers. */
 
-static inline __attribute__((always_inline)) void depthwise_vector(const infold_dw_tile *t, const int m, const int kw, int64_t c,
-                                                                   const bool whole, int64_t live) {
+INLINE void depthwise_store(const infold_dw_tile *t, int64_t at, vf x, int64_t live) {
+    const vf y = v_min(v_set1(t->hi), v_max(v_set1(t->lo), x));
+    if (sizeof(num) < sizeof(float) && t->sums) store_live(t->sums + at, y, live);
+    else n_store((num *)t->out + at, y, live);
+}
+
+/* live: a constant, but for the last vector */
+INLINE void depthwise_vector(const infold_dw_tile *t, const int m, const int kw, int64_t c, int64_t live) {
     vf acc[INFOLD_DW_MR];
     const vf bias = v_load(t->bias + c);
     UNROLL for (int i = 0; i < m; i++) acc[i] = bias;
     const float *w = t->w + c;
     const int64_t taps = t->taps, w_stride = t->w_stride, step = t->in_step;
     for (int64_t k = 0; k < taps; k += kw) {
-        const float *x = t->in + t->tap[k] + c;
+        const num *x = (const num *)t->in + t->tap[k] + c;
         vf wv[7];
         UNROLL for (int j = 0; j < kw; j++, w += w_stride) wv[j] = v_load(w);
         UNROLL for (int p = 0; p < m + kw - 1; p++, x += step) {
-            const vf xv = whole ? v_load(x) : v_loadn(x, live);
+            const vf xv = n_load(x, live);
             UNROLL for (int j = 0; j < kw; j++)
                 if (p - j >= 0 && p - j < m) acc[p - j] = v_fma(xv, wv[j], acc[p - j]);
         }
     }
-    const vf lo = v_set1(t->lo), hi = v_set1(t->hi);
-    float *out = t->out + c;
-    UNROLL for (int i = 0; i < m; i++, out += t->out_step) {
-        const vf y = v_min(hi, v_max(lo, acc[i]));
-        if (whole) v_store(out, y);
-        else v_storen(out, y, live);
-    }
+    UNROLL for (int i = 0; i < m; i++) depthwise_store(t, c + i * t->out_step, acc[i], live);
 }
 
-static inline __attribute__((always_inline)) void depthwise_tile(const infold_dw_tile *t, const int m, const int kw) {
+INLINE void depthwise_tile(const infold_dw_tile *t, const int m, const int kw) {
     const int64_t channels = t->channels;
     int64_t c = 0;
-    for (; channels - c >= VL; c += VL) depthwise_vector(t, m, kw, c, true, VL);
-    if (c < channels) depthwise_vector(t, m, kw, c, false, channels - c);
+    for (; channels - c >= VL; c += VL) depthwise_vector(t, m, kw, c, VL);
+    if (c < channels) depthwise_vector(t, m, kw, c, channels - c);
 }
 
 /* One function for each height and run: how many vectors are alive is known, and they stay in registers. */
@@ -54,20 +54,20 @@ DEPTHWISE_DEFINE(1) DEPTHWISE_DEFINE(3) DEPTHWISE_DEFINE(5) DEPTHWISE_DEFINE(7)
  * the multiply-add, and the input would be read three times instead of twice. */
 enum { DW_PAIR = VEC_MR > 6 ? 8 : 4 };
 
-static inline __attribute__((always_inline)) void depthwise_pair_vector(const infold_dw_tile *t, const int m, int64_t c, const bool whole,
-                                                                        int64_t live) {
+INLINE void depthwise_pair_vector(const infold_dw_tile *t, const int m, int64_t c, int64_t live) {
     vf acc[2][DW_PAIR], above[3], below[3] = {0};
     const vf bias = v_load(t->bias + c);
     UNROLL for (int i = 0; i < m; i++) acc[0][i] = acc[1][i] = bias;
-    const float *w = t->w + c, *row = t->in + t->tap[0] + c;
+    const float *w = t->w + c;
+    const num *row = (const num *)t->in + t->tap[0] + c;
     const int64_t step = t->in_step, down = t->tap[3] - t->tap[0];
     UNROLL for (int y = 0; y < 4; y++, row += down) {
         UNROLL for (int j = 0; j < 3; j++) above[j] = below[j]; /* what the upper output row used last serves the lower one now */
         if (y < 3)
             UNROLL for (int j = 0; j < 3; j++, w += t->w_stride) below[j] = v_load(w);
-        const float *x = row;
+        const num *x = row;
         UNROLL for (int p = 0; p < m + 2; p++, x += step) {
-            const vf xv = whole ? v_load(x) : v_loadn(x, live);
+            const vf xv = n_load(x, live);
             if (y < 2 && p < m) __builtin_prefetch(x + 4 * down, 0, 3); /* the rows that the next two of output will add */
             UNROLL for (int j = 0; j < 3; j++)
                 if (p - j >= 0 && p - j < m) {
@@ -76,22 +76,15 @@ static inline __attribute__((always_inline)) void depthwise_pair_vector(const in
                 }
         }
     }
-    const vf lo = v_set1(t->lo), hi = v_set1(t->hi);
-    UNROLL for (int y = 0; y < 2; y++) {
-        float *out = t->out + y * t->out_row + c;
-        UNROLL for (int i = 0; i < m; i++, out += t->out_step) {
-            const vf v = v_min(hi, v_max(lo, acc[y][i]));
-            if (whole) v_store(out, v);
-            else v_storen(out, v, live);
-        }
-    }
+    UNROLL for (int y = 0; y < 2; y++)
+        UNROLL for (int i = 0; i < m; i++) depthwise_store(t, c + y * t->out_row + i * t->out_step, acc[y][i], live);
 }
 
-static inline __attribute__((always_inline)) void depthwise_pair(const infold_dw_tile *t, const int m) {
+INLINE void depthwise_pair(const infold_dw_tile *t, const int m) {
     const int64_t channels = t->channels;
     int64_t c = 0;
-    for (; channels - c >= VL; c += VL) depthwise_pair_vector(t, m, c, true, VL);
-    if (c < channels) depthwise_pair_vector(t, m, c, false, channels - c);
+    for (; channels - c >= VL; c += VL) depthwise_pair_vector(t, m, c, VL);
+    if (c < channels) depthwise_pair_vector(t, m, c, channels - c);
 }
 
 static void depthwise_pairs(const infold_dw_tile *t) {

@@ -111,8 +111,7 @@ const infold_bf16 ISA(infold_bf16) = {
     .begin = dot_nothing,
     .end = dot_nothing,
     .gemm = dot_run,
-    .split = split_run,
-    .widen = widen_run,
+    BF16_IMAGES,
     .peak = dot_peak_run,
     .peak_macs = 4 * VEC_MR * VL,
 };

@@ -1,4 +1,4 @@
-/* Binary operations with broadcasting, the per-channel affine map, and the blocked transpose. */
+/* Binary operations with broadcasting, and the blocked transpose. */
 #include <math.h>
 #include <string.h>
 
@@ -75,27 +75,6 @@ static void binary_run(infold_binary op, int64_t rows, int64_t n, const float *a
                        const int64_t sb[2], float *out, const int64_t so[2]) {
     for (int64_t r = 0; r < rows; r++)
         binary_row(op, n, a + r * sa[0], sa[1], b + r * sb[0], sb[1], out + r * so[0], so[1]);
-}
-
-static void affine_run(int64_t rows, int64_t n, const float *x, int64_t x_row, const float *scale, const float *shift,
-                       int64_t s_row, int64_t s_elem, float lo, float hi, float *out, int64_t out_row) {
-    const vf low = v_set1(lo), high = v_set1(hi);
-#define AFFINE(x, s, h) v_min(high, v_max(low, v_fma(x, s, h)))
-    for (int64_t r = 0; r < rows; r++, x += x_row, scale += s_row, shift += s_row, out += out_row) {
-        int64_t i = 0;
-        if (s_elem) {
-            for (; i + VL <= n; i += VL) v_store(out + i, AFFINE(v_load(x + i), v_load(scale + i), v_load(shift + i)));
-            if (i < n) {
-                const int64_t t = n - i;
-                v_storen(out + i, AFFINE(v_loadn(x + i, t), v_loadn(scale + i, t), v_loadn(shift + i, t)), t);
-            }
-        } else {
-            const vf s = v_set1(scale[0]), h = v_set1(shift[0]);
-            for (; i + VL <= n; i += VL) v_store(out + i, AFFINE(v_load(x + i), s, h));
-            if (i < n) v_storen(out + i, AFFINE(v_loadn(x + i, n - i), s, h), n - i);
-        }
-    }
-#undef AFFINE
 }
 
 /* Few rows (the colour planes of an input image): all of them side by side, a column of the source at a time. */

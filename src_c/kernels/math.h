@@ -9,8 +9,16 @@ static inline vf v_scale2(vf a, vf n) {
 }
 #endif
 
+#ifndef v_reciprocal /* where bf16 is enough: relative error below 2^-11 */
+#define v_reciprocal(a) (v_set1(1.0f) / (a))
+#endif
+
 static inline vf v_exp(vf x) {
     const vf clamped = v_max(v_set1(-104.0f), v_min(v_set1(89.0f), x));
+#ifdef NUM_BF16 /* for results that are rounded to bf16: 2^r by a minimax polynomial on [-1/2, 1/2], relative error 8e-5 */
+    const vf t = clamped * v_set1(1.44269504088896341f), n = v_round(t), r = t - n;
+    const vf p = v_fma(v_fma(v_fma(v_set1(5.517166876e-2f), r, v_set1(2.426111328e-1f)), r, v_set1(6.932609864e-1f)), r, v_set1(9.999280729e-1f));
+#else
     const vf n = v_round(clamped * v_set1(1.44269504088896341f));
     vf r = v_fma(n, v_set1(-0.693359375f), clamped);
     r = v_fma(n, v_set1(2.12194440e-4f), r);
@@ -21,6 +29,7 @@ static inline vf v_exp(vf x) {
     p = v_fma(p, r, v_set1(1.6666665459e-1f));
     p = v_fma(p, r, v_set1(5.0000001201e-1f));
     p = v_fma(p, r * r, r) + v_set1(1.0f);
+#endif
     return v_scale2(p, n);
 }
 
@@ -69,8 +78,12 @@ static inline vf v_log(vf x) {
 
 /* exp of -|x| only, so that neither end overflows: 1/(1 + e) above zero, e/(1 + e) below. */
 static inline vf v_sigmoid(vf x) {
+#ifdef NUM_BF16
+    return v_reciprocal(v_set1(1.0f) + v_exp(-x));
+#else
     const vf one = v_set1(1.0f), e = v_exp(-v_abs(x));
     return v_sel(v_lt(x, v_set1(0.0f)), e, one) / (one + e);
+#endif
 }
 
 static inline vf v_tanh(vf x) {

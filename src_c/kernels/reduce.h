@@ -3,8 +3,6 @@
 #include <stdbool.h>
 
 /* The kind is a constant wherever these are called: its switches vanish. */
-#define INLINE static inline __attribute__((always_inline))
-
 INLINE vf reduce_start(const infold_reduction kind) {
     return v_set1(kind == INFOLD_REDUCE_MAX    ? -INFINITY
                   : kind == INFOLD_REDUCE_MIN  ? INFINITY
@@ -37,22 +35,9 @@ static inline void sum_compensated(vf *s, vf *c, vf p) {
     *s = t;
 }
 
-static inline vf load_live(const float *p, int64_t live) { return live >= VL ? v_load(p) : v_loadn(p, live); }
-/* Lanes that are not live hold `fill`. */
-static inline vf load_padded(const float *p, int64_t live, float fill) {
-    static const float lane[INFOLD_MAX_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return live >= VL ? v_load(p) : v_sel(v_lt(v_load(lane), v_set1((float)live)), v_loadn(p, live), v_set1(fill));
-}
-static inline void store_live(float *p, vf x, int64_t live) {
-    if (live >= VL)
-        v_store(p, x);
-    else
-        v_storen(p, x, live);
-}
-
 /* nv whole vectors of columns, or one of `live` columns. */
 INLINE void reduce_columns_tile(const infold_reduction kind, const int nv, int64_t live, int64_t taps, const int64_t *tap,
-                                const float *in, const float *shift, float *acc, float *comp) {
+                                const num *in, const float *shift, float *acc, float *comp) {
     vf part[4], by[4];
     const bool compensate = kind != INFOLD_REDUCE_MAX && kind != INFOLD_REDUCE_MIN && kind != INFOLD_REDUCE_PROD;
     UNROLL for (int v = 0; v < nv; v++) {
@@ -60,8 +45,8 @@ INLINE void reduce_columns_tile(const infold_reduction kind, const int nv, int64
         by[v] = kind == INFOLD_REDUCE_LOG_SUM_EXP ? load_live(shift + v * VL, live) : part[v];
     }
     for (int64_t t = 0; t < taps; t++) {
-        const float *x = in + tap[t];
-        UNROLL for (int v = 0; v < nv; v++) part[v] = reduce_step(kind, part[v], load_live(x + v * VL, live), by[v]);
+        const num *x = in + tap[t];
+        UNROLL for (int v = 0; v < nv; v++) part[v] = reduce_step(kind, part[v], n_load(x + v * VL, live), by[v]);
     }
     UNROLL for (int v = 0; v < nv; v++) {
         vf s = load_live(acc + v * VL, live);
@@ -76,7 +61,7 @@ INLINE void reduce_columns_tile(const infold_reduction kind, const int nv, int64
     }
 }
 
-INLINE void reduce_columns_kind(const infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const float *in,
+INLINE void reduce_columns_kind(const infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const num *in,
                                 const float *shift, float *acc, float *comp) {
     int64_t c = 0;
     for (; c + 4 * VL <= n; c += 4 * VL)
@@ -98,11 +83,18 @@ INLINE void reduce_columns_kind(const infold_reduction kind, int64_t n, int64_t 
     default: X(INFOLD_REDUCE_SUM);                                                                                      \
     }
 
-static void reduce_columns_run(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const float *in,
+static void reduce_columns_run(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const void *in,
                                const float *shift, float *acc, float *comp) {
 #define X(k) reduce_columns_kind(k, n, taps, tap, in, shift, acc, comp); return
     REDUCE_KINDS(X)
 #undef X
+}
+
+#ifndef NUM_BF16
+/* Lanes that are not live hold `fill`. */
+static inline vf load_padded(const float *p, int64_t live, float fill) {
+    static const float lane[INFOLD_MAX_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return live >= VL ? v_load(p) : v_sel(v_lt(v_load(lane), v_set1((float)live)), v_loadn(p, live), v_set1(fill));
 }
 
 /* One vector's lanes become one number. */
@@ -163,3 +155,4 @@ static double reduce_run_run(infold_reduction kind, int64_t n, const float *x, f
     REDUCE_KINDS(X)
 #undef X
 }
+#endif

@@ -15,4 +15,5 @@ static inline void v_storebf16(uint16_t *p, vh a, int64_t n) {
     if (n == VL) _mm256_storeu_si256((__m256i *)p, a);
     else _mm256_mask_storeu_epi16(p, v_tail(n), a);
 }
+#define v_reciprocal _mm512_rcp14_ps
 #define v_dot2(acc, a, b) _mm512_dpbf16_ps(acc, (__m512bh)(a), (__m512bh)(b))

@@ -14,20 +14,22 @@ typedef vi vh; /* VL bf16 numbers, each in the lower half of a lane */
 
 static inline vf v_flush(vf a) { return v_sel(v_lt(v_abs(a), v_set1(0x1p-126f)), v_frombits(vi_and(v_bits(a), vi_set1(INT32_MIN))), a); }
 
-static inline vh v_tobf16(vf a) {
+#define EMULATED static __attribute__((noinline, unused)) /* many small calls, none of them in a hurry */
+
+EMULATED vh v_tobf16(vf a) {
     const vi bits = v_bits(v_flush(a)), odd = vi_and(vi_sar(bits, 16), vi_set1(1));
     const vf rounded = v_frombits(vi_add(vi_add(bits, vi_set1(0x7fff)), odd)), quiet = v_frombits(vi_or(bits, vi_set1(0x400000)));
     return vi_and(vi_sar(v_bits(v_sel(v_eq(a, a), rounded, quiet)), 16), vi_set1(0xffff));
 }
 static inline vf v_frombf16(vh a) { return v_frombits(vi_shl(a, 16)); }
-static inline vf v_loadbf16(const uint16_t *p, int64_t n) {
+EMULATED vf v_loadbf16(const uint16_t *p, int64_t n) {
     int32_t lane[VL] = {0};
     vi wide;
     for (int64_t i = 0; i < n; i++) lane[i] = p[i];
     memcpy(&wide, lane, sizeof wide);
     return v_frombf16(wide);
 }
-static inline void v_storebf16(uint16_t *p, vh a, int64_t n) {
+EMULATED void v_storebf16(uint16_t *p, vh a, int64_t n) {
     int32_t lane[VL];
     memcpy(lane, &a, sizeof lane);
     for (int64_t i = 0; i < n; i++) p[i] = (uint16_t)lane[i];

@@ -136,7 +136,7 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "unary": (rows, {"in": x, "out": x}, ()),
         "binary": (by_channel, {"a": x, "b": channel, "out": x}, ()),
         "affine": (by_channel, {"x": x, "scale": channel, "shift": channel, "out": x}, ()),
-        "fill": ({k: rows[k] for k in ("shape", "out_stride")}, {"out": x}, ()),
+        "fill": ({k: rows[k] for k in ("shape", "out_stride")} | {"item": 4}, {"out": x}, ()),
         "pool": (pool, {"in": x, "out": zeros(2, 3, 3, 19)}, ()),
         "reduce": (reduce, {"in": x, "out": zeros(2, 19)}, ()),
         "softmax": ({**image_params(x), "length": 19}, {"in": x, "out": x}, ()),

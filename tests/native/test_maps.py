@@ -143,7 +143,8 @@ def test_fill(shape: tuple[int, ...], isa: str, side: str):
     """Fills every other element of the last dimension and leaves the rest alone."""
     out = np.zeros((*shape[:-1], 2 * shape[-1] - 1), F32)
     view = out[..., ::2]
-    params = {"shape": dims(shape, 6, 1), "out_stride": dims(strides(view), 6, 0), "value": 2.5}
+    params = {"shape": dims(shape, 6, 1), "out_stride": dims(strides(view), 6, 0), "item": 4,
+              "bits": int(np.float32(2.5).view(np.int32))}
     for threads in (1, 2):
         got = run("fill", isa, params, threads=threads, side=side, out=out)["out"]
         assert (got[..., ::2] == 2.5).all() and (got[..., 1::2] == 0).all()
@@ -170,7 +171,9 @@ def test_check(op: str, change: dict, status: int, isa: str):
     x, row = np.zeros((4, 8), F32), np.zeros(8, F32)
     params = {"shape": dims([4, 8], 6, 1), "out_stride": dims([8, 1], 6, 0)}
     arrays = {"out": x}
-    if op != "fill":
+    if op == "fill":
+        params["item"] = 4
+    else:
         params |= {"a_stride": dims([8, 1], 6, 0), "b_stride": dims([0, 1], 6, 0)}
         arrays |= {"a": x, "b": row} if op == "binary" else {"x": x, "scale": row, "shift": row}
     assert refusal(op, isa, params | change, **arrays) == status

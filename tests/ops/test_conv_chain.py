@@ -49,7 +49,7 @@ def kernels(model, net, **options) -> list[str]:
 @pytest.mark.parametrize("band", [1, 3, 64])
 @pytest.mark.parametrize("case", CASES)
 def test_bitwise_equal_to_layer_by_layer(case: str, band: int, monkeypatch):
-    monkeypatch.setattr("infold.ops.conv_chain._band_rows", lambda links, room: band)
+    monkeypatch.setattr("infold.ops.conv_chain._band_rows", lambda links, room, dtype: band)
     net, model = network(case)
     assert kernels(model, net).count("depthwise") == 1  # too small to be worth a chain
     expected = session(model).run(None, net.feeds)
@@ -61,7 +61,7 @@ def test_bitwise_equal_to_layer_by_layer(case: str, band: int, monkeypatch):
 
 @pytest.mark.parametrize("activation", [None, "HardSwish", "Sigmoid"])
 def test_epilogues_and_residual(activation: str | None, monkeypatch):
-    monkeypatch.setattr("infold.ops.conv_chain._band_rows", lambda links, room: 4)
+    monkeypatch.setattr("infold.ops.conv_chain._band_rows", lambda links, room, dtype: 4)
     net, model = network("both", activation, residual=True)
     forced = kernels(model, net, algorithms={"*": "chain"})
     assert forced.count("conv") > 2 and "binary.add" not in forced  # more than one band, the residual in the epilogue

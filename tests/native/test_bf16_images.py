@@ -1,0 +1,143 @@
+"""Operations on images of bf16 numbers: what they compute in float32, rounded where it is stored; activations as accurate."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_harness import dims, normal, refusal, run, strides
+from test_bf16 import EMULATED, INSTRUCTIONS, U16, from_bf16, to_bf16
+from test_conv import AFTER, CONSTANTS, whole_vectors
+from test_pool import CASES
+from test_reduce import parameters
+from test_unary import FUNCTIONS
+
+from infold import _native
+
+F32 = np.float32
+HALF_ULP = 2.0**-8
+
+
+@pytest.fixture(params=[*INSTRUCTIONS, *EMULATED[:1]])
+def isa(request: pytest.FixtureRequest) -> str:
+    """The instructions and their emulation, and the emulation beside float32 kernels of wider vectors."""
+    return request.param
+
+
+def close(got: np.ndarray, expected: np.ndarray, size: float = 1.0) -> None:
+    """Rounded once; size: of what was added up, whose float32 rounding differs where there is no fused multiply-add."""
+    assert got.dtype == U16 and np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(from_bf16(got), expected, rtol=1.1 * HALF_ULP, atol=1e-6 * size)
+
+
+def depthwise(isa, x, act="IDENTITY", mapped=False, run_of=3, stride=1, threads=1, side="end"):
+    """Three rows of output, of float32 or bf16 as x is; even taps where run_of is 1."""
+    rng = np.random.default_rng(3)
+    lanes, channels = _native.isa_info(isa)["lanes"], x.shape[-1]
+    across = run_of if run_of > 1 else 4
+    width = (x.shape[2] - across) // stride + 1
+    w_stride = channels + -channels % lanes
+    xs, out = strides(x), np.zeros((x.shape[0], 3, width, channels), x.dtype)
+    os = strides(out)
+    params = {"n": [x.shape[0], 1, 3, width], "in_stride": [xs[0], 0, xs[1], stride * xs[2]],
+              "out_stride": [os[0], 0, os[1], os[2]],
+              "taps": 3 * across, "rows": 2 if run_of == 3 else 1, "run": run_of, "block": 2 * lanes, "channels": channels,
+              "w_stride": w_stride, "act": _native.ACTS[act], "a": FUNCTIONS[act][0], "b": FUNCTIONS[act][1],
+              "half": x.dtype == U16, **(AFTER if mapped else {})}
+    arrays = {"in": x, "w": normal(rng, 3 * across, w_stride), "bias": whole_vectors(normal(rng, channels), isa),
+              "tap": np.array([y * xs[1] + z * xs[2] for y in range(3) for z in range(across)])}
+    if mapped:
+        arrays |= {"scale": normal(rng, channels), "shift": normal(rng, channels)}
+    return run("depthwise", isa, params, **arrays, out=out, threads=threads, side=side, constants=CONSTANTS)["out"]
+
+
+@pytest.mark.parametrize("act,mapped", [("RELU", False), ("SILU", False), ("HARD_SWISH", False), ("RELU", True)])
+def test_depthwise(act, mapped, isa, side):
+    lanes = _native.isa_info(isa)["lanes"]
+    for channels in (1, lanes, 3 * lanes + 3):
+        for run_of, stride in ((3, 1), (5, 1), (7, 1), (1, 2)):
+            x = to_bf16(normal(np.random.default_rng(channels), 2, 5, 21, channels))
+            expected = depthwise(isa, from_bf16(x), act, mapped, run_of, stride)
+            for threads in (1, 3):
+                close(depthwise(isa, x, act, mapped, run_of, stride, threads, side), expected, 10)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_activations(name, isa):
+    """Of every bf16 number from -96 to 96, through a convolution of one tap: half a unit in the last place, and little more."""
+    a, b, function, _, absolute = FUNCTIONS[name]
+    x = from_bf16(np.arange(1 << 16).astype(U16))
+    x = from_bf16(to_bf16(x[np.abs(x) < 96]))
+    if name in ("LOG", "SQRT", "RECIPROCAL"):
+        x = np.where(np.abs(x) < 1e-30, F32(1), x if name == "RECIPROCAL" else np.abs(x))
+    lanes = _native.isa_info(isa)["lanes"]
+    count = x.size + -x.size % lanes
+    params = {"n": [1, 1, 1, count // lanes], "in_stride": [0, 0, 0, lanes], "out_stride": [0, 0, 0, lanes], "taps": 1, "rows": 1,
+              "run": 1, "block": lanes, "channels": lanes, "w_stride": lanes, "act": _native.ACTS[name], "a": a, "b": b, "half": 1}
+    x = np.pad(x, (0, count - x.size), constant_values=1)
+    got = run("depthwise", isa, params, **{"in": to_bf16(x)}, w=np.ones(lanes, F32), bias=np.zeros(lanes, F32), tap=np.array([0]),
+              out=np.zeros(count, U16), constants=CONSTANTS)["out"]
+    with np.errstate(all="ignore"):
+        expected = function(x.astype(np.float64), a, b)
+    known = np.abs(expected) < np.finfo(F32).max / 2
+    assert known.mean() > 0.9
+    np.testing.assert_allclose(from_bf16(got)[known], expected[known], rtol=1.1 * HALF_ULP, atol=1e-36 + 2 * absolute)
+
+
+def pool(isa, x, case, average, side="end", **more):
+    _, out_size, kernel, stride, pad, pad_end, dilation = case
+    out = np.zeros((x.shape[0], *out_size, x.shape[-1]), x.dtype)
+    params = {"n": out.shape[:4], "in_stride": strides(x)[:4], "out_stride": strides(out)[:4], "in_size": x.shape[1:4],
+              "kernel": kernel, "stride": stride, "pad": pad, "pad_end": pad_end, "dilation": dilation, "channels": x.shape[-1],
+              "average": average, "half": x.dtype == U16} | more
+    if more:
+        return refusal("pool", isa, params, **{"in": x, "out": out})
+    return run("pool", isa, params, **{"in": x, "out": out}, side=side)["out"]
+
+
+@pytest.mark.parametrize("average", [0, 1])
+@pytest.mark.parametrize("case", CASES)
+def test_pool(case, average, isa, side):
+    for channels in (3, 16, 37):
+        x = to_bf16(normal(np.random.default_rng(channels), 2, *case[0], channels))
+        close(pool(isa, x, case, average, side), pool(isa, from_bf16(x), case, average))
+
+
+@pytest.mark.parametrize("op", ["MEAN", "SUM", "MAX", "L2", "LOG_SUM_EXP"])
+def test_reduce(op, isa, side):
+    for shape in ((1, 7, 7, 300), (2, 9, 5, 17), (1, 40, 1, 2)):
+        x = to_bf16(normal(np.random.default_rng(5), *shape))
+        params, out = parameters(from_bf16(x), (1, 2), op)
+        wide, half = (run("reduce", isa, params | {"half": given is x}, **{"in": given, "out": out}, side=side)["out"]
+                      for given in (from_bf16(x), x))
+        assert np.abs(wide).max() > 1e-3
+        np.testing.assert_allclose(half, wide, rtol=1e-3 if op == "LOG_SUM_EXP" else 1e-5, atol=1e-5)
+
+
+def test_what_is_refused(isa):
+    x = to_bf16(normal(np.random.default_rng(1), 1, *CASES[0][0], 8))
+    assert pool(isa, x, CASES[0], 0, half=2) == pool(isa, x, CASES[0], 0, half=-1) == 1
+    assert pool(isa, x, CASES[0], 0, half=0) == 2
+    params, out = parameters(from_bf16(x), (1, 2, 3), "SUM")
+    for flags, status in (({"half": 2}, 1), ({"half": 1}, 0), ({"half": 0}, 2), ({"half": 1, "in_kept": [0] * 4}, 1)):
+        assert refusal("reduce", isa, params | flags, **{"in": x, "out": out}) == status
+    lanes = _native.isa_info(isa)["lanes"]
+    base = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 20], "out_stride": [0, 0, 0, 20], "taps": 2, "channels": 20, "w_stride": 32,
+            "rows": 1, "run": 1, "block": 16, "half": 1}
+    arrays = {"in": np.zeros((5, 20), U16), "w": np.zeros((2, 32), F32), "bias": np.zeros(32, F32), "tap": np.array([0, 20]),
+              "out": np.zeros((4, 20), U16)}
+    for flags, status in (({}, 0), ({"half": 0}, 2), ({"half": 2}, 1), ({"half": -1}, 1), ({"block": 256 + lanes}, 1),
+                          ({"in_stride": [0, 0, 0, 21]}, 2)):
+        assert refusal("depthwise", isa, base | flags, **arrays, constants=CONSTANTS) == status
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float64])
+def test_fill(dtype, isa, side):
+    for step in (1, 2):
+        out = np.zeros((3, 2 * 37), dtype)
+        value = np.asarray(3.0).astype(dtype)
+        params = {"shape": dims([3, 37], 6, 1), "out_stride": dims([74, step], 6, 0), "item": value.itemsize,
+                  "bits": int.from_bytes(value.tobytes(), "little")}
+        got = run("fill", isa, params, out=out, side=side)["out"]
+        expected = out.copy()
+        expected[:, :37 * step:step] = 3
+        np.testing.assert_array_equal(got, expected)
+    assert refusal("fill", isa, params | {"item": 3}, out=out) == 1
