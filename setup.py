@@ -120,9 +120,12 @@ class Source(sdist):
             return member.replace(mtime=epoch, mode=mode, uid=0, gid=0, uname="", gname="", deep=False)
 
         path = base_name + ".tar.gz"
-        with open(path, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=epoch) as packed:
-            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                archive.add(base_dir, filter=plain)  # folders in the order of names
+        with (
+            open(path, "wb") as raw,
+            gzip.GzipFile("", "wb", fileobj=raw, mtime=epoch) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archive.add(base_dir, filter=plain)  # folders in the order of names
         return path
 
 

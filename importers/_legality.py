@@ -118,11 +118,14 @@ def sort(model: onnx.ModelProto) -> bool:
 def check(model: onnx.ModelProto) -> None:
     """Run onnx.checker on a model whose tensor data is checked already; the model's tensors become empty.
 
-    Shapes of the graph's inputs and outputs may be absent: onnxruntime and many exporters allow it.
+    Shapes of the graph's inputs and outputs, and types of outputs, may be absent: onnxruntime and many exporters allow it.
     """
     for tensor in [*model.graph.initializer, *tensors(model)]:
         empty = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0])
         tensor.CopyFrom(empty)
+    for value in model.graph.output:
+        if value.type.WhichOneof("value") is None:  # as tools write that make outputs of tensors in between: inference will tell
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     for value in [*model.graph.input, *model.graph.output]:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()

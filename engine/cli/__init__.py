@@ -8,7 +8,23 @@ from typing import Annotated
 
 import typer
 
-from infold.cli import bench, compile, convert, demo, doctor, exec, fold, info, profile, recalibrate, report, run, tune, verify
+from infold.cli import (
+    bench,
+    compile,
+    convert,
+    demo,
+    doctor,
+    exec,
+    fold,
+    info,
+    loadgen,
+    profile,
+    recalibrate,
+    report,
+    run,
+    tune,
+    verify,
+)
 
 CommandLineError = typer.BadParameter.__mro__[
     2
@@ -53,6 +69,7 @@ for command in (
     compile.compile,
     tune.tune,
     exec.exec,
+    loadgen.loadgen,
     info.info,
     demo.demo,
 ):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx_harness import build, matmul
 
+import infold
 import infold.importers
 from infold.errors import Error, InvalidModelError, UnsupportedError
 from infold.importers.onnx import load
@@ -203,6 +204,15 @@ def test_dimensions_that_other_tools_write_for_open_ones():
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "?"
     assert [dim.value for dim in load(model).graph.inputs[0].shape] == [None, None]
+
+
+def test_outputs_without_a_type_get_the_inferred_one():
+    """As Polygraphy marks tensors in between as outputs; onnxruntime takes them, too."""
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Neg", ["x"], ["y"])]
+    model = build(nodes)
+    model.graph.output.add(name="s")
+    session = infold.InferenceSession(model)
+    assert [(item.name, item.type) for item in session.get_outputs()] == [("y", "tensor(float)"), ("s", "tensor(int64)")]
 
 
 # ---- tensors ----
