@@ -249,6 +249,7 @@ typedef struct infold_kernels {
      * are multiples of whole vectors */
     void (*normalize)(infold_norm_form form, bool stream, int64_t n, int64_t taps, const int64_t *in_tap, const int64_t *out_tap,
                       const float *in, const infold_norm_by *by, float *out);
+    void (*stream_end)(void); /* what was stored past the caches is there for other threads */
     /* out = x / (bias + scale * sum of the squares from c - before to c + after) ^ beta; neither reach beyond INFOLD_LRN_REACH */
     void (*lrn)(int64_t n, const float *x, float *out, int64_t before, int64_t after, float scale, float bias, float beta);
     /* dst = exp(src - max) / sum, or its logarithm; dst may be src */

@@ -151,6 +151,15 @@ const infold_op *const *infold_ops(void) {
 }
 
 int64_t infold_cache_bytes(int level) {
+#if defined(__x86_64__) || defined(__i386__)
+    /* what one core can use; sysconf adds up the last caches of all dies of an AMD */
+    static const unsigned leaves[] = {0x8000001d, 4}; /* of AMD, of Intel */
+    unsigned kind, shape, sets, unused;
+    for (int i = 0; i < 2; i++)
+        for (unsigned n = 0; __get_cpuid_count(leaves[i], n, &kind, &shape, &sets, &unused) && kind & 31; n++)
+            if ((kind & 31) != 2 && (int)(kind >> 5 & 7) == level) /* 2: instructions */
+                return (int64_t)((shape >> 22) + 1) * ((shape >> 12 & 1023) + 1) * ((shape & 4095) + 1) * ((int64_t)sets + 1);
+#endif
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
     const int key = level == 1 ? _SC_LEVEL1_DCACHE_SIZE : level == 2 ? _SC_LEVEL2_CACHE_SIZE : _SC_LEVEL3_CACHE_SIZE;
     const long bytes = sysconf(key);

@@ -48,3 +48,15 @@ def test_quota_of_the_control_group(files, expected, monkeypatch, tmp_path):
     monkeypatch.setattr(host, "Path", lambda path: tmp_path / Path(path).relative_to("/sys/fs/cgroup"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     assert host.cpus() == expected
+
+
+def test_caches_are_what_one_core_can_use():
+    """Linux lists them with the CPUs that share each; sysconf adds up the last ones of an AMD."""
+    folders = list(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
+    if not folders:
+        pytest.skip("the system does not list its caches")
+    unit = {"K": 1 << 10, "M": 1 << 20}
+    for folder in folders:
+        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction" and int(level) <= 3:
+            assert _native.cache_bytes(int(level)) in (int(size[:-1]) * unit[size[-1]], 0)

@@ -227,4 +227,5 @@ def normalize(ctx, x: Tensor, out: Tensor | None, reduced: Iterable[int], found:
              out_pixel=pixel_columns[2], affine_pixel=pixel_columns[3], channels=channels, group=group,
              affine_channel=affine_channel, stat_group=stat_group, act=_native.ACTS[act.act] if act else 0,
              a=act.a if act else 0.0, b=act.b if act else 0.0,
+             near=(_native.cache_bytes(2) or 1 << 19) // 8, far=_native.cache_bytes(3) // 8,  # half of each, in numbers
              **{"divisor": prod(x.shape[d] for d in reduced), **params})

@@ -12,7 +12,7 @@
  *     out = act(y * gamma + beta);   where d = 0 for power > 0, all elements are 0 and so is y
  * mean and spread give the statistics away: the spread is s, or 1 / d if `inverse`. gamma, beta, v and floor have one layout.
  *
- * Where what belongs together fits the second-level cache, one thread reads it twice; what does not is cut into blocks for all
+ * Where what belongs together is `near` (the second-level cache), one thread reads it twice; what does not is cut into blocks for all
  * threads. The cuts depend on shapes alone: results are the same for any number of threads. */
 #include "drivers/norm.h"
 
@@ -26,6 +26,7 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(p->act >= 0 && p->act < INFOLD_ACT_COUNT && p->act != INFOLD_PRELU, INFOLD_EPARAM);
     CHECK(p->power >= 0 && p->power <= 2 && p->divisor > 0.0, INFOLD_EPARAM);
     CHECK(p->affine_channel == 0 || p->affine_channel == 1, INFOLD_EPARAM);
+    CHECK(p->near >= 0 && p->far >= 0, INFOLD_EPARAM);
     CHECK(arg_given(&e[V]) || !arg_given(&e[FLOOR]), INFOLD_EMISSING);
     const infold_span one = span_of_run(1), run = span_of_run(p->channels);
     const infold_span in = span_repeat(span_repeat(run, 4, p->pixels, p->in_pixel), 4, p->n, p->in_stride);
@@ -64,7 +65,7 @@ static void apply_columns(const job *j, const item *it, const tables *t, int64_t
             in[taps] = pixel_offset(&x, p->in_pixel);
             out[taps] = pixel_offset(&x, p->out_pixel);
         }
-        by.ahead = taps > 1 ? (in[1] - in[0]) * taps : 0;
+        by.ahead = it->ahead ? it->ahead : taps > 1 ? (in[1] - in[0]) * taps : 0;
         j->kernels->normalize(j->how.form, j->stream, it->width, taps, in, out, it->in, &by, it->out);
         for (int64_t i = 0; i < taps && j->act.late; i++) late(j, it->width, it->out + out[i]);
     }
@@ -102,7 +103,7 @@ static void apply_run(const job *j, const item *it, double mean, double sum, int
             b.mean[b.rows] = mean, b.sum[b.rows] = sum;
         }
         settle(j, rows, b.affine, b.mean, b.sum, &t);
-        apply_rows(j, &b, &t, n, 0, it->in, it->out);
+        apply_rows(j, &b, &t, n, it->ahead, it->in, it->out);
     }
 }
 
@@ -136,11 +137,13 @@ static void whole_items(const void *arg, int64_t begin, int64_t end, int64_t thr
     double mean[COLUMNS], sum[COLUMNS];
     tables t;
     for (int64_t at = begin; at < end; at++) {
-        const item it = item_at(j, at);
+        item it = item_at(j, at);
+        if (at + 1 < end) it.ahead = item_at(j, at + 1).in - it.in;
         measure(j, &it, 0, j->size, mean, sum);
         decide(j, &it, mean, sum, &t);
         apply(j, &it, &t, mean, sum, 0, j->size);
     }
+    if (j->stream) j->kernels->stream_end();
 }
 
 /* Short rows, several at a time: their chains of dependent arithmetic overlap. */
@@ -166,6 +169,7 @@ static void batches_of_rows(const void *arg, int64_t begin, int64_t end, int64_t
         for (int64_t r = 0; r < b.rows && (j->mean || j->spread); r++) give(j, it.stat + r * j->stat_step, b.mean[r], t.spread[r]);
         if (it.out) apply_rows(j, &b, &t, n, rest > b.rows ? b.rows * j->in_step : 0, it.in, it.out);
     }
+    if (j->stream) j->kernels->stream_end();
 }
 
 /* Whole vectors from the start of the item, so that a block streams if the item does. */
@@ -185,6 +189,7 @@ static void apply_blocks(const void *arg, int64_t begin, int64_t end, int64_t th
     (void)thread;
     const job *j = arg;
     for (int64_t b = end; b-- > begin;) apply(j, &j->item, j->tables, j->means, j->sums, block_begin(j, b), block_begin(j, b + 1));
+    if (j->stream) j->kernels->stream_end();
 }
 
 static void item_in_blocks(const infold_ctx *ctx, const job *shape, int64_t at) {
@@ -193,9 +198,10 @@ static void item_in_blocks(const infold_ctx *ctx, const job *shape, int64_t at) 
     job j = *shape;
     j.item = item_at(shape, at), j.means = means, j.sums = sums, j.tables = &t;
     infold_parallel(ctx, j.blocks, 1, measure_blocks, &j);
-    for (int64_t b = 1; b < j.blocks; b++)
-        join(j.item.width, means, sums, (double)block_begin(&j, b), means + b * j.item.width, sums + b * j.item.width,
-             (double)(block_begin(&j, b + 1) - block_begin(&j, b)));
+    for (int64_t b = 1; b < j.blocks; b++) {
+        const int64_t before = block_begin(&j, b), size = block_begin(&j, b + 1) - before;
+        if (size) join(j.item.width, means, sums, (double)before, means + b * j.item.width, sums + b * j.item.width, (double)size);
+    }
     decide(&j, &j.item, means, sums, &t);
     infold_parallel(ctx, j.blocks, 1, apply_blocks, &j);
 }
@@ -241,11 +247,12 @@ static void take_steps(job *j) {
     j->affine_step = p->affine_stride[3], j->stat_step = p->stat_stride[3];
 }
 
-/* Whether what is written is larger than the last cache keeps, and begins on whole vectors. */
-static bool streams(const job *j) {
+/* Whether what is written is more than the caches keep, or would drive out what is read a second time from there; and begins on whole
+ * vectors. */
+static bool streams(const job *j, int64_t read_again) {
     const norm_params *p = &j->p;
-    const int64_t cache = infold_cache_bytes(3), bytes = 4 * pixel_count(p->n) * pixel_count(p->pixels) * p->channels;
-    if (!j->out || j->act.late || cache <= 0 || bytes / 3 < cache / 4) return false;
+    const int64_t elements = pixel_count(p->n) * pixel_count(p->pixels) * p->channels;
+    if (!j->out || j->act.late || p->far == 0 || (elements < p->far && read_again < p->far / 4 * 3)) return false;
     if ((uintptr_t)j->out % INFOLD_ALIGN || j->width % INFOLD_MAX_LANES) return false;
     for (int i = 0; i < 4; i++)
         if ((p->n[i] > 1 && p->out_stride[i] % INFOLD_MAX_LANES) || (p->pixels[i] > 1 && p->out_pixel[i] % INFOLD_MAX_LANES)) return false;
@@ -262,12 +269,10 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
                               p->power, p->inverse, p->divisor, p->epsilon, p->offset};
     if (pixel_count(p->pixels) == 0) return;
     j.columns = pixel_count(p->pixels) > 1 && p->group <= COLUMNS && !moves(p->pixels, p->affine_pixel);
-    const int64_t cache = infold_cache_bytes(2) / 8; /* floats in half of it */
-    const int64_t budget = cache > 0 ? cache : 1 << 16;
     if (j.columns) {
         widen(&j);
         j.size = pixel_count(p->pixels);
-        j.width = budget / j.size < NARROW || budget / j.size > COLUMNS ? COLUMNS : budget / j.size;
+        j.width = p->near / j.size < NARROW || p->near / j.size > COLUMNS ? COLUMNS : p->near / j.size;
         if (j.repeat > 1 || j.width > p->channels) j.width = p->channels;
         j.width = j.width > p->group ? j.width / p->group * p->group : p->group;
     } else {
@@ -275,17 +280,18 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
         j.size = pixel_count(p->pixels) * p->group;
     }
     j.flat = one_run(p);
-    j.stream = streams(&j);
     const bool same = !p->affine_channel || (j.width == p->channels && !moves(p->n, p->affine_stride));
+    const int64_t work = j.columns ? j.size * j.width : j.size;
+    j.stream = streams(&j, work > p->near ? work : 0);
     take_steps(&j);
-    const int64_t items = pixel_count(p->n) * j.chunks, work = j.columns ? j.size * j.width : j.size;
+    const int64_t items = pixel_count(p->n) * j.chunks;
     if (!j.columns && pixel_count(p->pixels) == 1 && p->group <= INFOLD_SHORT_ROW) {
         const int64_t fit = 4 * INFOLD_SHORT_ROW / p->group / 4 * 4; /* the kernel takes four at a time */
         j.rows = !same ? 1 : fit > ROWS ? ROWS : fit;
         infold_parallel(ctx, items, 1 + 16384 / work, batches_of_rows, &j);
         return;
     }
-    if (work <= budget) {
+    if (work <= p->near) {
         infold_parallel(ctx, items, 1 + 16384 / work, whole_items, &j);
         return;
     }
@@ -296,7 +302,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 const infold_op infold_op_norm = {
     .name = "norm",
     .params = "n[4] in_stride[4] out_stride[4] affine_stride[4] stat_stride[4] pixels[4] in_pixel[4] out_pixel[4] affine_pixel[4] "
-              "channels group affine_channel stat_group power inverse act divisor:f epsilon:f offset:f a:f b:f",
+              "channels group affine_channel stat_group power inverse act near far divisor:f epsilon:f offset:f a:f b:f",
     .args = "in gamma? beta? v? floor? out? mean? spread?",
     .params_size = sizeof(norm_params),
     .check = check,

@@ -10,6 +10,7 @@ typedef struct {
     int64_t pixels[4], in_pixel[4], out_pixel[4], affine_pixel[4];
     int64_t channels, group, affine_channel, stat_group;
     int64_t power, inverse, act;
+    int64_t near, far; /* elements that one thread keeps while it reads twice; that no cache keeps for the next reader (0: any) */
     double divisor, epsilon, offset, a, b;
 } norm_params;
 
@@ -21,6 +22,7 @@ typedef struct {
     const float *in;
     float *out;
     int64_t affine, stat, width;
+    int64_t ahead; /* to the item that follows, 0 if none does */
 } item;
 
 /* Where x goes, by column or by row; what is given away; gamma, beta, v and floor. */
@@ -62,7 +64,7 @@ static item item_at(const job *j, int64_t at) {
                   j->out ? j->out + pixel_offset(&n, p->out_stride) + chunk * j->out_step : NULL,
                   pixel_offset(&n, p->affine_stride) + chunk * j->affine_step,
                   pixel_offset(&n, p->stat_stride) + chunk * j->stat_step,
-                  !j->columns ? 1 : left < j->width ? left : j->width};
+                  !j->columns ? 1 : left < j->width ? left : j->width, 0};
 }
 
 /* n sets of sums over `count` elements take in those over `more` (Chan, Golub, LeVeque 1979). */

@@ -46,6 +46,7 @@ const infold_kernels ISA(infold_kernels) = {
     .moments_rows = moments_rows_run,
     .settle = settle_run,
     .normalize = normalize_run,
+    .stream_end = stream_end_run,
     .softmax = softmax_run,
     .lrn = lrn_run,
 };

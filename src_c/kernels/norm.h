@@ -1,5 +1,6 @@
-/* Moments and normalisation. Each block is read twice while it is in the first-level cache: mean, then squared deviations.
- * Blocks are merged as by Chan, Golub and LeVeque (1979): one pass of memory, the accuracy of two. */
+/* Moments and normalisation. A block is read twice while it is in the first-level cache: mean, then squared deviations. Of columns
+ * only the first is: the others take deviations from the mean so far, in one sweep. Blocks are merged as by Chan, Golub and LeVeque
+ * (1979): one pass of memory, the accuracy of two. */
 
 /* x + ahead may be anywhere: a guess. */
 INLINE void prefetch(const float *x, int64_t ahead) {
@@ -8,41 +9,40 @@ INLINE void prefetch(const float *x, int64_t ahead) {
 
 INLINE void moments_columns_tile(const bool centered, const int nv, int64_t live, int64_t taps, const int64_t *tap, const float *in,
                                  int64_t count, float *mean, float *low, float *m2) {
-    const vf size = v_set1((float)taps), zero = v_set1(0.0f);
-    vf first[4], offset[4], square[4];
+    const vf zero = v_set1(0.0f), part = v_set1(1.0f / (float)taps);
+    vf m[4], l[4], sum[4], square[4];
     UNROLL for (int v = 0; v < nv; v++) {
-        first[v] = centered ? load_live(in + tap[0] + v * VL, live) : zero; /* differences keep the digits of a mean far from zero */
-        offset[v] = square[v] = zero;
+        m[v] = !centered ? zero : load_live((count ? mean : in + tap[0]) + v * VL, live);
+        l[v] = centered && count ? load_live(low + v * VL, live) : zero;
+        sum[v] = square[v] = zero;
     }
-    for (int64_t t = 1; t < taps && centered; t++)
-        UNROLL for (int v = 0; v < nv; v++) offset[v] += load_live(in + tap[t] + v * VL, live) - first[v];
-    vf middle[4];
-    UNROLL for (int v = 0; v < nv; v++) {
-        offset[v] = offset[v] / size;
-        middle[v] = first[v] + offset[v];
+    if (centered && !count) {
+        for (int64_t t = 1; t < taps; t++) UNROLL for (int v = 0; v < nv; v++) sum[v] += load_live(in + tap[t] + v * VL, live) - m[v];
+        UNROLL for (int v = 0; v < nv; v++) {
+            m[v] = v_fma(sum[v], part, m[v]);
+            sum[v] = zero;
+        }
     }
     const int64_t ahead = taps > 1 ? (tap[1] - tap[0]) * taps : 0; /* the next block, if pixels follow one another */
     for (int64_t t = 0; t < taps; t++)
         UNROLL for (int v = 0; v < nv; v++) {
             prefetch(in + tap[t] + v * VL, ahead);
-            const vf d = load_live(in + tap[t] + v * VL, live) - middle[v];
+            const vf d = load_live(in + tap[t] + v * VL, live) - m[v];
+            if (centered) sum[v] += d;
             square[v] = v_fma(d, d, square[v]);
         }
     const double all = (double)count + (double)taps;
     const vf share = v_set1((float)((double)taps / all));
     const vf weight = v_set1((float)((double)count * (double)taps / all));
     UNROLL for (int v = 0; v < nv; v++) {
-        vf m = first[v], l = zero, delta = offset[v];
-        if (count) {
-            m = load_live(mean + v * VL, live);
-            l = load_live(low + v * VL, live);
-            delta = ((first[v] - m) - l) + offset[v];
-            square[v] = v_fma(delta * delta, weight, square[v] + load_live(m2 + v * VL, live));
-            delta = delta * share;
+        if (centered) {
+            const vf step = sum[v] * part, delta = step - l[v]; /* step^2 goes, delta^2 comes back in the share of the blocks before */
+            square[v] = v_fma(delta * delta, weight, square[v] - sum[v] * step);
+            sum_compensated(&m[v], &l[v], delta * share);
         }
-        sum_compensated(&m, &l, delta);
-        store_live(mean + v * VL, m, live);
-        store_live(low + v * VL, l, live);
+        if (count) square[v] += load_live(m2 + v * VL, live);
+        store_live(mean + v * VL, m[v], live);
+        store_live(low + v * VL, l[v], live);
         store_live(m2 + v * VL, square[v], live);
     }
 }
@@ -282,12 +282,10 @@ static void normalize_run(infold_norm_form form, bool stream, int64_t n, int64_t
                           const float *in, const infold_norm_by *by, float *out) {
 #define FORM(form)                                                                                                      \
     case form:                                                                                                          \
-        if (stream) {                                                                                                   \
+        if (stream)                                                                                                     \
             normalize_form(form, true, n, taps, in_tap, out_tap, in, by, out);                                          \
-            v_stream_end();                                                                                             \
-        } else {                                                                                                        \
+        else                                                                                                            \
             normalize_form(form, false, n, taps, in_tap, out_tap, in, by, out);                                         \
-        }                                                                                                               \
         break
     switch (form) {
         FORM(INFOLD_NORM_CENTERED);
@@ -296,3 +294,5 @@ static void normalize_run(infold_norm_form form, bool stream, int64_t n, int64_t
     }
 #undef FORM
 }
+
+static void stream_end_run(void) { v_stream_end(); }

@@ -17,7 +17,7 @@ def parameters(x: np.ndarray, kind: str, group: int, **more) -> dict:
     out = strides(np.zeros(x.shape, F32))
     steps = strides(x)
     count = {"batch": images * height * width, "rows": 1, "image": height * width}[kind] * group
-    params = {"channels": channels, "group": group, "divisor": count, "epsilon": 1e-5, "affine_channel": 1, **more}
+    params = {"channels": channels, "group": group, "divisor": count, "epsilon": 1e-5, "affine_channel": 1, "near": 1 << 17, **more}
     if kind == "batch":  # statistics over the images too
         return params | {
             "n": [1] * 4,
@@ -50,8 +50,8 @@ def expected_norm(x: np.ndarray, kind: str, group: int, gamma, beta, rms: bool, 
     return y.reshape(x.shape) * (1 if gamma is None else gamma) + (0 if beta is None else beta)
 
 
-def norm(isa, x, kind, group, gamma=None, beta=None, rms=False, act="IDENTITY", tables=None, power=None, **how):
-    params = parameters(x, kind, group, power=2 * rms if power is None else power, act=_native.ACTS[act])
+def norm(isa, x, kind, group, gamma=None, beta=None, rms=False, act="IDENTITY", tables=None, power=None, near=1 << 17, far=0, **how):
+    params = parameters(x, kind, group, power=2 * rms if power is None else power, act=_native.ACTS[act], near=near, far=far)
     affine = {k: v for k, v in (("gamma", gamma), ("beta", beta)) if v is not None} | (tables or {})
     storage = x if x.base is None else x.base
     return run("norm", isa, params, **{"in": storage}, **affine, out=np.zeros(x.shape, F32), **how)["out"]
@@ -143,14 +143,20 @@ def test_larger_than_a_cache(kind, channels, isa):
     agree(one, x, form, group)
 
 
+@pytest.mark.parametrize("near", [1 << 17, 0])
 @pytest.mark.parametrize(
-    "kind,channels,group", [("image", 16, 1), ("batch", 3, 1), ("rows", 1600, 1600), ("rows", 1280000, 1280000)]
+    "kind,channels,group", [("image", 16, 1), ("image", 3, 1), ("image", 16, 16), ("batch", 3, 1), ("rows", 96, 96), ("rows", 1600, 1600),
+                            ("rows", 48000, 48000)]
 )
-def test_larger_than_every_cache(kind, channels, group, isa):
-    """Stores go past the caches, and must have arrived when the operation returns."""
-    pixels = max((_native.cache_bytes(3) or 1 << 20) // 4 // channels // 100, 1)
-    x = normal(np.random.default_rng(13), 1, 100, pixels, channels)
-    agree(norm(isa, x, kind, group, threads=2), x, kind, group)
+def test_larger_than_every_cache(kind, channels, group, near, isa, side):
+    """Stores go past the caches, and must have arrived when the operation returns: as if the last cache held 1000 elements, and the
+    second none. The numbers are those of ordinary stores."""
+    pixels = 48000 // channels
+    x = normal(np.random.default_rng(13), 1, 10, pixels, channels)
+    how = {"near": near, "threads": 2, "side": side}
+    got = norm(isa, x, kind, group, far=1000, **how)
+    agree(got, x, kind, group)
+    np.testing.assert_array_equal(got, norm(isa, x, kind, group, **how))
 
 
 @pytest.mark.parametrize("kind,group,channels", [("image", 1, 33), ("image", 4, 12), ("batch", 1, 3), ("rows", 40, 40)])
@@ -221,6 +227,8 @@ def test_not_a_number_stays_in_its_group(kind, group, isa):
         ({"affine_stride": [0, 0, 0, 1]}, 2),
         ({"affine_channel": 2}, 1),
         ({"power": 3}, 1),
+        ({"near": -1}, 1),
+        ({"far": -1}, 1),
         ({"divisor": 0}, 1),
     ],
 )
