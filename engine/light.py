@@ -1,6 +1,8 @@
-"""onnx_ir without SymPy, which it imports for arithmetic on symbolic dimensions: 0.3 s and 33 MB that no model here needs.
+"""onnx and onnx_ir without what no model here needs: SymPy, for arithmetic on symbolic dimensions (0.3 s and 33 MB), and protobuf's
+text formats (a tenth of what is left).
 
-While onnx_ir is first imported a placeholder stands for SymPy; whoever does use a symbolic expression later gets the true one.
+While onnx_ir is first imported placeholders stand for them; whoever does use a symbolic expression or a text format later gets the
+true module.
 """
 from __future__ import annotations
 
@@ -8,29 +10,37 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
+_LATER = ("sympy", "google.protobuf.text_format", "google.protobuf.json_format")
+
 
 class _Placeholder(ModuleType):
-    """Names found while it is in `sys.modules` are functions that call SymPy's; afterwards they are SymPy's own."""
+    """Names found while it is in `sys.modules` are functions that call the module's; afterwards they are the module's own."""
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
             raise AttributeError(name)
-        if sys.modules.get("sympy") is not self:
-            return getattr(import_module("sympy"), name)
-        return lambda *args, **options: getattr(import_module("sympy"), name)(*args, **options)
+        if sys.modules.get(self.__name__) is not self:
+            return getattr(import_module(self.__name__), name)
+        return lambda *args, **options: getattr(import_module(self.__name__), name)(*args, **options)
 
 
 def _import() -> None:
-    if "sympy" in sys.modules or "onnx_ir" in sys.modules:
+    if "onnx_ir" in sys.modules:
         return
-    sys.modules["sympy"] = _Placeholder("sympy")
+    placeholders = {name: _Placeholder(name) for name in _LATER if name not in sys.modules}
+    for name, placeholder in placeholders.items():
+        package, _, leaf = name.rpartition(".")
+        if package:
+            setattr(import_module(package), leaf, placeholder)
+        sys.modules[name] = placeholder
     try:
         import_module("onnx_ir")
-    except (ImportError, TypeError, AttributeError):  # a version that needs more of it: its import starts anew, with SymPy
+    except (ImportError, TypeError, AttributeError):  # a version that needs more of them: its import starts anew
         for name in [name for name in sys.modules if name.partition(".")[0] == "onnx_ir"]:
             del sys.modules[name]
     finally:
-        del sys.modules["sympy"]
+        for name in placeholders:
+            del sys.modules[name]
 
 
 _import()

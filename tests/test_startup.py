@@ -70,6 +70,21 @@ def test_symbolic_dimensions_find_sympy_later():
     assert run_python(code).split() == ["5", "3", "sympy", "q"]
 
 
+def test_text_formats_are_found_later(path):
+    code = """if True:
+        import infold, sys
+        session = infold.InferenceSession(sys.argv[1])
+        assert "google.protobuf.text_format" not in sys.modules and "google.protobuf.json_format" not in sys.modules
+        import onnx
+        from google.protobuf import json_format, text_format
+        model = onnx.load(sys.argv[1])
+        for name, module in (("textproto", text_format), ("json", json_format)):
+            onnx.save(model, sys.argv[1] + name, format=name)
+            assert onnx.load(sys.argv[1] + name, format=name) == model
+            print(module.Parse.__module__)"""
+    assert run_python(code, path).split() == ["google.protobuf.text_format", "google.protobuf.json_format"]
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_packed_weights_are_found_again_bit_for_bit(groups):
     weights = [random_weight(34, 6 // groups, 3, 3), random_weight(8, 34 // groups, 1, 1)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
+BLOCK = 1 << 16  # numbers that are multiplied at a time
+
 
 def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
     """The array in its final type, or None if finite results could become infinite with it.
@@ -16,13 +18,18 @@ def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
 
 
 def rounded_product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
-    """`rounded` of weight * scale (float64, which broadcasts to the weight) in the weight's type, without a large float64 array."""
-    if weight.dtype not in (np.float32, np.float64):
-        return rounded(np.multiply(weight, scale, dtype=np.float64), weight.dtype)
+    """`rounded` of weight * scale (float64, which broadcasts to the weight) in the weight's type, a few rows at a time: the float64
+    numbers never leave the cache."""
     out = np.empty(weight.shape, weight.dtype)
+    rows = max(BLOCK // max(weight[:1].size, 1), 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        np.multiply(weight, scale, out=out, dtype=np.float64, casting="same_kind")
-        return out if _is_within(out, out.dtype) else None
+        for at in range(0, len(weight), rows):
+            wide = weight[at:at + rows].astype(np.float64)
+            wide *= scale[at:at + rows] if scale.ndim == weight.ndim and len(scale) > 1 else scale
+            if (some := rounded(wide, weight.dtype)) is None:
+                return None
+            out[at:at + rows] = some
+    return out
 
 
 def _is_within(array: np.ndarray, dtype: np.dtype) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 
+import onnx
 import onnx_ir as ir
 
 from .. import inference
@@ -23,25 +24,12 @@ def apply(context: GraphContext) -> bool:
     model, believed = context.model, believable(context)
     if believed and _all_known(model):
         return False
-    light = model.clone()
-    if not believed:
-        for graph in light.graphs():
-            for node in graph:
-                for value in node.outputs:
-                    if not value.is_graph_output():
-                        value.shape = None
-    _set_weights_aside(light.graph)
     try:
-        inferred = inference.infer_model(ir.to_proto(light))
+        inferred = inference.infer_model(_without_weights(model, believed))
     except inference.Contradiction as error:
         logger.debug("shapes stay as declared: %s", error)
         return False
-    modified = False
-    for graph, known in zip(model.graphs(), ir.from_proto(inferred).graphs()):
-        for node, twin in zip(graph, known):
-            for value, found in zip(node.outputs, twin.outputs):
-                modified |= _refine(value, found)
-    return modified
+    return _refine_graph(model.graph, inferred.graph)
 
 
 def believable(context: GraphContext) -> bool:
@@ -64,22 +52,66 @@ def dtype(value: ir.Value) -> ir.DataType | None:
     return None if known == ir.DataType.UNDEFINED else known
 
 
-def _set_weights_aside(graph: ir.Graph) -> None:
-    """Large initializers become inputs of their type and shape."""
-    for name, value in list(graph.initializers.items()):
+def _without_weights(model: ir.Model, believed: bool) -> onnx.ModelProto:
+    """The model for the inference: large initializers are inputs of their type and shape; unless shapes declared inside are
+    `believed`, values there have only a type."""
+    proto = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    for function in model.functions.values():
+        ir.serde.serialize_function_into(proto.functions.add(), function)
+    graph = proto.graph
+    graph.name = "weightless"
+    for value in model.graph.inputs:
+        ir.serde.serialize_value_into(graph.input.add(), value)
+    for name, value in model.graph.initializers.items():
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes > _LARGE:
-            value.type, value.shape, value.const_value = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape), None
-            del graph.initializers[name]
-            if not value.is_graph_input():
-                graph.inputs.append(value)
+        if tensor.nbytes <= _LARGE:
+            ir.serde.serialize_tensor_into(small := graph.initializer.add(), tensor)
+            small.name = name
+        elif not value.is_graph_input():
+            graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), tensor.shape.numpy()))
+    for node in model.graph:
+        ir.serde.serialize_node_into(graph.node.add(), node)
+        for value in node.outputs:
+            if value.name and value.type is not None and not value.is_graph_output():
+                ir.serde.serialize_value_into(graph.value_info.add(), value)
+    for value in model.graph.outputs:
+        ir.serde.serialize_value_into(graph.output.add(), value)
+    graphs = [] if believed else [graph]
+    while graphs:
+        current = graphs.pop()
+        for info in current.value_info:
+            _forget_shape(info.type)
+        graphs += [attr.g for node in current.node for attr in node.attribute if attr.type == onnx.AttributeProto.GRAPH]
+    return proto
 
 
-def _refine(value: ir.Value, found: ir.Value) -> bool:
-    shape = found.shape
+def _forget_shape(kind: onnx.TypeProto) -> None:
+    while (field := kind.WhichOneof("value")) in ("sequence_type", "optional_type"):
+        kind = getattr(kind, field).elem_type
+    if field is not None:
+        getattr(kind, field).ClearField("shape")
+
+
+def _refine_graph(graph: ir.Graph, inferred: onnx.GraphProto) -> bool:
+    modified = False
+    known = {info.name: info.type for info in (*inferred.value_info, *inferred.output)}
+    for node, twin in zip(graph, inferred.node):
+        for value in node.outputs:
+            modified |= _refine(value, known.get(value.name))
+        for attribute in twin.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH and not attribute.ref_attr_name:
+                modified |= _refine_graph(node.attributes[attribute.name].value, attribute.g)
+    return modified
+
+
+def _refine(value: ir.Value, found: onnx.TypeProto | None) -> bool:
+    shape = None if found is None else ir.serde.deserialize_type_proto_for_shape(found)
     if shape is None and value.shape is not None:
         shape = ir.Shape([None] * len(value.shape))  # not confirmed, but the rank is worth keeping
-    kind = found.type if found.type is not None else value.type
+    kind = None if found is None else ir.serde.deserialize_type_proto_for_type(found)
+    kind = value.type if kind is None else kind
     modified = shape != value.shape or kind != value.type
     value.shape, value.type = shape, kind
     return modified
