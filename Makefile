@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test browser bench zoo docs lint aarch64 packages sanitize fuzz soak clean
+.PHONY: demo test browser serving serve-tests bench zoo docs lint aarch64 packages sanitize fuzz soak clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -20,6 +20,14 @@ test: $(VENV)/.infold $(VENV)/.test
 # The page of `infold report` in Chromium. Debian's is installed if there is none, which takes root.
 browser: $(VENV)/.infold $(VENV)/.browser
 	$(BIN)/python -m pytest -q tests/report/browser.py $(PYTEST)
+
+# A server and real clients, on 127.0.0.1 only, then what serving adds to a run's time. kserve asks for older libraries than the other
+# tests have, so this has an environment of its own.
+serving:
+	$(MAKE) --no-print-directory VENV=.venv-serve serve-tests
+serve-tests: $(VENV)/.infold $(VENV)/.serving
+	$(BIN)/python -m pytest -q tests/serving $(PYTEST)
+	$(BIN)/python bench/serving.py --requests 200
 
 zoo: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python bench/zoo.py $(ZOO)
@@ -70,7 +78,7 @@ packages: $(VENV)/.packages
 	$(BIN)/python tests/packages.py $(PYTEST)
 
 clean:
-	rm -rf build dist infold.egg-info $(VENV) engine/_native.*.so
+	rm -rf build dist infold.egg-info $(VENV) .venv-serve engine/_native.*.so
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -100,6 +108,11 @@ $(VENV)/.test: pyproject.toml bench/requirements.txt bench/requirements-nodeps.t
 $(VENV)/.browser: tests/requirements-browser.txt | $(VENV)/.test
 	command -v chromium || { apt-get -qq update && apt-get -qqy install --no-install-recommends chromium; }
 	$(PIP) -r tests/requirements-browser.txt
+	touch $@
+
+$(VENV)/.serving: pyproject.toml tests/requirements-serving.txt | $(VENV)/.infold
+	$(PIP) -r tests/requirements-serving.txt
+	$(PIP) --no-build-isolation -e '.[serve]'
 	touch $@
 
 $(VENV)/.packages: tests/requirements-packages.txt | $(BIN)/python

@@ -369,6 +369,10 @@ class CompiledRunner:
                    if t is not None and t.buffer.kind == "const"}
         return sum(buffers.values())
 
+    def has_plan(self, feeds: dict[str, object]) -> bool:
+        """Whether the file has a plan for the shapes of these feeds."""
+        return plan_key(feeds) in self._plans
+
     def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None,
             out: Mapping[str, np.ndarray] | None = None) -> dict[str, object]:
         plan = self._plans.get(plan_key(feeds))

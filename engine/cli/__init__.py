@@ -22,6 +22,7 @@ from infold.cli import (
     recalibrate,
     report,
     run,
+    serve,
     tune,
     verify,
 )
@@ -68,6 +69,7 @@ for command in (
     convert.convert,
     compile.compile,
     tune.tune,
+    serve.serve,
     exec.exec,
     loadgen.loadgen,
     info.info,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from infold import Preprocess
-    from infold.api import InferenceSession
 
 PROTOBUF_LIMIT = 2**31 - 2**24  # a protobuf message ends below 2 GiB; the graph around the weights gets 16 MiB
 
@@ -78,18 +77,6 @@ def read_inputs(
     if feeds.keys() >= set(known) and not shapes:
         return feeds
     return random_inputs(model, {name: feeds[name].shape for name in known if name in feeds} | dict(shapes)) | feeds
-
-
-def inputs_only(session: InferenceSession) -> ir.Model:
-    """A model with the inputs of a session and nothing else, for `read_inputs`."""
-    import onnx_ir as ir
-
-    values = [
-        ir.Value(name=port.name, shape=None if port.dims is None else ir.Shape(port.dims),
-                 type=ir.TensorType(ir.DataType.from_numpy(port.dtype)))
-        for port in session._inputs.values()
-    ]
-    return ir.Model(ir.Graph(values, [], nodes=[], name="inputs"), ir_version=10)
 
 
 def read_given(model: ir.Model, texts: Sequence[str] | None, preprocess: Preprocess | None = None) -> dict[str, np.ndarray]:

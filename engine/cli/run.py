@@ -27,12 +27,13 @@ def run(
     import infold
     from infold.cli import files
     from infold.compiled import is_compiled
+    from infold.report.inputs import inputs_of
 
     with common.working(f"Preparing {model}"):
         options = infold.SessionOptions(intra_op_num_threads=threads, training_mode=training_mode)
         if is_compiled(model):
             session = infold.InferenceSession(model, options)
-            loaded = files.inputs_only(session)
+            loaded = inputs_of(session)
         else:
             loaded = files.load(model, shapes, weights, runs=True)
             session = None

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from infold.errors import InvalidInputError, UnsupportedError
 
+if TYPE_CHECKING:
+    from infold.api import InferenceSession
+
 
 def required_inputs(model: ir.Model) -> list[ir.Value]:
     """The graph inputs a caller must supply: those that no initializer gives a default."""
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def inputs_of(session: InferenceSession) -> ir.Model:
+    """A model with the inputs of a session and nothing else."""
+    values = [
+        ir.Value(name=port.name, shape=None if port.dims is None else ir.Shape(port.dims),
+                 type=ir.TensorType(ir.DataType.from_numpy(port.dtype)))
+        for port in session._inputs.values()
+    ]
+    return ir.Model(ir.Graph(values, [], nodes=[], name="inputs"), ir_version=10)
 
 
 def random_inputs(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import infold
+from infold.cli import main
 from infold.errors import MissingDependencyError
 from infold.importers import pytorch
 
@@ -48,6 +49,15 @@ def test_the_page(monkeypatch: pytest.MonkeyPatch):
 
     with pytest.raises(MissingDependencyError, match=r"pip install 'infold\[report\]'"):
         render({})
+
+
+def test_the_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    assert [requirement for requirement in EXTRAS["serve"] if requirement.startswith("kserve")]
+    monkeypatch.setitem(sys.modules, "kserve", None)
+    arguments = list(sys.argv)
+    with pytest.raises(SystemExit) as exit:
+        main(["serve", str(ROOT / "engine" / "demo" / "lenet.onnx")])
+    assert exit.value.code == 2 and "kserve: pip install 'infold[serve]'" in capsys.readouterr().err and sys.argv == arguments
 
 
 @pytest.mark.parametrize("what", ["bench", "statistics"])

@@ -1,0 +1,69 @@
+"""A session as one of KServe's models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+from kserve import InferRequest, InferResponse, Model
+from kserve.errors import InvalidInput
+from kserve.utils.utils import generate_uuid
+from prometheus_client import Gauge
+
+from .batching import Batcher
+from .tensors import array_of, described, tensor_of
+
+GAUGES = {name: Gauge(f"infold_{name}", text, ["model_name"]) for name, text in (
+    ("waiting", "requests in the queue"), ("requests", "requests taken from the queue"), ("runs", "runs they were computed in"))}
+
+
+class ServedModel(Model):
+    """Turns requests into runs of a session, and their results into responses; KServe times the three steps for its metrics.
+
+    Raises: UnsupportedError if the protocol has no type for an input or output.
+    """
+
+    def __init__(self, name: str, batcher: Batcher) -> None:
+        super().__init__(name)
+        session = batcher.session
+        self._batcher = batcher
+        self._inputs = [described(port) for port in session._inputs.values()]
+        self._outputs = [described(port) for port in session._outputs.values()]
+        for attribute, gauge in GAUGES.items():
+            gauge.labels(name).set_function(partial(getattr, batcher, attribute))
+        self.ready = True
+
+    def get_input_types(self) -> list[dict]:
+        return self._inputs
+
+    def get_output_types(self) -> list[dict]:
+        return self._outputs
+
+    async def preprocess(self, payload: InferRequest,
+                         headers: object = None) -> tuple[InferRequest, dict[str, np.ndarray], list[str]]:
+        """The arrays of a request, and the names of the outputs that it asks for. Raises InvalidInput."""
+        feeds: dict[str, np.ndarray] = {}
+        for tensor in payload.inputs:
+            if tensor.name in feeds:
+                raise InvalidInput(f"the input {tensor.name!r} is there twice")
+            feeds[tensor.name] = array_of(tensor)
+        known = [output["name"] for output in self._outputs]
+        wanted = list(dict.fromkeys(output.name for output in payload.request_outputs or [])) or known
+        if unknown := set(wanted) - set(known):
+            raise InvalidInput(f"no output named {sorted(unknown)[0]!r}; the model has {', '.join(known)}")
+        return payload, feeds, wanted
+
+    async def predict(self, payload: tuple, headers: object = None, response_headers: object = None) -> tuple:
+        """The outputs asked for, computed. Raises: as `Batcher.run`."""
+        request, feeds, wanted = payload
+        results = await self._batcher.run(feeds)
+        return request, {name: results[name] for name in wanted}
+
+    async def postprocess(self, result: tuple[InferRequest, Mapping[str, np.ndarray]], headers: object = None,
+                          response_headers: object = None) -> InferResponse:
+        request, outputs = result
+        return InferResponse(
+            request.id or generate_uuid(), self.name,
+            [tensor_of(name, array, raw=request.from_grpc) for name, array in outputs.items()],
+            use_binary_outputs=request.use_binary_outputs, requested_outputs=request.request_outputs)
