@@ -25,22 +25,31 @@ def isa() -> str:
     return wanted
 
 
-def cpus() -> int:
-    """CPUs available to this process: its affinity mask, cut by the cgroup's quota (v2 `cpu.max`, v1 `cpu.cfs_quota_us`)."""
+def cpus(root: Path = Path("/")) -> int:
+    """CPUs available to this process: its affinity mask, cut by the quotas of its cgroup and of those around it (v2 `cpu.max`, v1
+    `cpu.cfs_quota_us`). root: where proc and sys are."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota()
-    return max(1, count if quota is None else min(count, math.ceil(quota)))
+    return max(1, min(count, *map(math.ceil, _quotas(root)), count))
 
 
-def _quota() -> float | None:
+def _quotas(root: Path) -> list[float]:
+    """In CPUs: of every cgroup that holds this process, as far as they can be seen from here."""
+    found = []
+    for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/", "1:cpu:/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+        inside = Path("cpu" if controllers else "") / path.lstrip("/")
+        for group in (inside, *inside.parents):  # a container may see its own at the top instead
+            limits = [word for name in names for word in _read(root / "sys/fs/cgroup" / group / name).split()]
+            if len(limits) == 2 and all(each.isdigit() and int(each) for each in limits):  # else "max", or -1
+                found.append(int(limits[0]) / int(limits[1]))
+    return found
+
+
+def _read(path: Path) -> str:
     try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
-        return None if limit == "max" else int(limit) / int(period)
+        return path.read_text()
     except (OSError, ValueError):
-        pass
-    try:
-        limit = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
-        return limit / period if limit > 0 and period > 0 else None
-    except (OSError, ValueError):
-        return None
+        return ""

@@ -20,8 +20,7 @@ from .plan.options import PlanOptions
 from .plan.plan import ControlStep, Plan, deliver, execute, plan_key
 from .ports import Port
 
-# Plans kept per session; the least recently used one goes first. Those that go on from values of a run (how much was found) are small
-# and many.
+# Plans kept per session; the least recently used one goes first. Those that go on from what a run has found are small and many.
 PLAN_LIMIT, REST_LIMIT = 64, 512
 
 

@@ -35,19 +35,25 @@ def test_affinity_limits_the_cpus():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1"
 
 
-@pytest.mark.parametrize("files, expected", [
-    ({"cpu.max": "150000 100000"}, 2), ({"cpu.max": "50000 100000"}, 1), ({"cpu.max": "max 100000"}, 64), ({}, 64),
-    ({"cpu.max": "rubbish"}, 64),
-    ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-    ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+V1 = {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000", "cpu/cpu.cfs_quota_us": "300000",
+      "cpu/cpu.cfs_period_us": "100000"}
+
+
+@pytest.mark.parametrize("files, groups, expected", [
+    ({"cpu.max": "150000 100000"}, "", 2), ({"cpu.max": "50000 100000"}, "0::/", 1), ({"cpu.max": "max 100000"}, "0::/", 64),
+    ({}, "", 64), ({"cpu.max": "rubbish"}, "", 64), ({"cpu.max": "0 0"}, "", 64),
+    (V1, "", 3), (V1, "4:memory:/b\n2:cpu,cpuacct:/a\n", 3), (V1 | {"cpu/a/cpu.cfs_quota_us": "200000"}, "2:cpuacct,cpu:/a", 2),
+    (V1, "3:cpuacct:/a\n1:name=systemd:/", 64), (V1, "2:cpu:/elsewhere", 3),
+    ({"a/b/cpu.max": "500000 100000", "a/cpu.max": "300000 100000"}, "0::/a/b", 3),  # the group around has less
+    ({"a/b/cpu.max": "500000 100000", "a/cpu.max": "max 100000"}, "0::/a/b", 5),
+    ({"cpu.max": "400000 100000"}, "0::/seen/from/the/host", 4),  # mounted at the top of a container
 ])
-def test_quota_of_the_control_group(files, expected, monkeypatch, tmp_path):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+def test_quota_of_the_control_group(files, groups, expected, monkeypatch, tmp_path):
+    for name, text in {**{f"sys/fs/cgroup/{name}": text for name, text in files.items()}, "proc/self/cgroup": groups}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(host, "Path", lambda path: tmp_path / Path(path).relative_to("/sys/fs/cgroup"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    assert host.cpus() == expected
+    assert host.cpus(tmp_path) == expected
 
 
 def test_caches_are_what_one_core_can_use():

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from .. import inference
-from ..errors import InvalidModelError, ShapeError
+from ..errors import ShapeError
 from ..ops import base
 from .graph import opsets
 from .tensor import TYPES

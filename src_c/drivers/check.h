@@ -6,6 +6,9 @@
 
 #include "abi.h"
 
+/* What one step may do, in elements passed or products: minutes. More is a hostile file's, and would never end. */
+#define INFOLD_MOST_WORK ((int64_t)1 << 46)
+
 /* Lowest and highest element offset reached so far, and the number of accesses, which strides of zero keep no bound on;
  * `broken` after an overflow or a negative extent. */
 typedef struct {
@@ -14,7 +17,7 @@ typedef struct {
 } infold_span;
 
 static inline infold_span span_times(infold_span s, int64_t count) {
-    if (__builtin_mul_overflow(s.count, count, &s.count) || s.count > INT64_MAX / 4) s.broken = true;
+    if (__builtin_mul_overflow(s.count, count, &s.count) || s.count > INFOLD_MOST_WORK) s.broken = true;
     return s;
 }
 
@@ -67,6 +70,9 @@ static inline bool span_fits(infold_span s, const infold_extent *e, int64_t item
     if (__builtin_mul_overflow(s.low, item_bytes, &low)) return false;
     return low >= -e->before && high <= e->after;
 }
+
+/* Whether a step that does so much for each access of the span ends. */
+static inline bool work_fits(infold_span s, int64_t for_each) { return !span_times(s, for_each).broken; }
 
 static inline bool arg_given(const infold_extent *e) { return e->after >= 0; }
 

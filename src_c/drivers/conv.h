@@ -52,7 +52,7 @@ static inline infold_status conv_check(const conv_params *p, conv_bytes bytes, c
     CHECK(span_fits(span_repeat(span_of_run(*padded), 1, groups, &p->bias_group), &e[BIAS], 4), INFOLD_EBOUNDS);
     const infold_span run = span_of_run(p->columns);
     const infold_span out = span_repeat(span_repeat(run, 4, p->n, p->out_stride), 1, groups, &p->out_group);
-    CHECK(span_fits(out, &e[OUT], bytes.out), INFOLD_EBOUNDS);
+    CHECK(span_fits(out, &e[OUT], bytes.out) && work_fits(out, *rows), INFOLD_EBOUNDS);
     const infold_span res = span_repeat(span_repeat(run, 4, p->n, p->res_stride), 1, groups, &p->res_group);
     CHECK(!arg_given(&e[RES]) || span_fits(res, &e[RES], bytes.res), INFOLD_EBOUNDS);
     if (arg_given(&e[IN_SCALE]) || arg_given(&e[IN_SHIFT])) {

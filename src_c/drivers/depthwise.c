@@ -39,7 +39,8 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(span_fits(span_repeat(span_of_run(p->w_stride), 1, taps, w_steps), &e[W], 4), INFOLD_EBOUNDS);
     CHECK(span_fits(span_of_run(p->w_stride), &e[BIAS], 4), INFOLD_EBOUNDS);
     CHECK(span_fits(span_at(span_repeat(run, 4, p->n, p->in_stride), p->taps, e[TAP].ptr), &e[IN], 4 - 2 * p->half), INFOLD_EBOUNDS);
-    CHECK(span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4 - 2 * p->half), INFOLD_EBOUNDS);
+    const infold_span out = span_repeat(run, 4, p->n, p->out_stride);
+    CHECK(span_fits(out, &e[OUT], 4 - 2 * p->half) && work_fits(out, p->taps), INFOLD_EBOUNDS);
     return epilogue_check(&p->epilogue, &e[EPILOGUE], p->channels, 1, 0);
 }
 

@@ -17,7 +17,8 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(p->before >= 0 && p->before <= INFOLD_LRN_REACH && p->after >= 0 && p->after <= INFOLD_LRN_REACH, INFOLD_EPARAM);
     const infold_span run = span_of_run(p->channels);
     CHECK(span_fits(span_repeat(run, 4, p->n, p->in_stride), &e[IN], 4), INFOLD_EBOUNDS);
-    return span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4) ? INFOLD_OK : INFOLD_EBOUNDS;
+    const infold_span out = span_repeat(run, 4, p->n, p->out_stride);
+    return span_fits(out, &e[OUT], 4) && work_fits(out, p->before + p->after + 1) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
 typedef struct {

@@ -23,7 +23,7 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const int64_t box_step[2] = {image, 4};
     CHECK(span_fits(span_repeat(span_of_run(4), 2, by_image, box_step), &e[BOXES], 4), INFOLD_EBOUNDS);
     const infold_span all = span_repeat(span_of_run(p->boxes), 2, by_class, step);
-    CHECK(span_fits(all, &e[SCORES], 4) && span_fits(all, &e[INDEX], 8), INFOLD_EBOUNDS);
+    CHECK(span_fits(all, &e[SCORES], 4) && span_fits(all, &e[INDEX], 8) && work_fits(all, p->limit), INFOLD_EBOUNDS);
     CHECK(span_fits(span_of_run(1), &e[COUNT], 8), INFOLD_EBOUNDS);
     return span_fits(span_repeat(span_of_run(kept[1]), 2, by_class, kept), &e[OUT], 8) ? INFOLD_OK : INFOLD_EBOUNDS;
 }

@@ -34,8 +34,8 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const int64_t in_shape[4] = {p->n[0], p->in_size[0], p->in_size[1], p->in_size[2]};
     const infold_span run = span_of_run(p->channels);
     CHECK(span_fits(span_repeat(run, 4, in_shape, p->in_stride), &e[IN], 4 - 2 * p->half), INFOLD_EBOUNDS);
-    CHECK(span_fits(span_repeat(run, 4, p->n, p->out_stride), &e[OUT], 4 - 2 * p->half), INFOLD_EBOUNDS);
-    return INFOLD_OK;
+    const infold_span out = span_repeat(run, 4, p->n, p->out_stride);
+    return span_fits(out, &e[OUT], 4 - 2 * p->half) && work_fits(out, taps) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
 typedef struct {

@@ -46,7 +46,8 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(!__builtin_mul_overflow(p->hidden, padded, &panels), INFOLD_EPARAM);
     CHECK(!__builtin_mul_overflow(p->directions, p->batch, &rows), INFOLD_EPARAM);
     const infold_span run = span_of_run(p->hidden), state = span_repeat(run, 2, across, h);
-    CHECK(span_fits(span_repeat(span_of_run(side_by_side), 3, across, in), &e[IN], 4), INFOLD_EBOUNDS);
+    const infold_span inputs = span_repeat(span_of_run(side_by_side), 3, across, in);
+    CHECK(span_fits(inputs, &e[IN], 4) && work_fits(inputs, p->hidden), INFOLD_EBOUNDS);
     CHECK(span_fits(span_repeat(span_of_run(panels), 1, &all_gates, &p->w_gate), &e[W], 4), INFOLD_EBOUNDS);
     CHECK(span_fits(state, &e[H], 4), INFOLD_EBOUNDS);
     CHECK(p->kind != LSTM || span_fits(state, &e[CELL], 4), INFOLD_EBOUNDS);

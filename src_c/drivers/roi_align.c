@@ -28,7 +28,13 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const int64_t in_shape[3] = {p->batch, p->size[0], p->size[1]}, out_shape[3] = {p->rois, p->pool[0], p->pool[1]};
     const infold_span run = span_of_run(p->channels);
     CHECK(span_fits(span_repeat(run, 3, in_shape, p->in_stride), &e[IN], 4), INFOLD_EBOUNDS);
-    CHECK(span_fits(span_repeat(run, 3, out_shape, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
+    const infold_span out = span_repeat(run, 3, out_shape, p->out_stride);
+    int64_t pixels = 1; /* that a bin reads at most */
+    for (int i = 0; i < 2; i++) {
+        const int64_t taps = 2 * (p->sampling ? p->sampling : GRID);
+        pixels *= p->mode != MAX && p->size[i] < taps ? p->size[i] : taps;
+    }
+    CHECK(span_fits(out, &e[OUT], 4) && work_fits(out, pixels), INFOLD_EBOUNDS);
     const int64_t four = 4;
     CHECK(span_fits(span_repeat(span_of_run(4), 1, &p->rois, &four), &e[ROIS], 4), INFOLD_EBOUNDS);
     return span_fits(span_of_run(p->rois), &e[INDEX], 8) ? INFOLD_OK : INFOLD_EBOUNDS;

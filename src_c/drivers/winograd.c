@@ -39,7 +39,8 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(!__builtin_mul_overflow(positions, p->k, &size) && !__builtin_mul_overflow(size, padded, &size), INFOLD_EPARAM);
     CHECK(span_fits(span_of_run(size), &e[W], 4) && span_fits(span_of_run(padded), &e[BIAS], 4), INFOLD_EBOUNDS);
     const infold_span run = span_of_run(p->columns);
-    CHECK(span_fits(span_repeat(run, 3, p->n, p->out_stride), &e[OUT], 4), INFOLD_EBOUNDS);
+    const infold_span out = span_repeat(run, 3, p->n, p->out_stride);
+    CHECK(span_fits(out, &e[OUT], 4) && work_fits(out, p->k), INFOLD_EBOUNDS);
     if (arg_given(&e[RES])) CHECK(span_fits(span_repeat(run, 3, p->n, p->res_stride), &e[RES], 4), INFOLD_EBOUNDS);
     CHECK(!__builtin_mul_overflow(p->tiles, p->k, &row) && p->v_position >= row, INFOLD_EBOUNDS);
     CHECK(!__builtin_mul_overflow(p->tiles, p->columns, &row) && p->m_position >= row, INFOLD_EBOUNDS);

@@ -51,32 +51,22 @@ def test_denormal_numbers_are_numbers(threads: int):
     np.testing.assert_array_equal(subject.run(None, net.feeds)[0], tiny + tiny)
 
 
-def test_a_second_interpreter_works_or_refuses():
+def test_a_second_interpreter_is_refused():
     code = """if True:
         import _xxsubinterpreters as interpreters
         import numpy as np, infold
+        from infold import _native
         other = interpreters.create()
         try:
-            interpreters.run_string(other, "import infold; assert infold.InferenceSession")
+            interpreters.run_string(other, "import infold; infold.InferenceSession")
         except interpreters.RunFailedError as error:
-            assert "ImportError" in str(error) or "RuntimeError" in str(error) or "ModuleNotFoundError" in str(error), error
+            assert "ImportError" in str(error) and "only be loaded into one interpreter per process" in str(error), error
+        else:
+            raise AssertionError("two interpreters share the pool of threads")
         interpreters.destroy(other)
-        from infold import _native
         print("alive", _native.Arena(1).nbytes)
     """
     if importlib.util.find_spec("_xxsubinterpreters") is None:
         pytest.skip("this Python has no interface to sub-interpreters")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and done.stdout.strip() == "alive 1", done.stderr
-
-
-def test_affinity_is_honoured():
-    """A process that may use one CPU gets one thread, and results of the same bits."""
-    code = """if True:
-        import os, sys
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        import infold
-        from infold import host
-        assert host.cpus() == 1
-    """
-    assert subprocess.run([sys.executable, "-c", code], timeout=100).returncode == 0

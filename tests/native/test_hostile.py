@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 
 import numpy as np
@@ -11,13 +12,14 @@ import test_counted
 import test_index
 import test_order
 import test_sample
-from native_harness import OPERATIONS, Guarded, arguments, dims, pack, strides
+from native_harness import OPERATIONS, Guarded, arguments, dims, pack, refusal, strides
 from test_conv import DEPTHWISE, GEMM, packed, whole_vectors
 
 from infold import _native
 
 F32 = np.float32
 EDGES = [-1, 0, 1, 2, 3, 5, 17, 2**31 - 1, 2**31, 2**32 - 1, 2**32 + 1, 2**62, 2**63 - 1, -(2**31), -(2**63)]
+STEP = re.compile(r"stride|^in_|^out_|^res_").search
 WORK = 10**6  # elements: a legal operation may be as large as it likes where its strides are 0, but not in a test
 
 
@@ -181,16 +183,21 @@ def bend(params: dict, fields: list[str], rng: np.random.Generator) -> dict:
     return bent
 
 
+def integers(op: str) -> dict[str, int]:
+    """The operation's parameters that are integers, or as many as that."""
+    described = [f.partition(":") for f in OPERATIONS[op][1].split()]
+    parts = [name.partition("[") for name, _, kind in described if kind != "f"]
+    return {name: int(count[:-1]) if count else 0 for name, _, count in parts}
+
+
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_bent_parameters(op: str, isa: str, side: str):
     params, arrays, constants = cases(isa)[op]
     rng = np.random.default_rng(hash_of(op, isa, side))
-    described = [f.partition(":") for f in OPERATIONS[op][1].split()]
-    integers = [name.partition("[") for name, _, kind in described if kind != "f"]
-    lengths = {name: int(count[:-1]) if count else 0 for name, _, count in integers}
+    lengths = integers(op)
     full = {name: params.get(name, [0] * count if count else 0) for name, count in lengths.items()}
     full |= {name: v for name, v in params.items() if name not in full}
-    steps = [name for name in lengths if "stride" in name or name.startswith(("in_", "out_", "res_")) or name in ("scale", "loop")]
+    steps = [name for name in lengths if STEP(name) or name in ("scale", "loop")]
     guarded = {name: Guarded(a, side) for name, a in arrays.items()}
     regions = [name for name in guarded if name not in constants]
     args = [
@@ -209,6 +216,26 @@ def test_bent_parameters(op: str, isa: str, side: str):
             program.run([guarded[name].array for name in regions], 1 + trial % 2)
     assert all(g.intact() for g in guarded.values())
     assert accepted and refused, f"{accepted} accepted, {refused} refused: the test tests nothing"
+
+
+@pytest.mark.parametrize("op", [op for op in OPERATIONS if not op.startswith("pack")])  # which run when plans are made
+def test_no_step_is_endless(op: str, isa: str):
+    """Strides of zero go over the same memory for ever: a step that would is refused, though no address is outside."""
+    params, arrays, constants = cases(isa)[op]
+    lengths = integers(op)
+    still = {name: [0] * count if count else 0 for name, count in lengths.items() if STEP(name) and name != "in_size"}
+    extent = next(name for name in ("n", "shape", "kept", "steps", "rois", "batch") if name in lengths)
+    for times in [1 << 47, 1 << 59]:
+        params = {**params, **still, extent: dims([times], lengths[extent], 1) if lengths[extent] else times}
+        assert refusal(op, isa, params, constants=constants, **arrays) != 0
+
+
+@pytest.mark.parametrize(("kernel", "status"), [(1, 0), (16, 2)])
+def test_a_step_does_more_than_its_results_say(kernel, status, isa):
+    params, arrays, _ = cases(isa)["pool"]
+    params = params | {"n": [1 << 40, 1, 1, 1], "in_stride": [0] * 4, "out_stride": [0] * 4, "kernel": [1, kernel, kernel],
+                       "pad": [0, 8, 8], "pad_end": [0, 8, 8], "channels": 1}  # fmt: skip
+    assert refusal("pool", isa, params, **arrays) == status
 
 
 def hash_of(*words: str) -> int:
