@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test browser serving serve-tests bench zoo docs lint aarch64 packages sanitize fuzz soak clean
+.PHONY: demo test browser batch serving serve-tests bench zoo docs lint aarch64 packages sanitize fuzz soak clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -28,6 +28,10 @@ serving:
 serve-tests: $(VENV)/.infold $(VENV)/.serving
 	$(BIN)/python -m pytest -q tests/serving $(PYTEST)
 	$(BIN)/python bench/serving.py --requests 200
+
+# `infold batch` on a Ray cluster on this machine, with workers that are killed.
+batch: $(VENV)/.infold $(VENV)/.ray
+	INFOLD_DOCS=ray $(BIN)/python -m pytest -q tests/batch/cluster.py "tests/docs/test_blocks.py::test_blocks[batch.md]" $(PYTEST)
 
 zoo: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python bench/zoo.py $(ZOO)
@@ -118,6 +122,10 @@ $(VENV)/.serving: pyproject.toml tests/requirements-serving.txt | $(VENV)/.infol
 $(VENV)/.packages: tests/requirements-packages.txt | $(BIN)/python
 	command -v bwrap || { apt-get -qq update && apt-get -qqy install --no-install-recommends bubblewrap; }
 	$(PIP) -r tests/requirements-packages.txt
+	touch $@
+
+$(VENV)/.ray: pyproject.toml | $(VENV)/.test
+	$(PIP) --no-build-isolation -e '.[ray]'
 	touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.infold

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from infold.cli import (
+    batch,
     bench,
     compile,
     convert,
@@ -59,6 +60,7 @@ def _options(
 
 for command in (
     run.run,
+    batch.batch,
     fold.fold,
     verify.verify,
     bench.bench,

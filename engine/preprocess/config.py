@@ -23,9 +23,9 @@ DTYPES = ("float32", "float16", "uint8")
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """The way of a picture to a network's input; fields are checked, nothing is taken from the model.
+    """The way of a picture to a network's input; fields are checked, nothing is taken from the model. They act in this order.
 
-    Attributes, in the order in which they act:
+    Attributes:
         color: "rgb", "bgr" or "gray"; the order of the channels, here and in `mean` and `std`.
         resize: the length of the shorter side, the longer one in proportion (rounded down); or [height, width],
             proportions not kept; None: not at all.

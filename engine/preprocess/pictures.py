@@ -58,7 +58,7 @@ def read(image: Any, gray: bool, resize: Size, interpolation: str, crop: Size) -
     Raises: InvalidInputError, MissingDependencyError.
     """
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise MissingDependencyError("reading pictures needs Pillow: pip install 'infold[images]'") from None
     name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "picture"
@@ -72,7 +72,9 @@ def read(image: Any, gray: bool, resize: Size, interpolation: str, crop: Size) -
             if crop is not None:
                 picture = picture.crop(_middle(picture.size, crop))
     except Exception as error:  # decoders raise whatever damaged files make them stumble over
-        raise InvalidInputError(f"{name}: not a readable picture ({str(error) or type(error).__name__})") from error
+        why = error.strerror if isinstance(error, OSError) else None  # the name once is enough
+        why = "of no known format" if isinstance(error, UnidentifiedImageError) else why or str(error) or type(error).__name__
+        raise InvalidInputError(f"{name}: not a readable picture ({why})") from error
     return np.asarray(picture).reshape(picture.height, picture.width, -1)
 
 
