@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import infold
-from infold.api import PRECISIONS
 from polygraphy.backend.base import BaseLoader, BaseRunner
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.tools.args import ModelArgs, OnnxLoadArgs
 from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs, BaseRunnerArgs
 from polygraphy.tools.script import Script, make_invocable
+
+import infold
+from infold.api import PRECISIONS
 
 
 class SessionFromModel(BaseLoader):
