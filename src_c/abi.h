@@ -123,6 +123,33 @@ typedef struct {
     int64_t pair; /* pixels of a tile of two rows: as many sums as the registers hold */
 } infold_depthwise;
 
+/* Winograd: one tile of an image into the transformed domain and back (kernels/winograd.h). A tile is `side` x `side` output
+ * pixels and the (side + 2) x (side + 2) input pixels under them; position (i, j) of the transformed tile is
+ * `position` * (i * (side + 2) + j) elements from its first. */
+typedef struct {
+    const void *in;              /* pixel (0, 0) of the image, whose numbers are those of infold_dw_tile */
+    int64_t size[2], step[2];    /* its height and width; elements from row to row and from pixel to pixel */
+    int64_t at[2];               /* the tile's first pixel; pixels outside the image are zero */
+    float *v;
+    int64_t position, channels;
+    const double *point;         /* the interpolation points are 0, +-point[0] (, +-point[1] if side is 4), infinity */
+} infold_winograd_in;
+
+typedef struct {
+    const float *m;
+    int64_t position, channels;
+    const double *point;
+    const float *bias;           /* at least `channels` floats, as are r and out under each pixel */
+    const void *r;               /* the residual, or NULL; of the same numbers as `out` */
+    int64_t r_step[2];
+    void *out;
+    float *sums;                 /* as in infold_dw_tile */
+    int64_t step[2], live[2];    /* elements from row to row and from pixel to pixel; rows and columns to store, up to side */
+    float lo, hi;
+} infold_winograd_out;
+
+enum { INFOLD_WINOGRAD_2, INFOLD_WINOGRAD_4, INFOLD_WINOGRAD_SIDES }; /* the sides 2 and 4 */
+
 typedef struct {
     int64_t mr, m_step;      /* rows of a full tile; a tile costs what the next multiple of m_step costs. mr <= INFOLD_BF16_ROWS */
     int64_t depth_step;      /* divides INFOLD_BF16_DEPTH */
@@ -133,12 +160,14 @@ typedef struct {
     /* n floats as sums of `terms` bf16 numbers, the planes `plane` elements apart */
     void (*split)(int64_t n, const float *x, int64_t terms, uint16_t *out, int64_t plane);
     void (*widen)(int64_t n, const uint16_t *x, float *out);
-    /* As in infold_kernels, with images of bf16 numbers. `act` makes them of float32, as accurately as they are; `depthwise` leaves
-     * float32 in tile.sums if that is given. */
+    /* As in infold_kernels, with images of bf16 numbers. `act` makes them of float32, as accurately as they are; `depthwise`
+     * and `winograd_out` leave float32 in `sums` if that is given. */
     void (*act)(infold_act act, int64_t n, const float *src, uint16_t *dst, const float *w, float a, float b);
     void (*affine)(int64_t rows, int64_t n, const void *x, int64_t x_row, const float *scale, const float *shift, int64_t s_row,
                    int64_t s_elem, float lo, float hi, void *out, int64_t out_row);
     infold_depthwise depthwise;
+    void (*winograd_in[INFOLD_WINOGRAD_SIDES])(const infold_winograd_in *);
+    void (*winograd_out[INFOLD_WINOGRAD_SIDES])(const infold_winograd_out *);
     void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, void *out);
     void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, float scale, void *out);
     void (*reduce_columns)(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const void *in, const float *shift,
@@ -169,32 +198,6 @@ typedef struct {
     float lo, hi;
     int64_t ahead; /* elements from one that is read to one that will be soon */
 } infold_norm_by;
-
-/* Winograd: one tile of an image into the transformed domain and back (kernels/winograd.h). A tile is `side` x `side` output
- * pixels and the (side + 2) x (side + 2) input pixels under them; position (i, j) of the transformed tile is
- * `position` * (i * (side + 2) + j) elements from its first. */
-typedef struct {
-    const float *in;             /* pixel (0, 0) of the image */
-    int64_t size[2], step[2];    /* its height and width; elements from row to row and from pixel to pixel */
-    int64_t at[2];               /* the tile's first pixel; pixels outside the image are zero */
-    float *v;
-    int64_t position, channels;
-    const double *point;         /* the interpolation points are 0, +-point[0] (, +-point[1] if side is 4), infinity */
-} infold_winograd_in;
-
-typedef struct {
-    const float *m;
-    int64_t position, channels;
-    const double *point;
-    const float *bias;           /* at least `channels` floats, as are r and out under each pixel */
-    const float *r;              /* the residual, or NULL */
-    int64_t r_step[2];
-    float *out;
-    int64_t step[2], live[2];    /* elements from row to row and from pixel to pixel; rows and columns to store, up to side */
-    float lo, hi;
-} infold_winograd_out;
-
-enum { INFOLD_WINOGRAD_2, INFOLD_WINOGRAD_4, INFOLD_WINOGRAD_SIDES }; /* the sides 2 and 4 */
 
 #define INFOLD_DW_MR 8
 #define INFOLD_MAX_MR 14

@@ -3,14 +3,18 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
+from .. import _native
 from ..plan.choice import Way
 from ..plan.lowering import Deferred
-from ..plan.tensor import Tensor
+from ..plan.tensor import BF16, F32, Tensor
 from .convolution import Convolution
 from .epilogue import Epilogue, epilogue, take
 from .product import Packed, pack_constant, pack_step, product, vector
 from .splits import SPLITS, ProductSize, cycles
 
+FEW = 16  # channels of a picture
 MAX_STAGED_K = 2304  # channels that the driver's stage holds (conv.c)
 
 
@@ -31,8 +35,12 @@ def _emit(ctx, c: Convolution, name: str) -> None:
     found = epilogue(ctx, c.node, residual=True, per_channel=True)
     take(ctx, found)
     before, half = ctx.deferred.get(c.x), name == "bf16"
-    x = before.source if before is not None else ctx.image(c.x, c.border, half)
-    x = x if half else ctx.wide(x)
+    if before is not None:
+        x = before.source if half else ctx.wide(before.source)
+    elif half and _is_picture(ctx, c):
+        x = ctx.rounded(c.x, (*c.border[:-1], (c.border[-1][0], c.border[-1][1] + 1)))
+    else:
+        x = ctx.image(c.x, c.border, half)
     residual = ctx.image(found.residual, half=half) if found.residual is not None else None
     emit_direct(ctx, c, found, x, ctx.output(found.output, image=True, half=half), residual, before, name)
 
@@ -42,11 +50,13 @@ def emit_direct(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor, re
     """The step, computed the way `name` of SPLITS, for as many pixels as `out` has; the window of its first pixel lies, before
     padding, at the start of x."""
     kernel, columns, k = c.window.kernel, c.columns // c.groups, c.channels // c.groups
-    taps, bias = c.taps(x), vector(ctx, c.bias, columns, c.groups)
+    taps, bias, spare = c.taps(x), vector(ctx, c.bias, columns, c.groups), False
     if c.groups == 1 and c.window.dilation[-1] == 1 and x.strides[-1] == c.channels and kernel[-1] > 1:
         # neighbouring pixels are neighbours in memory: a row of taps is one longer tap
         taps, k = taps[::kernel[-1]], k * kernel[-1]
-    packed = _pack(ctx, c, SPLITS[name].terms)
+        spare = x.dtype == BF16 and k % 2 == 1 and bool(x.border) and x.border[-1][1] > c.border[-1][1]
+        k += spare  # the kernel reads pairs: a weight of zero meets the number behind the window
+    packed = _pack(ctx, c, SPLITS[name].terms, k if spare else None)
     product(ctx, x, packed, bias, out, taps, pixels=(out.shape[0], *out.shape[2:]), x_stride=c.steps(x),
             out_stride=(out.strides[0], *out.strides[2:]), k=k, groups=c.groups, in_group=c.channels // c.groups, out_group=columns,
             bias_group=columns, epilogue=found,
@@ -54,11 +64,23 @@ def emit_direct(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor, re
             before=before)
 
 
-def _pack(ctx, c: Convolution, terms: int) -> Packed:
-    """(M, C/g, spatial...) -> [group][tap][channel] x [column]."""
+def _is_picture(ctx, c: Convolution) -> bool:
+    """Whether a float32 image has few channels, windows that overlap, and a kernel that takes its rows from anywhere: it is then
+    better rounded as a whole."""
+    overlap = c.window.kernel[-1] > c.window.stride[-1] and c.window.dilation[-1] == 1
+    return overlap and c.groups == 1 and c.channels < FEW and ctx.tensor(c.x, half=True).dtype == F32 \
+        and _native.isa_info(ctx.isa)["bf16_depth"] == 2
+
+
+def _pack(ctx, c: Convolution, terms: int, row: int | None = None) -> Packed:
+    """(M, C/g, spatial...) -> [group][tap][channel] x [column]; row: numbers for each row of taps, zeros at its end."""
     per_group, columns, area = c.channels // c.groups, c.columns // c.groups, prod(c.window.kernel)
     k, k_stride = (area, per_group), (1, area)
     shape = (columns, per_group * area, c.groups, columns * per_group * area)
+    if row is not None:
+        rows = np.moveaxis(c.weight, 1, -1).reshape(columns, area // c.window.kernel[-1], -1)
+        rows = np.pad(rows, ((0, 0), (0, 0), (0, row - rows.shape[2])))
+        return pack_constant(ctx, (*ctx.key(c.w), "rows"), rows, rows.shape[1:], (row, 1), columns, rows[0].size, terms=terms)
     if c.weight is not None:
         return pack_constant(ctx, ctx.key(c.w), c.weight, k, k_stride, *shape, terms)
     return pack_step(ctx, ctx.rows(c.w), k, k_stride, *shape)

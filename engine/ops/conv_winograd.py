@@ -14,7 +14,7 @@ import numpy as np
 from .. import _native
 from ..plan.choice import Way
 from ..plan.memory import round_up
-from ..plan.tensor import Tensor
+from ..plan.tensor import BF16, Tensor
 from .convolution import Convolution
 from .epilogue import epilogue, take
 from .product import chain_of_sums, ending, row_pieces, vector
@@ -52,7 +52,7 @@ def _way(ctx, c: Convolution, side: int) -> Way | None:
     if win.kernel != (3, 3) or win.stride != (1, 1) or win.dilation != (1, 1):
         return None
     allowed = c.channels >= HIGHEST_CHANNELS.get(side, inf) or ctx.options.precision != "highest"
-    return Way(f"winograd{side}", _cycles(ctx, c, side) if allowed else inf, lambda: _emit(ctx, c, side))
+    return Way(f"winograd{side}", _cycles(ctx, c, side) if allowed else inf, lambda: _emit(ctx, c, side), half=True)
 
 
 def _cycles(ctx, c: Convolution, side: int) -> float:
@@ -75,8 +75,9 @@ def filter_transform(side: int) -> list[list[Fraction]]:
 def _emit(ctx, c: Convolution, side: int) -> None:
     found = epilogue(ctx, c.node, residual=True, per_channel=True)
     take(ctx, found)
-    x, residual = ctx.image(c.x), ctx.image(found.residual) if found.residual is not None else None
-    out = ctx.output(found.output, image=True)
+    x, residual = ctx.image(c.x, half=True), ctx.image(found.residual, half=True) if found.residual is not None else None
+    out = ctx.output(found.output, image=True, half=residual is None or residual.dtype == BF16)
+    residual = residual if residual is None or residual.dtype == out.dtype else ctx.image(found.residual)
     positions, n = (side + 2) ** 2, c.pixels()
     slots = ctx.options.threads
     tiles = _tiles_at_once(c, side)
@@ -88,7 +89,8 @@ def _emit(ctx, c: Convolution, side: int) -> None:
              flops=2 * c.multiply_adds, side=side, n=n, in_size=x.shape[2:], pad=[before for before, _ in c.window.pads],
              in_stride=_steps(x), out_stride=_steps(out), res_stride=_steps(residual) if residual is not None else 0,
              k=c.channels, columns=c.columns, slots=slots, tiles=tiles, v_position=v_position, m_position=m_position,
-             chunk=chain_of_sums(ctx, c.channels, LONGEST_CHAIN), **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]])
+             chunk=chain_of_sums(ctx, c.channels, LONGEST_CHAIN), **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]],
+             in_half=x.dtype == BF16, out_half=out.dtype == BF16)
 
 
 def _steps(t) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ from .program import make_step
 from .tensor import BF16, F32, TYPES, Buffer, Tensor, image_layout, pixel_stride, prefers_image, row_strides
 from .walk import collapse
 
+TURNED = 1024  # channels that are turned round on their way to bf16 (elementwise.c)
+
 
 class Store:
     """Arrays that all plans of a session share, by what they were made from: packed weights, tables, plain constants.
@@ -156,6 +158,12 @@ class Lowering:
         self.copy(tensor, target)
         return target
 
+    def rounded(self, name: str, border) -> Tensor:
+        """A float32 image as bf16 numbers, with at least this border."""
+        tensor = self.tensor(name)
+        return self._stage(name, lambda t: t.dtype == BF16 and t.has_border(border),
+                           lambda: self.new_image(tensor.shape, border, BF16), tensor)
+
     def computed(self, name: str) -> bool:
         """Whether the value exists already at this point of the plan."""
         return name in self.values or name in self.deferred
@@ -173,8 +181,7 @@ class Lowering:
         border = border or ((0, 0),) * (len(tensor.shape) - 2)
 
         def fits(t: Tensor) -> bool:
-            have = t.border or ((0, 0),) * len(border)
-            return t.is_image() and t.dtype == tensor.dtype and all(h[0] >= b[0] and h[1] >= b[1] for h, b in zip(have, border))
+            return t.is_image() and t.dtype == tensor.dtype and t.has_border(border)
 
         if fits(tensor):
             return tensor
@@ -315,12 +322,20 @@ class Lowering:
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """target = source, any strides; shapes must be equal, and data types but where an image is widened or rounded."""
-        if source.dtype != target.dtype:
+        if (source.dtype, target.dtype) == (F32, BF16) and self._rounds(source, target):
+            self.unary("IDENTITY", source, target)
+        elif source.dtype != target.dtype:
             self.map(f"CAST_{TYPES[source.dtype]}_{TYPES[target.dtype]}", [source], target)
         elif source.dtype.itemsize == 4:
             self.unary("IDENTITY", source, target)
         else:
             self.map(f"COPY_{source.dtype.itemsize}", [source], target)
+
+    @staticmethod
+    def _rounds(source: Tensor, target: Tensor) -> bool:
+        """Whether the unary operation can round the source to the target's bf16 numbers: rows in order, or turned round."""
+        shape, (inside, out) = collapse(target.shape, source.strides, target.strides)
+        return out[-1] == 1 and (inside[-1] == 1 or (inside[-2] == 1 and shape[-1] <= TURNED))
 
     def unary(self, act: str, source: Tensor, target: Tensor, a: float = 0.0, b: float = 0.0) -> None:
         """target = act(source), any strides; shapes must be equal."""
@@ -328,7 +343,7 @@ class Lowering:
             return
         shape, strides = collapse(target.shape, source.strides, target.strides)
         self.emit("unary", {"in": source, "out": target}, shape=shape, a_stride=strides[0], out_stride=strides[1],
-                  op=_native.ACTS[act], a=a, b=b)
+                  op=_native.ACTS[act], a=a, b=b, half=target.dtype == BF16)
 
     def map(self, loop: str, sources: list[Tensor], target: Tensor) -> None:
         """target = loop(*sources), a typed loop of drivers/loops.h, any strides; sources broadcast to the target's shape."""

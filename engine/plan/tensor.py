@@ -73,6 +73,11 @@ class Tensor:
         """(N, C, spatial...) whose channels are contiguous: what the convolution and pooling drivers read."""
         return len(self.shape) >= 3 and (self.shape[1] == 1 or self.strides[1] == 1)
 
+    def has_border(self, border) -> bool:
+        """Whether at least these zeros surround the image."""
+        have = self.border or ((0, 0),) * len(border)
+        return all(h[0] >= b[0] and h[1] >= b[1] for h, b in zip(have, border))
+
     def broadcast(self, shape) -> Tensor:
         """The same data seen with a larger shape (NumPy rules): repeated dimensions get stride 0."""
         lead = len(shape) - len(self.shape)

@@ -16,7 +16,8 @@ typedef struct {
 
 enum { GRAIN = 262144 }; /* multiply-adds that are worth waking a thread for */
 enum { IN, W, BIAS, TAP, OUT, EPILOGUE };
-enum { SWEPT = 256, TILE = 2 * INFOLD_DW_MR }; /* channels of a block that is swept before it is rounded to bf16; pixels of a tile */
+/* Channels of a block that is swept before it is rounded to bf16; pixels of a tile. */
+enum { SWEPT = 256, TILE = 2 * INFOLD_DW_MR };
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const depthwise_params *p = params;

@@ -12,6 +12,7 @@ typedef struct {
     int64_t shape[D], a_stride[D], b_stride[D], out_stride[D];
     int64_t op;
     double a, b;
+    int64_t half; /* unary alone: whether the result is rounded to bf16 numbers */
 } map_params; /* shared by the three maps; what each leaves unused is zero */
 
 typedef struct {
@@ -20,7 +21,27 @@ typedef struct {
     const float *a, *b, *c;
     float *out;
     void (*plane)(const map_params *, const infold_kernels *, const float *, const float *, const float *, float *, int64_t rows);
+    const infold_bf16 *bf16; /* in the place of `plane` */
 } job;
+
+enum { PIECE = 1024 }; /* numbers that are turned round before they become bf16 */
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Rows that lie in order in `a` or, like an NCHW image on its way to NHWC, across it. */
+static void half_plane(const job *j, const float *a, uint16_t *out, int64_t rows) {
+    const map_params *p = j->p;
+    const int64_t n = p->shape[D - 1], as = p->a_stride[D - 1], ar = p->a_stride[D - 2], or = p->out_stride[D - 2];
+    float stage[PIECE];
+    for (int64_t r = 0, m; r < rows; r += m) {
+        const float *x = a + r * ar;
+        m = as != 1 ? least(rows - r, PIECE / n) : ar == n ? rows : 1;
+        if (as != 1) j->kernels->transpose(n, m, x, as, stage, n), x = stage;
+        const int64_t runs = or == n ? 1 : m, length = m * n / runs;
+        for (int64_t i = 0; i < runs; i++)
+            j->bf16->act((infold_act)p->op, length, x + i * n, out + (r + i) * or, NULL, (float)p->a, (float)p->b);
+    }
+}
 
 static int64_t outer_count(const map_params *p) {
     int64_t count = 1;
@@ -46,7 +67,8 @@ static void rows_range(const void *arg, int64_t begin, int64_t end, int64_t thre
             bo += j->b ? index * p->b_stride[i] : 0;
             oo += index * p->out_stride[i];
         }
-        j->plane(p, j->kernels, j->a + ao, j->b ? j->b + bo : NULL, j->c ? j->c + bo : NULL, j->out + oo, count);
+        if (j->bf16) half_plane(j, j->a + ao, (uint16_t *)(void *)j->out + oo, count);
+        else j->plane(p, j->kernels, j->a + ao, j->b ? j->b + bo : NULL, j->c ? j->c + bo : NULL, j->out + oo, count);
         at += count;
     }
 }
@@ -123,22 +145,25 @@ static void affine_plane(const map_params *p, const infold_kernels *k, const flo
             k->act((infold_act)p->op, n, out + r * or, out + r * or, NULL, (float)p->a, (float)p->b);
 }
 
-static bool fits(const map_params *p, const int64_t *stride, const infold_extent *e) {
-    return span_fits(span_repeat(span_of_run(1), D, p->shape, stride), e, 4);
+static bool fits(const map_params *p, const int64_t *stride, const infold_extent *e, int64_t item) {
+    return span_fits(span_repeat(span_of_run(1), D, p->shape, stride), e, item);
 }
 
 static infold_status check_unary(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const map_params *p = params;
     CHECK(p->op >= 0 && p->op < INFOLD_ACT_COUNT && p->op != INFOLD_PRELU, INFOLD_EPARAM);
-    return fits(p, p->a_stride, &e[0]) && fits(p, p->out_stride, &e[1]) ? INFOLD_OK : INFOLD_EBOUNDS;
+    CHECK(p->half == 0 || p->half == 1, INFOLD_EPARAM);
+    CHECK(!p->half || (p->out_stride[D - 1] == 1 && (p->a_stride[D - 1] == 1 || (p->a_stride[D - 2] == 1 && p->shape[D - 1] <= PIECE))),
+          INFOLD_EPARAM);
+    return fits(p, p->a_stride, &e[0], 4) && fits(p, p->out_stride, &e[1], 4 - 2 * p->half) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
 static infold_status check_binary(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const map_params *p = params;
     CHECK(p->op >= 0 && p->op < INFOLD_BINARY_COUNT, INFOLD_EPARAM);
-    return fits(p, p->a_stride, &e[0]) && fits(p, p->b_stride, &e[1]) && fits(p, p->out_stride, &e[2]) ? INFOLD_OK : INFOLD_EBOUNDS;
+    return fits(p, p->a_stride, &e[0], 4) && fits(p, p->b_stride, &e[1], 4) && fits(p, p->out_stride, &e[2], 4) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
 static infold_status check_affine(const void *params, const infold_extent *e, const infold_kernels *kernels) {
@@ -147,29 +172,30 @@ static infold_status check_affine(const void *params, const infold_extent *e, co
     CHECK(p->op >= 0 && p->op < INFOLD_ACT_COUNT && p->op != INFOLD_PRELU, INFOLD_EPARAM);
     CHECK(p->out_stride[D - 1] == 1 && p->b_stride[D - 1] >= 0 && p->b_stride[D - 1] <= 1, INFOLD_EPARAM);
     CHECK(p->a_stride[D - 1] == 1 || (p->a_stride[D - 2] == 1 && p->b_stride[D - 2] == 0), INFOLD_EPARAM);
-    return fits(p, p->a_stride, &e[0]) && fits(p, p->b_stride, &e[1]) && fits(p, p->b_stride, &e[2]) &&
-                   fits(p, p->out_stride, &e[3])
+    return fits(p, p->a_stride, &e[0], 4) && fits(p, p->b_stride, &e[1], 4) && fits(p, p->b_stride, &e[2], 4) &&
+                   fits(p, p->out_stride, &e[3], 4)
                ? INFOLD_OK
                : INFOLD_EBOUNDS;
 }
 
 static void run_unary(const void *params, void *const *args, const infold_ctx *ctx) {
     const map_params *p = params;
-    const job j = {p, ctx->kernels, args[0], NULL, NULL, args[1], p->op == INFOLD_IDENTITY ? copy_plane : unary_plane};
+    const job j = {p, ctx->kernels, args[0], NULL, NULL, args[1], p->op == INFOLD_IDENTITY ? copy_plane : unary_plane,
+                   p->half ? ctx->bf16 : NULL};
     map(&j, ctx);
 }
 
 static void run_binary(const void *params, void *const *args, const infold_ctx *ctx) {
-    const job j = {params, ctx->kernels, args[0], args[1], NULL, args[2], binary_plane};
+    const job j = {params, ctx->kernels, args[0], args[1], NULL, args[2], binary_plane, NULL};
     map(&j, ctx);
 }
 
 static void run_affine(const void *params, void *const *args, const infold_ctx *ctx) {
-    const job j = {params, ctx->kernels, args[0], args[1], args[2], args[3], affine_plane};
+    const job j = {params, ctx->kernels, args[0], args[1], args[2], args[3], affine_plane, NULL};
     map(&j, ctx);
 }
 
-#define MAP_PARAMS "shape[6] a_stride[6] b_stride[6] out_stride[6] op a:f b:f"
+#define MAP_PARAMS "shape[6] a_stride[6] b_stride[6] out_stride[6] op a:f b:f half"
 
 const infold_op infold_op_unary = {.name = "unary", .params = MAP_PARAMS, .args = "in out",
                                    .params_size = sizeof(map_params), .check = check_unary, .run = run_unary};

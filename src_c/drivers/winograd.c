@@ -16,16 +16,19 @@ typedef struct {
     int64_t chunk;                                      /* products in one chain of sums */
     epilogue_params epilogue;
     double point[2]; /* the interpolation points */
+    int64_t in_half, out_half; /* whether the image holds bf16 numbers, not float32; the residual holds what the output does */
 } winograd_params;
 
 enum { IN, W, BIAS, OUT, SCRATCH, RES, EPILOGUE };
-enum { MAX_SIDE = 4 };
+enum { MAX_SIDE = 4, SWEPT = 256 }; /* SWEPT: channels of a tile that are swept before they are rounded to bf16 */
 
 static int64_t positions_of(const winograd_params *p) { return (p->side + 2) * (p->side + 2); }
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const winograd_params *p = params;
     CHECK((p->side == 2 || p->side == 4) && p->k >= 1 && p->columns >= 1 && p->slots >= 1 && p->tiles >= 1 && p->chunk >= 1, INFOLD_EPARAM);
+    CHECK((p->in_half | p->out_half | 1) == 1, INFOLD_EPARAM);
+    const int64_t in_bytes = 4 - 2 * p->in_half, out_bytes = 4 - 2 * p->out_half;
     int64_t count = 1, size, row;
     for (int i = 0; i < 3; i++) CHECK(p->n[i] >= 0 && p->n[i] < INT32_MAX, INFOLD_EPARAM);
     for (int i = 0; i < 3; i++) CHECK(!__builtin_mul_overflow(count, p->n[i], &count), INFOLD_EPARAM);
@@ -35,13 +38,13 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     const int64_t padded = (p->columns + lanes - 1) / lanes * lanes;
     /* pixels outside the image are not read, whatever the padding */
     const int64_t in_shape[3] = {p->n[0], p->in_size[0], p->in_size[1]};
-    CHECK(span_fits(span_repeat(span_of_run(p->k), 3, in_shape, p->in_stride), &e[IN], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_repeat(span_of_run(p->k), 3, in_shape, p->in_stride), &e[IN], in_bytes), INFOLD_EBOUNDS);
     CHECK(!__builtin_mul_overflow(positions, p->k, &size) && !__builtin_mul_overflow(size, padded, &size), INFOLD_EPARAM);
     CHECK(span_fits(span_of_run(size), &e[W], 4) && span_fits(span_of_run(padded), &e[BIAS], 4), INFOLD_EBOUNDS);
     const infold_span run = span_of_run(p->columns);
     const infold_span out = span_repeat(run, 3, p->n, p->out_stride);
-    CHECK(span_fits(out, &e[OUT], 4) && work_fits(out, p->k), INFOLD_EBOUNDS);
-    if (arg_given(&e[RES])) CHECK(span_fits(span_repeat(run, 3, p->n, p->res_stride), &e[RES], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(out, &e[OUT], out_bytes) && work_fits(out, p->k), INFOLD_EBOUNDS);
+    if (arg_given(&e[RES])) CHECK(span_fits(span_repeat(run, 3, p->n, p->res_stride), &e[RES], out_bytes), INFOLD_EBOUNDS);
     CHECK(!__builtin_mul_overflow(p->tiles, p->k, &row) && p->v_position >= row, INFOLD_EBOUNDS);
     CHECK(!__builtin_mul_overflow(p->tiles, p->columns, &row) && p->m_position >= row, INFOLD_EBOUNDS);
     CHECK(!__builtin_add_overflow(p->v_position, p->m_position, &size) && !__builtin_mul_overflow(size, positions, &size) &&
@@ -53,6 +56,9 @@ static infold_status check(const void *params, const infold_extent *e, const inf
 typedef struct {
     const winograd_params *p;
     const infold_kernels *kernels;
+    const infold_bf16 *bf16;
+    void (*in)(const infold_winograd_in *);
+    void (*out)(const infold_winograd_out *);
     void *const *args;
     int64_t rows[2], tiles; /* tiles down and across one image; in all */
     infold_grid grid;
@@ -81,11 +87,11 @@ static void transform_in(const job *j, const block *b) {
                             .position = p->v_position, .channels = p->k, .point = p->point};
     for (int64_t i = 0; i < b->count; i++) {
         const place at = place_of(j, b->first + i);
-        t.in = (const float *)j->args[IN] + at.image * p->in_stride[0];
+        t.in = (const char *)j->args[IN] + at.image * p->in_stride[0] * (4 - 2 * p->in_half);
         t.at[0] = at.y - p->pad[0];
         t.at[1] = at.x - p->pad[1];
         t.v = b->v + i * p->k;
-        j->kernels->winograd_in[p->side == 4 ? INFOLD_WINOGRAD_4 : INFOLD_WINOGRAD_2](&t);
+        j->in(&t);
     }
 }
 
@@ -115,26 +121,56 @@ static void multiply(const job *j, const block *b, int64_t j0, int64_t j1) {
         }
 }
 
+/* Filters from `first` on of a tile of bf16 numbers that is swept before it is rounded. */
+static void swept(const job *j, infold_winograd_out t, int64_t first) {
+    const int64_t filters = t.channels;
+    float sums[MAX_SIDE * MAX_SIDE * SWEPT], *c[MAX_SIDE * MAX_SIDE];
+    uint16_t *out[MAX_SIDE * MAX_SIDE];
+    t.sums = sums;
+    for (int64_t done = 0; done < filters; done += t.channels) {
+        const int64_t n = t.channels = filters - done < SWEPT ? filters - done : SWEPT;
+        const infold_epilogue epilogue = epilogue_of(&j->p->epilogue, j->kernels, j->args + EPILOGUE, first + done);
+        for (int64_t i = 0; i < t.live[0] * t.live[1]; i++) {
+            c[i] = sums + i * n;
+            out[i] = (uint16_t *)t.out + done + i / t.live[1] * j->p->out_stride[1] + i % t.live[1] * j->p->out_stride[2];
+        }
+        t.step[0] = t.live[1] * n;
+        t.step[1] = n;
+        j->out(&t);
+        epilogue_round(&epilogue, j->bf16, t.live[0] * t.live[1], c, out, n);
+        t.m += n;
+        t.bias += n;
+        if (t.r) t.r = (const uint16_t *)t.r + n;
+    }
+}
+
 /* The block's output pixels, filters in panels [j0, j1). */
 static void transform_out(const job *j, const block *b, int64_t j0, int64_t j1) {
     const winograd_params *p = j->p;
     const int64_t first = j0 * j->kernels->nr, last = j1 * j->kernels->nr, end = last < p->columns ? last : p->columns;
     const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->kernels, j->args + EPILOGUE, 0);
-    const float *res = j->args[RES];
+    const int64_t bytes = 4 - 2 * p->out_half;
+    const bool sweep = epilogue_sweeps(&epilogue);
     infold_winograd_out t = {.position = p->m_position, .channels = end - first, .point = p->point,
                              .bias = (const float *)j->args[BIAS] + first, .r_step = {p->res_stride[1], p->res_stride[2]},
                              .step = {p->out_stride[1], p->out_stride[2]}, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
     for (int64_t i = 0; i < b->count; i++) {
         const place at = place_of(j, b->first + i);
         t.m = b->m + i * p->columns + first;
-        t.out = (float *)j->args[OUT] + at.image * p->out_stride[0] + at.y * p->out_stride[1] + at.x * p->out_stride[2] + first;
-        t.r = res ? res + at.image * p->res_stride[0] + at.y * p->res_stride[1] + at.x * p->res_stride[2] + first : NULL;
+        const int64_t out = at.image * p->out_stride[0] + at.y * p->out_stride[1] + at.x * p->out_stride[2] + first;
+        const int64_t res = at.image * p->res_stride[0] + at.y * p->res_stride[1] + at.x * p->res_stride[2] + first;
+        t.out = (char *)j->args[OUT] + out * bytes;
+        t.r = j->args[RES] ? (const char *)j->args[RES] + res * bytes : NULL;
         t.live[0] = p->n[1] - at.y < p->side ? p->n[1] - at.y : p->side;
         t.live[1] = p->n[2] - at.x < p->side ? p->n[2] - at.x : p->side;
-        j->kernels->winograd_out[p->side == 4 ? INFOLD_WINOGRAD_4 : INFOLD_WINOGRAD_2](&t);
-        for (int64_t y = 0; y < t.live[0]; y++) {
+        if (sweep && p->out_half) {
+            swept(j, t, first);
+            continue;
+        }
+        j->out(&t);
+        for (int64_t y = 0; sweep && y < t.live[0]; y++) {
             float *c[MAX_SIDE];
-            for (int64_t x = 0; x < t.live[1]; x++) c[x] = t.out - first + y * t.step[0] + x * t.step[1];
+            for (int64_t x = 0; x < t.live[1]; x++) c[x] = (float *)t.out - first + y * t.step[0] + x * t.step[1];
             epilogue_sweep(&epilogue, t.live[1], c, first, end - first);
         }
     }
@@ -172,7 +208,10 @@ enum { TILE_COST = 5, PANEL_COST = 19 };
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const winograd_params *p = params;
-    job j = {.p = p, .kernels = ctx->kernels, .args = args};
+    const int side = p->side == 4 ? INFOLD_WINOGRAD_4 : INFOLD_WINOGRAD_2;
+    job j = {.p = p, .kernels = ctx->kernels, .bf16 = ctx->bf16, .args = args,
+             .in = p->in_half ? ctx->bf16->winograd_in[side] : ctx->kernels->winograd_in[side],
+             .out = p->out_half ? ctx->bf16->winograd_out[side] : ctx->kernels->winograd_out[side]};
     for (int i = 0; i < 2; i++) j.rows[i] = (p->n[1 + i] + p->side - 1) / p->side;
     j.tiles = p->n[0] * j.rows[0] * j.rows[1];
     if (j.tiles == 0) return;
@@ -185,7 +224,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 const infold_op infold_op_winograd = {
     .name = "winograd",
     .params = "side n[3] in_size[2] pad[2] in_stride[3] out_stride[3] res_stride[3] k columns slots tiles v_position "
-              "m_position chunk " EPILOGUE_PARAMS " point[2]:f",
+              "m_position chunk " EPILOGUE_PARAMS " point[2]:f in_half out_half",
     .args = "in w bias out scratch res? " EPILOGUE_ARGS,
     .params_size = sizeof(winograd_params),
     .check = check,

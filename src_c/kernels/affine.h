@@ -1,7 +1,7 @@
 /* The per-channel affine map with a clamp. */
 
-static void affine_run(int64_t rows, int64_t n, const void *in, int64_t x_row, const float *scale, const float *shift, int64_t s_row,
-                       int64_t s_elem, float lo, float hi, void *to, int64_t out_row) {
+static void affine_run(int64_t rows, int64_t n, const void *in, int64_t x_row, const float *scale, const float *shift,
+                       int64_t s_row, int64_t s_elem, float lo, float hi, void *to, int64_t out_row) {
     const vf low = v_set1(lo), high = v_set1(hi);
     const num *x = in;
     num *out = to;

@@ -2,9 +2,7 @@
  * input is loaded once and meets all its weights, which stay in registers. */
 
 INLINE void depthwise_store(const infold_dw_tile *t, int64_t at, vf x, int64_t live) {
-    const vf y = v_min(v_set1(t->hi), v_max(v_set1(t->lo), x));
-    if (sizeof(num) < sizeof(float) && t->sums) store_live(t->sums + at, y, live);
-    else n_store((num *)t->out + at, y, live);
+    n_store_either(t->out, t->sums, at, v_min(v_set1(t->hi), v_max(v_set1(t->lo), x)), live);
 }
 
 /* live: a constant, but for the last vector */

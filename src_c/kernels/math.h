@@ -17,7 +17,9 @@ static inline vf v_exp(vf x) {
     const vf clamped = v_max(v_set1(-104.0f), v_min(v_set1(89.0f), x));
 #ifdef NUM_BF16 /* for results that are rounded to bf16: 2^r by a minimax polynomial on [-1/2, 1/2], relative error 8e-5 */
     const vf t = clamped * v_set1(1.44269504088896341f), n = v_round(t), r = t - n;
-    const vf p = v_fma(v_fma(v_fma(v_set1(5.517166876e-2f), r, v_set1(2.426111328e-1f)), r, v_set1(6.932609864e-1f)), r, v_set1(9.999280729e-1f));
+    vf p = v_fma(v_set1(5.517166876e-2f), r, v_set1(2.426111328e-1f));
+    p = v_fma(p, r, v_set1(6.932609864e-1f));
+    p = v_fma(p, r, v_set1(9.999280729e-1f));
 #else
     const vf n = v_round(clamped * v_set1(1.44269504088896341f));
     vf r = v_fma(n, v_set1(-0.693359375f), clamped);

@@ -1,5 +1,5 @@
-/* The numbers of an image: float32, or, where NUM_BF16 is defined, bf16. Kernels that read or write images of either are written once,
- * in terms of these; what they compute is float32. */
+/* The numbers of an image: float32, or, where NUM_BF16 is defined, bf16. Kernels that read or write images of either are written
+ * once, in terms of these; what they compute is float32. */
 #ifndef INFOLD_NUM_H
 #define INFOLD_NUM_H
 
@@ -22,5 +22,11 @@ typedef float num;
 INLINE vf n_load(const num *p, int64_t live) { return load_live(p, live); }
 INLINE void n_store(num *p, vf x, int64_t live) { store_live(p, x, live); }
 #endif
+
+/* x to out[at], or, where bf16 kernels are given room for it, to sums[at] as it is. */
+INLINE void n_store_either(void *out, float *sums, int64_t at, vf x, int64_t live) {
+    if (sizeof(num) < sizeof(float) && sums) store_live(sums + at, x, live);
+    else n_store((num *)out + at, x, live);
+}
 
 #endif

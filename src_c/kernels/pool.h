@@ -1,18 +1,25 @@
 /* Pooling over channel vectors; the driver has already clipped the window to the image. */
 
-#define POOL_VECTOR(live, init, step, finish)                                                                           \
+/* nv vectors of channels, whose results do not wait for one another; live: of the last */
+#define POOL_VECTORS(nv, live, init, step, finish)                                                                      \
     {                                                                                                                   \
-        vf acc = init;                                                                                                  \
-        for (int64_t t = 0; t < taps; t++) {                                                                            \
-            const vf x = n_load((const num *)in + tap[t] + c, live);                                                    \
-            acc = step;                                                                                                 \
+        vf result[nv];                                                                                                  \
+        UNROLL for (int v = 0; v < nv; v++) result[v] = init;                                                           \
+        for (int64_t t = 0; t < taps; t++)                                                                              \
+            UNROLL for (int v = 0; v < nv; v++) {                                                                       \
+                const vf x = n_load((const num *)in + tap[t] + c + v * VL, live), acc = result[v];                      \
+                result[v] = step;                                                                                       \
+            }                                                                                                           \
+        UNROLL for (int v = 0; v < nv; v++) {                                                                           \
+            const vf acc = result[v];                                                                                   \
+            n_store((num *)out + c + v * VL, finish, live);                                                             \
         }                                                                                                               \
-        n_store((num *)out + c, finish, live);                                                                          \
     }
 #define POOL_LOOP(init, step, finish)                                                                                   \
     int64_t c = 0;                                                                                                      \
-    for (; channels - c >= VL; c += VL) POOL_VECTOR(VL, init, step, finish)                                             \
-    if (c < channels) POOL_VECTOR(channels - c, init, step, finish)
+    for (; channels - c >= 4 * VL; c += 4 * VL) POOL_VECTORS(4, VL, init, step, finish)                                 \
+    for (; channels - c >= VL; c += VL) POOL_VECTORS(1, VL, init, step, finish)                                         \
+    if (c < channels) POOL_VECTORS(1, channels - c, init, step, finish)
 
 static void pool_max_run(int64_t channels, int64_t taps, const int64_t *tap, const void *in, void *out) {
     /* NaN in the window stays: v_max returns its second operand, and once acc is NaN it is kept by the select */

@@ -15,7 +15,7 @@ static inline winograd_points winograd_points_of(const double *point, const int 
 }
 
 /* v = B^T d: for each point p the product of (x - q) over the other finite points q, for infinity over all of them. */
-static inline __attribute__((always_inline)) void winograd_line_in(const winograd_points *p, const int side, const vf *d, vf *v) {
+INLINE void winograd_line_in(const winograd_points *p, const int side, const vf *d, vf *v) {
     if (side == 2) {
         v[0] = v_fma(p->minus_a2, d[0], d[2]);
         v[1] = v_fma(p->a, d[1], d[2]);
@@ -34,7 +34,7 @@ static inline __attribute__((always_inline)) void winograd_line_in(const winogra
 }
 
 /* y = A^T m: output k is the sum of p^k m[p], and the last takes the point at infinity too. */
-static inline __attribute__((always_inline)) void winograd_line_out(const winograd_points *p, const int side, const vf *m, vf *y) {
+INLINE void winograd_line_out(const winograd_points *p, const int side, const vf *m, vf *y) {
     const vf even_a = m[1] + m[2], odd_a = m[1] - m[2];
     if (side == 2) {
         y[0] = m[0] + even_a;
@@ -49,7 +49,7 @@ static inline __attribute__((always_inline)) void winograd_line_out(const winogr
 }
 
 /* One vector of channels from c on. inner: the tile lies in the image and all lanes are live. */
-static inline __attribute__((always_inline)) void winograd_in(const infold_winograd_in *t, const winograd_points *p, const int side,
+INLINE void winograd_in(const infold_winograd_in *t, const winograd_points *p, const int side,
                                                               const int64_t c, const int64_t live, const bool inner) {
     const int n = side + 2;
     vf d[6], column[6], v[6][6];
@@ -57,10 +57,8 @@ static inline __attribute__((always_inline)) void winograd_in(const infold_winog
         const int64_t x = t->at[1] + j;
         UNROLL for (int i = 0; i < n; i++) {
             const int64_t y = t->at[0] + i;
-            if (inner)
-                d[i] = v_load(t->in + y * t->step[0] + x * t->step[1] + c);
-            else if (y >= 0 && y < t->size[0] && x >= 0 && x < t->size[1])
-                d[i] = v_loadn(t->in + y * t->step[0] + x * t->step[1] + c, live);
+            if (inner || (y >= 0 && y < t->size[0] && x >= 0 && x < t->size[1]))
+                d[i] = n_load((const num *)t->in + y * t->step[0] + x * t->step[1] + c, live);
             else
                 d[i] = v_set1(0.0f);
         }
@@ -79,7 +77,7 @@ static inline __attribute__((always_inline)) void winograd_in(const infold_winog
     }
 }
 
-static inline __attribute__((always_inline)) void winograd_in_tile(const infold_winograd_in *t, const int side) {
+INLINE void winograd_in_tile(const infold_winograd_in *t, const int side) {
     const winograd_points p = winograd_points_of(t->point, side);
     const bool inside = t->at[0] >= 0 && t->at[1] >= 0 && t->at[0] + side + 2 <= t->size[0] && t->at[1] + side + 2 <= t->size[1];
     int64_t c = 0;
@@ -89,7 +87,7 @@ static inline __attribute__((always_inline)) void winograd_in_tile(const infold_
 }
 
 /* One vector of channels from c on. whole: all lanes are live, and so are all pixels. */
-static inline __attribute__((always_inline)) void winograd_out(const infold_winograd_out *t, const winograd_points *p,
+INLINE void winograd_out(const infold_winograd_out *t, const winograd_points *p,
                                                                const int side, const int64_t c, const int64_t live,
                                                                const bool whole) {
     const int n = side + 2;
@@ -107,22 +105,14 @@ static inline __attribute__((always_inline)) void winograd_out(const infold_wino
         winograd_line_out(p, side, y[i], column);
         UNROLL for (int j = 0; j < side; j++) {
             if (!whole && j >= t->live[1]) break;
-            float *to = t->out + i * t->step[0] + j * t->step[1] + c;
             vf x = column[j] + bias;
-            if (t->r) {
-                const float *r = t->r + i * t->r_step[0] + j * t->r_step[1] + c;
-                x += whole ? v_load(r) : v_loadn(r, live);
-            }
-            x = v_min(hi, v_max(lo, x));
-            if (whole)
-                v_store(to, x);
-            else
-                v_storen(to, x, live);
+            if (t->r) x += n_load((const num *)t->r + i * t->r_step[0] + j * t->r_step[1] + c, live);
+            n_store_either(t->out, t->sums, i * t->step[0] + j * t->step[1] + c, v_min(hi, v_max(lo, x)), live);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void winograd_out_tile(const infold_winograd_out *t, const int side) {
+INLINE void winograd_out_tile(const infold_winograd_out *t, const int side) {
     const winograd_points p = winograd_points_of(t->point, side);
     int64_t c = 0;
     if (t->live[0] == side && t->live[1] == side)

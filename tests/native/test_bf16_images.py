@@ -9,6 +9,7 @@ from test_conv import AFTER, CONSTANTS, whole_vectors
 from test_pool import CASES
 from test_reduce import parameters
 from test_unary import FUNCTIONS
+from test_winograd import problem
 
 from infold import _native
 
@@ -110,6 +111,49 @@ def test_reduce(op, isa, side):
                       for given in (from_bf16(x), x))
         assert np.abs(wide).max() > 1e-3
         np.testing.assert_allclose(half, wide, rtol=1e-3 if op == "LOG_SUM_EXP" else 1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("act", ["RELU", "SILU"])
+def test_winograd(act, tile, isa, side):
+    """With a residual; the last size and number of filters need several sweeps of one tile."""
+    lanes = _native.isa_info(isa)["lanes"]
+    for size, channels, columns in (((4, 4), 5, 3), ((5, 7), lanes + 1, 2 * lanes + 1), ((5, 6), 3, 300)):
+        params, arrays, _ = problem(isa, tile, (2, *size, channels), columns, act=act, residual=True)
+        half = {name: to_bf16(arrays[name]) for name in ("in", "out", "res")}
+        wide = {name: from_bf16(array) for name, array in half.items()}
+
+        def result(given, params=params, arrays=arrays, **flags):
+            return run("winograd", isa, params | flags, **{**arrays, **given}, side=side, constants=("w", "bias"))["out"]
+
+        expected = result(wide)
+        np.testing.assert_allclose(result({**wide, "in": half["in"]}, in_half=1), expected, rtol=1e-5, atol=1e-4)
+        close(result({**half, "in": wide["in"]}, out_half=1), expected, 10)
+        close(result(half, in_half=1, out_half=1), expected, 100)
+        for flags in ({"in_half": 2}, {"out_half": -1}):
+            assert refusal("winograd", isa, params | flags, **arrays, constants=("w", "bias")) == 1
+        for name in ("in", "out", "res"):  # half as many bytes as float32 would need
+            assert refusal("winograd", isa, params, **{**arrays, name: half[name]}, constants=("w", "bias")) == 2
+
+
+def test_rounding(isa, side):
+    """Rows in order, rows of an image with a border, planes that are turned round into pixels; with an activation."""
+    x = normal(np.random.default_rng(7), 3, 5, 700)
+    steps = strides(x)
+    for shape, inside, outside in ((x.shape, steps, steps), ((5, 700, 3), (steps[1], 1, steps[0]), (2111, 3, 1)),
+                                   ((5, 350, 3), (steps[1], 1, steps[0]), (2111, 5, 1)),
+                                   ((3, 700, 5), (steps[0], 1, steps[1]), (3500, 5, 1))):
+        for act in ("IDENTITY", "RELU", "SILU"):
+            out = np.zeros(5 * 2111, U16)
+            params = {"shape": dims(shape, 6, 1), "a_stride": dims(inside, 6, 0), "out_stride": dims(outside, 6, 0),
+                      "op": _native.ACTS[act], "a": 1.0, "half": 1}
+            got = run("unary", isa, params, **{"in": x}, out=out, side=side, threads=2)["out"]
+            given = np.lib.stride_tricks.as_strided(x, shape, [4 * s for s in inside])
+            taken = np.lib.stride_tricks.as_strided(got, shape, [2 * s for s in outside])
+            close(np.ascontiguousarray(taken), FUNCTIONS[act][2](given.astype(np.float64), 1.0, 0.0))
+    tall = {"shape": dims((4, 1025), 6, 1), "a_stride": dims((1, 4), 6, 0)}
+    for change in ({"half": 2}, {"out_stride": dims((7, 2), 6, 0)}, tall):
+        assert refusal("unary", isa, params | change, **{"in": x}, out=out) == 1
 
 
 def test_what_is_refused(isa):

@@ -95,6 +95,66 @@ def test_activations_are_kept_in_bf16(isa):
         assert BF16 not in dtypes(subject)
 
 
+def mobile_network() -> tuple[Net, str, str]:
+    """Depthwise convolutions, Winograd, pooling and means over pixels, each behind what writes bf16, before what reads it."""
+    net = Net(9)
+    x = start = net("Conv", net.input(2, 5, 17, 15), net.weight(20, 5, 3, 3), net.normal(20), pads=[1] * 4)
+    x = net("Conv", x, net.weight(20, 1, 3, 3), net.normal(20), group=20, pads=[1] * 4)
+    x = net("Mul", x, net("Sigmoid", x))
+    x = net("Relu", net("Add", net("Conv", x, net.weight(20, 20, 3, 3), net.normal(20), pads=[1] * 4), start))
+    y = net("HardSwish", net("Conv", x, net.weight(20, 20, 3, 3), net.normal(20), pads=[1] * 4))
+    x = net("MaxPool", net("Concat", x, y, axis=1), kernel_shape=[3, 3], pads=[1] * 4)
+    x = net("HardSwish", net("Conv", x, net.weight(40, 1, 5, 5), net.normal(40), group=40, strides=[2, 2]))
+    x = net("AveragePool", x, kernel_shape=[2, 2])
+    x = net("Conv", x, net.weight(40, 1, 3, 3), net.normal(40), group=40, pads=[1] * 4)
+    return net, net("GlobalAveragePool", x), net("ReduceMean", x, net.ints(2, 3), keepdims=0)
+
+
+def test_images_between_other_kernels(isa):
+    net, *outputs = mobile_network()
+    model, how = net.model(*outputs), {"precision": "medium", "algorithms": {"*": "winograd4", "nobody": "bf16"}}
+    subject, exact = session(model, **how), run_float64(model, net.feeds)
+    found = subject.run(outputs, net.feeds)
+    used = kernels(subject, net.feeds)
+    assert used.count("winograd.4x4") == 3 and used.count("depthwise") > 1 and dtypes(subject).count(BF16) > 10
+    assert not subject.report.fallbacks and "map" not in used  # nothing is widened or rounded on the way
+    for name, value, two in zip(outputs, found, session(model, 2, **how).run(outputs, net.feeds)):
+        compare(value, exact[name], TOLERANCE["bf16"])
+        np.testing.assert_array_equal(two, value)
+
+
+@pytest.mark.parametrize("channels, kernel, stride, pad", [(3, 7, 2, 3), (3, 3, 2, 1), (1, 5, 1, 0), (4, 3, 1, 1)])
+def test_pictures(channels, kernel, stride, pad, isa):
+    """Of few channels: rounded as a whole where the kernel reads pairs from anywhere, odd rows of taps with one number more."""
+    net = Net(12)
+    x = net("Conv", net.input(2, channels, 18, 17), net.weight(24, channels, kernel, kernel), net.normal(24), strides=[stride] * 2,
+            pads=[pad] * 4)
+    model, how = net.model(net("Relu", x)), {"precision": "medium", "algorithms": {"*": "bf16"}}
+    subject, exact = session(model, **how), run_float64(model, net.feeds)
+    (found,) = subject.run(None, net.feeds)
+    compare(found, next(iter(exact.values())), TOLERANCE["bf16"])
+    assert kernels(subject, net.feeds).count("conv_bf16") == 1
+    assert (BF16 in dtypes(subject)) == (_native.isa_info(isa)["bf16_depth"] == 2)
+    np.testing.assert_array_equal(session(model, 2, **how).run(None, net.feeds)[0], found)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_chains_of_bf16_images(last, isa, monkeypatch):
+    """The windows of a chain hold bf16 numbers; if it ends in a depthwise convolution whose reader wants float32, they do not."""
+    monkeypatch.setattr("infold.ops.conv_chain._band_rows", lambda links, room, dtype: 4)
+    net = Net(10)
+    x = net("Conv", net.input(1, 32, 21, 20), net.weight(64, 32, 1, 1), net.normal(64))
+    x = net("Conv", net("HardSwish", x), net.weight(64, 1, 3, 3), net.normal(64), group=64, pads=[1] * 4)
+    x = net("Conv", net("Relu", x), net.weight(32, 64, 1, 1), net.normal(32)) if last else x
+    model, how = net.model(x), {"precision": "medium", "algorithms": {"*": "chain", "nobody": "bf16"}}
+    subject = session(model, **how)
+    (found,) = subject.run(None, net.feeds)
+    compare(found, run_float64(model, net.feeds)[x], TOLERANCE["bf16"])
+    assert kernels(subject, net.feeds).count("depthwise") > 2
+    assert (BF16 in dtypes(subject)) == (last and _native.isa_info(isa)["bf16_macs"] > 0)
+    np.testing.assert_array_equal(session(model, 2, **how).run(None, net.feeds)[0], found)
+
+
 @pytest.mark.parametrize("level, split", [("highest", "bf16"), ("highest", "bf16x3"), ("high", "bf16")])
 def test_a_level_forbids_the_splits_below_it(level, split, isa):
     net, y = products()
