@@ -78,9 +78,11 @@ def _mapping(array: object) -> mmap.mmap | None:
 
 
 def _give_back_pages(model: ir.Model, start: int) -> None:
-    """Let the pages under each view of the file that is mapped at address `start` go when the view goes."""
+    """Let the pages under each weight of the file that is mapped at address `start` go when its last view goes."""
     for value in model.graph.initializers.values():
         array = value.const_value.numpy()
+        while isinstance(array.base, np.ndarray):  # which every view of it keeps alive
+            array = array.base
         if array.nbytes >= _tensors.LARGE and type(mapping := _mapping(array)) is mmap.mmap:
             first = -(-(array.ctypes.data - start) // mmap.PAGESIZE) * mmap.PAGESIZE
             pages = (array.ctypes.data - start + array.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE

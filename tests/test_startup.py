@@ -177,6 +177,35 @@ def test_winograd_panels_are_made_without_the_weights_beside_them(tmp_path):
     assert grown < packed + 0.8 * sum(w.nbytes for w in weights)  # some weights as they were, and the session itself
 
 
+def test_transposed_weights_are_let_go_as_they_are_packed(tmp_path):
+    weights = [random_weight(1024, 1024) for _ in range(12)]  # 4 MiB each
+    nodes = [node for i in range(len(weights)) for node in (
+        helper.make_node("Transpose", [f"w{i}"], [f"t{i}"], perm=[1, 0]),
+        helper.make_node("MatMul", [f"y{i}", f"t{i}"], [f"y{i + 1}"]))]
+    graph = helper.make_graph(nodes, "transposed", [helper.make_tensor_value_info("y0", TensorProto.FLOAT, [1, 1024])],
+                              [helper.make_tensor_value_info("y12", TensorProto.FLOAT, [1, 1024])],
+                              [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), tmp_path / "m.onnx")
+    grown, packed = measured(tmp_path / "m.onnx", "direct")
+    nbytes = sum(w.nbytes for w in weights)
+    assert packed >= nbytes
+    assert grown < 1.6 * nbytes
+
+
+def test_folded_weights_are_let_go_as_they_are_packed(tmp_path):
+    model = conv_model([random_weight(256, 256, 1, 1) for _ in range(128)], channels=256)  # 256 KiB each
+    for name in ("scale", "shift", "mean", "var"):
+        model.graph.initializer.append(numpy_helper.from_array(np.full(256, 1.5, np.float32), name))
+    for i, node in enumerate(list(model.graph.node)):
+        node.output[0] = f"z{i}"
+        norm = helper.make_node("BatchNormalization", [f"z{i}", "scale", "shift", "mean", "var"], [f"y{i}"])
+        model.graph.node.insert(2 * i + 1, norm)
+    onnx.save(model, tmp_path / "m.onnx")
+    grown, packed = measured(tmp_path / "m.onnx", "direct")
+    assert packed >= 32 << 20
+    assert grown < 1.8 * packed
+
+
 def test_external_weights_are_mapped_and_let_go(tmp_path, monkeypatch):
     from infold.importers import _tensors
 

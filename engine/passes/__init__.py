@@ -91,7 +91,7 @@ def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
         constants.lift(context)
         if shapes.believable(context):  # then often nothing is left to infer
             constants.apply(context)
-        cleanup.apply(context)
+        cleanup.trim(context)
         size = None
         while size != (size := sum(1 for _ in context.nodes())):
             shapes.apply(context)

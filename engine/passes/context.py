@@ -46,7 +46,7 @@ class GraphContext:
 
     def nodes(self) -> Iterator[ir.Node]:
         """All nodes, subgraphs included, as they were when the first is taken; the `graph` of a removed node is None."""
-        for node in list(self.graph) if self._flat else _with_subgraphs(self.graph):
+        for node in list(self.graph) if self._flat else all_nodes(self.graph):
             self.visited = node  # errors can name it
             yield node
 
@@ -157,15 +157,16 @@ class GraphContext:
         return FoldReport(list(self._batchnorms.values()), remaining=len(present))
 
 
-def _with_subgraphs(graph: ir.Graph) -> list[ir.Node]:
+def all_nodes(graph: ir.Graph | ir.Function) -> list[ir.Node]:
+    """The nodes of a graph or function in order, each before those of its subgraphs."""
     nodes = []
     for node in graph:
         nodes.append(node)
         for attr in node.attributes.values():
             if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
-                nodes += _with_subgraphs(attr.value)
+                nodes += all_nodes(attr.value)
             elif attr.type == ir.AttributeType.GRAPHS and not attr.is_ref():
-                nodes += [inner for graph in attr.value for inner in _with_subgraphs(graph)]
+                nodes += [inner for graph in attr.value for inner in all_nodes(graph)]
     return nodes
 
 

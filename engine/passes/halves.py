@@ -5,12 +5,11 @@ casts.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
 
 from .. import inference
+from .context import all_nodes
 
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 TYPE_ATTRIBUTES = ("dtype", "output_dtype", "softmax_precision", "stash_type")
@@ -19,7 +18,10 @@ BITS = "BitCast"  # looks at the numbers' bits, so that their type matters
 
 def widen(model: ir.Model) -> None:
     """Rewrite the model in place. One that shows the bits of its numbers, or takes or gives sequences of halves, stays as it is."""
-    nodes = [node for root in (model.graph, *model.functions.values()) for node in _all_nodes(root)]
+    nodes = [node for root in (model.graph, *model.functions.values()) for node in all_nodes(root)]
+    graphs = {id(graph): graph for graph in [model.graph, *(node.graph for node in nodes)]}.values()
+    if not any(map(_brings_halves, nodes)) and not any(map(_holds_halves, graphs)):
+        return
     ends = [*model.graph.inputs, *model.graph.outputs]
     if any(node.op_type == BITS for node in nodes) or any(_half(v.type) and not isinstance(v.type, ir.TensorType) for v in ends):
         return
@@ -31,7 +33,7 @@ def widen(model: ir.Model) -> None:
         _widen_attributes(node)
         if node.op_type == "Cast" and not node.domain and node.attributes["to"].as_int() in HALVES:
             _round(node)
-    for graph in {id(graph): graph for graph in [model.graph, *(node.graph for node in nodes)]}.values():
+    for graph in graphs:
         _widen_values(graph)
     for value, dtype in inputs.items():
         value.type = ir.TensorType(dtype)
@@ -56,7 +58,7 @@ def _require_one_type(model: ir.Model) -> None:
         kind = None if value is None else value.dtype if value.const_value is None else value.const_value.dtype
         return known.get(value) if kind is None else None if kind == ir.DataType.STRING else kind.numpy()
 
-    for node in _all_nodes(model.graph):
+    for node in all_nodes(model.graph):
         opset = node.version or model.opset_imports.get(node.domain, 1)
         found = inference.require_one_type(node, opset, [dtype(value) for value in node.inputs])
         for value, word in zip(node.outputs, inference.result_variables(node.op_type, opset, node.domain, len(node.outputs))):
@@ -64,21 +66,24 @@ def _require_one_type(model: ir.Model) -> None:
                 known[value] = found[word]
 
 
-def _all_nodes(root) -> Iterator[ir.Node]:
-    for node in root:
-        yield node
-        for graph in _subgraphs(node):
-            yield from _all_nodes(graph)
+def _brings_halves(node: ir.Node) -> bool:
+    """Whether an attribute may make results of the node halves, whatever its inputs are."""
+    for name, attr in node.attributes.items():
+        if attr.is_ref() or attr.type in (ir.AttributeType.TENSORS, ir.AttributeType.SPARSE_TENSOR, ir.AttributeType.TYPE_PROTO):
+            return True
+        if attr.type == ir.AttributeType.TENSOR and attr.value.dtype in HALVES:
+            return True
+        if attr.type == ir.AttributeType.INT and attr.value in HALVES and name in ("to", *TYPE_ATTRIBUTES):
+            return True
+    return False
 
 
-def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.value
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.value
+def _holds_halves(graph: ir.Graph | ir.Function) -> bool:
+    """Whether values that no node makes, or any that are declared so, are halves."""
+    constants = graph.initializers.values() if isinstance(graph, ir.Graph) else ()
+    values = (*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs))
+    return any(value.const_value is not None and value.const_value.dtype in HALVES for value in constants) or any(
+        _half(value.type) for value in values)
 
 
 def _half(kind: ir.TypeProtocol | None) -> bool:

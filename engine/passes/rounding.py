@@ -1,10 +1,15 @@
 """The one rounding at the end of a fold, from float64 to the type of the weights."""
 from __future__ import annotations
 
+from math import prod
+
 import ml_dtypes
 import numpy as np
 
+from .. import _native
+
 BLOCK = 1 << 16  # numbers that are multiplied at a time
+LARGE = 1 << 16  # bytes of an array with memory of its own
 
 
 def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
@@ -20,7 +25,7 @@ def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
 def rounded_product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
     """`rounded` of weight * scale (float64, which broadcasts to the weight) in the weight's type, a few rows at a time: the float64
     numbers never leave the cache."""
-    out = np.empty(weight.shape, weight.dtype)
+    out = _memory(weight.shape, weight.dtype)
     rows = max(BLOCK // max(weight[:1].size, 1), 1)
     with np.errstate(over="ignore", invalid="ignore"):
         for at in range(0, len(weight), rows):
@@ -30,6 +35,14 @@ def rounded_product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
                 return None
             out[at:at + rows] = some
     return out
+
+
+def _memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A new array. What is large goes back to the system as soon as it is packed; malloc would keep it."""
+    size = prod(shape)
+    if size * dtype.itemsize < LARGE:
+        return np.empty(shape, dtype)
+    return np.frombuffer(_native.Arena(size * dtype.itemsize), dtype).reshape(shape)
 
 
 def _is_within(array: np.ndarray, dtype: np.dtype) -> bool:

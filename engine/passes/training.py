@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ..errors import UnsupportedError
-from .context import attribute, is_op, node_name
+from .context import all_nodes, attribute, is_op, node_name
 
 MODES = ("error", "running", "batch")
 
@@ -59,9 +59,8 @@ def resolve(model: ir.Model, mode: str) -> ir.Model:
 
 def _in_training(model: ir.Model) -> Iterator[tuple[ir.Node, int]]:
     for body in (model.graph, *model.functions.values()):
-        for node in list(ir.traversal.RecursiveGraphIterator(body)):
-            opset = node.version or body.opset_imports.get("", 1)
-            if is_op(node, "BatchNormalization") and is_training(node, opset):
+        for node in all_nodes(body):
+            if is_op(node, "BatchNormalization") and is_training(node, opset := node.version or body.opset_imports.get("", 1)):
                 yield node, opset
 
 
