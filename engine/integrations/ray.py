@@ -3,15 +3,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..api import SessionOptions
 from ..batch.arrow import pa, pc
 from ..batch.rows import Rows
-from ..errors import MissingDependencyError
+from ..errors import Error, MissingDependencyError
 from ..preprocess import Preprocess
 
 try:
@@ -53,13 +55,15 @@ class Predictor:
 
 def tables(model: str, preprocess: Preprocess, size: int, options: SessionOptions, parts: Mapping[int, list[str]],
            workers: int | None = None) -> Iterator[tuple[int, dict[str, pa.Array]]]:
-    """The columns of each part, as `Rows.columns` has them, in the order in which they are ready.
+    """The columns of each part, as `infold.batch.rows.Rows.columns` has them, in the order in which they are ready.
 
     On the cluster that Ray is connected to or $RAY_ADDRESS names, else on one that ends with the last part. A part is a block of a
     dataset; Ray starts an actor that died again, and its block with it.
+
+    Raises: Error: what an actor could not do.
     """
     threads = options.intra_op_num_threads or 1
-    options = SessionOptions(intra_op_num_threads=threads, precision=options.precision, training_mode=options.training_mode)
+    options = replace(options, intra_op_num_threads=threads)
     with _cluster():
         actors = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         blocks = [pa.table({"path": [str(Path(name).absolute()) for name in files], "part": [number] * len(files),
@@ -81,7 +85,7 @@ def tables(model: str, preprocess: Preprocess, size: int, options: SessionOption
 
 @contextmanager
 def _cluster() -> Iterator[None]:
-    """Ray, connected and quiet; afterwards all is as it was."""
+    """Ray, connected and quiet, its errors infold's; afterwards all is as it was."""
     ours, logger = not ray.is_initialized(), logging.getLogger("ray.data")
     if ours:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -92,6 +96,9 @@ def _cluster() -> Iterator[None]:
         context.enable_progress_bars = False  # whoever asks for the tables shows how many there are
         logger.setLevel(logging.ERROR)
         yield
+    except ray.exceptions.RayError as error:
+        told = re.findall(r"(?m)^infold\.errors\.\w+: (.+)$", str(error))
+        raise Error(f"the run on Ray ended: {told[-1] if told else error}") from error
     finally:
         context.enable_progress_bars = bars
         logger.setLevel(level)

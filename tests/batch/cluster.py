@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 import ray.data
-from jobs import DIGITS, LENET, alone, pictures, rows
+from jobs import DIGITS, LENET, alone, network, pictures, rows
 
 import infold
 from infold.batch.job import run
@@ -88,6 +88,6 @@ def test_in_a_pipeline_of_ray_data(cluster: None, tmp_path: Path):
 
 def test_an_error_of_the_model_is_one_of_the_run(cluster: None, tmp_path: Path):
     paths = pictures(tmp_path / "pictures", 4)
-    with pytest.raises(Exception, match="dimension 1 must be 1"):
-        run(LENET, paths, tmp_path / "out", infold.Preprocess(resize=(28, 28)), engine="ray")
+    with pytest.raises(infold.Error, match=r"the run on Ray ended: the output 'y' of shape .* has no row for each of 8"):
+        run(network(tmp_path, op="ReduceMax"), paths, tmp_path / "out", infold.Preprocess(color="gray", crop=20), engine="ray")
     assert not os.listdir(tmp_path / "out")

@@ -5,7 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
+from onnx import TensorProto, helper
 from PIL import Image
 
 import infold
@@ -24,6 +26,17 @@ def pictures(folder: Path, count: int, height: int = 40, width: int = 30) -> lis
     if count > 5:
         (folder / "005.jpg").write_bytes(b"no picture")
     return sorted(str(path) for path in folder.iterdir())
+
+
+def network(tmp_path: Path, *, batch: object = "N", kind: int = TensorProto.FLOAT, output: str = "y", op: str = "Relu") -> Path:
+    """One operator over x [batch, 1, H, W]."""
+    axes = {"ReduceMax": {"axes": [0], "keepdims": 0}}.get(op, {})
+    node = helper.make_node(op, ["x"], [output], **axes)
+    x = helper.make_tensor_value_info("x", kind, [batch, 1, "H", "W"])
+    shape = None if axes else [batch, 1, "H", "W"]
+    graph = helper.make_graph([node], "g", [x], [helper.make_tensor_value_info(output, kind, shape)])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
 
 
 def rows(folder: Path) -> list[dict]:

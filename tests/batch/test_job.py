@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("PIL")
 import pyarrow.parquet as pq  # noqa: E402
-from jobs import DIGITS, LENET, alone, pictures, rows  # noqa: E402
+from jobs import DIGITS, LENET, alone, network, pictures, rows  # noqa: E402
 
 import infold  # noqa: E402
 from infold.batch.job import Summary, run  # noqa: E402
@@ -106,17 +106,6 @@ def test_what_another_job_has_written_is_left_alone(paths: list[str], tmp_path: 
     (out / "part-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(infold.InvalidInputError, match="no part that could be read"):
         run(LENET, paths[:8], out, DIGITS, rows=8)
-
-
-def network(tmp_path: Path, *, batch: object = "N", kind: int = TensorProto.FLOAT, output: str = "y", op: str = "Relu") -> Path:
-    """One operator over x [batch, 1, H, W]."""
-    axes = {"ReduceMax": {"axes": [0], "keepdims": 0}}.get(op, {})
-    node = helper.make_node(op, ["x"], [output], **axes)
-    x = helper.make_tensor_value_info("x", kind, [batch, 1, "H", "W"])
-    shape = None if axes else [batch, 1, "H", "W"]
-    graph = helper.make_graph([node], "g", [x], [helper.make_tensor_value_info(output, kind, shape)])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "net.onnx")
-    return tmp_path / "net.onnx"
 
 
 def test_pictures_keep_their_sizes(tmp_path: Path):
