@@ -28,6 +28,7 @@ def serve(
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds for running requests to end after SIGTERM.")] = 30.0,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
+    preprocess: common.Preprocessing = None,
     precision: common.Precision = "highest",
     threads: common.Threads = 0,
     training_mode: common.TrainingMode = "error",
@@ -54,7 +55,7 @@ def serve(
             max_memory=None if max_memory is None else round(max_memory * 2**20))
         session = infold.InferenceSession(model if is_compiled(model) else files.load(model, shapes, weights), options)
         batcher = Batcher(session, max_batch, max_queue, batch_wait / 1e3, parallel)
-        served = ServedModel(name or model.stem, batcher)
+        served = ServedModel(name or model.stem, batcher, files.preprocessing(preprocess))
         rows = batcher.prepare()
     together = f"batches of up to {rows[-1]}" if rows else "each request alone" if batcher.max_batch == 1 else "batches as found"
     place = Place(host, port, None if grpc_port < 0 else grpc_port, round(max_request * 2**20), grace)

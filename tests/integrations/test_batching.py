@@ -102,6 +102,15 @@ def test_a_request_at_fault_fails_alone():
     same(results, session, [feeds[0], feeds[1], feeds[3]])
 
 
+def test_whatever_goes_wrong_is_told_to_who_asked(monkeypatch: pytest.MonkeyPatch):
+    session = infold.InferenceSession(LENET)
+    batcher, feeds = Batcher(session), images(2)
+    with monkeypatch.context() as broken:
+        broken.setattr(session, "run", lambda *_: 1 / 0)
+        assert [type(result) for result in at_once(batcher, feeds)] == [ZeroDivisionError] * 2
+    same(at_once(batcher, feeds), session, feeds)
+
+
 def test_a_full_queue_refuses_and_goes_on():
     session = infold.InferenceSession(LENET)
     batcher, feeds = Batcher(session, max_queue=3), images(5)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 from importlib.resources import files
 from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import serving
 import serving_models
 import tritonclient.grpc
 import tritonclient.http
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 import infold
@@ -113,6 +117,39 @@ def test_every_type(tmp_path: Path):
                 assert value.dtype == expected[name].dtype
             with pytest.raises(InferenceServerException, match="index"):
                 serving.ask(server, client, {**values, "index": np.array([5], np.int64)})
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_pictures(tmp_path: Path, inside: bool):
+    """Encoded pictures of several sizes, prepared by the server, or by it and the model."""
+    made = [np.random.default_rng(seed).integers(0, 256, (40 + seed, 50, 3), dtype=np.uint8) for seed in range(3)]
+    encoded = []
+    for one in made:
+        file = io.BytesIO()
+        Image.fromarray(one).save(file, "PNG")
+        encoded.append(file.getvalue())
+    preprocess = infold.Preprocess(color="gray", resize=30, crop=28, mean=[0.5], std=[0.25])
+    session = infold.InferenceSession(LENET, infold.SessionOptions(preprocess=preprocess if inside else None))
+    rest, path = preprocess.rest if inside else preprocess, tmp_path / "lenet.onnx"
+    expected = session.run(None, {"image": rest(made)})[0]
+    (tmp_path / "rest.json").write_text(json.dumps(rest.to_dict()))
+    ir.save(session.model, path)
+    with serving.served(path, "--preprocess", tmp_path / "rest.json") as server:
+        for protocol in ("http", "grpc"):
+            client = server.client(protocol)
+            assert serving.ask(server, client, {"image": np.array(encoded, object)})["logits"].tobytes() == expected.tobytes()
+            for wrong, says in ((encoded[0][:200], "not a readable picture"), (b"", "not a readable picture")):
+                with pytest.raises(InferenceServerException, match=says):
+                    serving.ask(server, client, {"image": np.array([*encoded, wrong], object)})
+            with pytest.raises(InferenceServerException, match="input 'image'"):
+                serving.ask(server, client, {"image": np.zeros((1, 1, 30, 28), np.float32)})
+        client = server.client("http")
+        [given] = client.get_model_metadata("lenet")["inputs"]
+        assert given == {"name": "image", "datatype": "BYTES", "shape": [-1]}
+        text = tritonclient.http.InferInput("image", [1], "BYTES")
+        text.set_data_from_numpy(np.array(["a picture"], object), binary_data=False)
+        with pytest.raises(InferenceServerException, match="not in JSON"):
+            client.infer("lenet", [text])
 
 
 def test_a_compiled_file(tmp_path: Path, feeds: list, expected: list):

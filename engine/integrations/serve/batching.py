@@ -87,14 +87,18 @@ class Batcher:
         rows = [1 << power for power in range(1, self.max_batch.bit_length())]
         return [count for count in rows if self._unchanged(feeds, plan_key(feeds), count)]
 
+    def refuse_more(self, others: int = 0) -> None:
+        """Raise OverloadedError if the queue is full; others: requests on their way into it."""
+        if len(self._queue) + others >= self.max_queue:
+            raise OverloadedError(f"{self.max_queue} requests are waiting: try again later")
+
     async def run(self, feeds: Mapping[str, object]) -> dict[str, object]:
         """All outputs by name.
 
         Raises: OverloadedError if the queue is full, otherwise as `InferenceSession.run`.
         """
         checked, loop = self.session._checked(feeds), asyncio.get_running_loop()
-        if len(self._queue) >= self.max_queue:
-            raise OverloadedError(f"{self.max_queue} requests are waiting: try again later")
+        self.refuse_more()
         request = _Request(checked, plan_key(checked), loop.create_future())
         self._queue.append(request)
         if self._free:

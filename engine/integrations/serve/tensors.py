@@ -16,7 +16,7 @@ LISTED = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str, byt
 
 
 def array_of(tensor: InferInput) -> np.ndarray:
-    """The array that a request's tensor describes; for BYTES an array of str.
+    """The array that a request's tensor describes; for BYTES one of bytes, or of str from JSON.
 
     Raises: InvalidInput if data type, shape and data do not go together.
     """
@@ -26,13 +26,18 @@ def array_of(tensor: InferInput) -> np.ndarray:
     if not all(type(dim) is int and dim >= 0 for dim in tensor.shape):
         raise InvalidInput(f"input {tensor.name!r}: the shape {tensor.shape} is none")
     try:
-        array = _listed(tensor.data, np.dtype(dtype)).reshape(tensor.shape) if tensor.data else tensor.as_numpy()
-        if tensor.datatype == "BYTES":
-            text = [item.decode() if isinstance(item, bytes) else item for item in array.reshape(-1)]
-            array = np.array(text, object).reshape(tensor.shape)
+        return _listed(tensor.data, np.dtype(dtype)).reshape(tensor.shape) if tensor.data else tensor.as_numpy()
     except (ValueError, TypeError, OverflowError, struct.error) as error:
         raise InvalidInput(f"input {tensor.name!r} of data type {tensor.datatype} and shape {tensor.shape}: {error}") from error
-    return array
+
+
+def text_of(name: str, array: np.ndarray) -> np.ndarray:
+    """An array of str, as models take strings, from one of bytes or str. Raises InvalidInput for what is not UTF-8."""
+    try:
+        text = [item.decode() if isinstance(item, bytes) else item for item in array.reshape(-1)]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"input {name!r} of data type BYTES: {error}") from error
+    return np.array(text, object).reshape(array.shape)
 
 
 def _listed(data: list, dtype: np.dtype) -> np.ndarray:
