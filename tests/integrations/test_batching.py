@@ -111,6 +111,45 @@ def test_whatever_goes_wrong_is_told_to_who_asked(monkeypatch: pytest.MonkeyPatc
     same(at_once(batcher, feeds), session, feeds)
 
 
+def test_an_optional_input_goes_alone():
+    net = Net()
+    x, scale = net.input(1, 6, dims=("N", 6)), net.constant(np.float32(2))
+    model = net.model(y := net("Mul", net("Exp", x), scale))
+    model.graph.outputs[0].shape = ir.Shape(("N", 6))
+    model.graph.inputs.append(model.graph.initializers[scale])
+    session = infold.InferenceSession(model)
+    batcher, given = Batcher(session), np.random.default_rng(2).normal(size=(6, 1, 6)).astype(np.float32)
+    feeds = [{x: one} for one in given[:4]] + [{x: one, scale: np.float32(3 + i)} for i, one in enumerate(given[4:])]
+    assert batcher.max_batch == 8 and y in session._outputs
+    same(at_once(batcher, feeds), session, feeds)
+    assert batcher.runs == 3
+
+
+def test_random_inputs_that_the_model_refuses_do_not_stop_the_start():
+    net = Net()
+    x = net.feed(np.zeros((1, 1), np.int64), ("N", 1))
+    session = batched(net, net("Squeeze", net("Gather", net.normal(1, 3), x), net.ints(1)), ("N", 3))
+    with pytest.raises(infold.Error):
+        session.run(None, {x: np.ones((1, 1), np.int64)})
+    batcher = Batcher(session)
+    assert batcher.max_batch == 8 and batcher.prepare() == []
+    same(at_once(batcher, [{x: np.zeros((1, 1), np.int64)}] * 3), session, [{x: np.zeros((1, 1), np.int64)}] * 3)
+
+
+def test_who_has_gone_takes_no_place():
+    batcher, feeds = Batcher(infold.InferenceSession(LENET), max_queue=2), images(4)
+
+    async def ask() -> list:
+        gone = [asyncio.create_task(batcher.run(one)) for one in feeds[:2]]
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        batcher.refuse_more()
+        return await asyncio.gather(*(batcher.run(one) for one in feeds[2:]))
+
+    same(asyncio.run(ask()), batcher.session, feeds[2:])
+
+
 def test_a_full_queue_refuses_and_goes_on():
     session = infold.InferenceSession(LENET)
     batcher, feeds = Batcher(session, max_queue=3), images(5)
