@@ -48,7 +48,8 @@ class Predictor:
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> pa.Table:
         """The batch's columns but encoded pictures, then those of `Rows.columns`."""
         pictures = list(batch[self._column])
-        kept = {name: list(values) for name, values in batch.items() if name != self._column or isinstance(pictures[0], str)}
+        encoded = any(isinstance(picture, bytes) for picture in pictures)
+        kept = {name: list(values) for name, values in batch.items() if name != self._column or not encoded}
         found = self._rows.columns(map(self._rows.decode, pictures), len(pictures))
         return pa.table({name: pa.array(values) for name, values in kept.items()} | found)
 

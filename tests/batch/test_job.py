@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -20,6 +21,7 @@ from jobs import DIGITS, LENET, alone, network, pictures, rows  # noqa: E402
 
 import infold  # noqa: E402
 from infold.batch.job import Summary, run  # noqa: E402
+from infold.preprocess.graph import embed  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +75,14 @@ run(LENET, {paths!r}, {str(out)!r}, DIGITS, rows=8, progress=lambda done, total:
     finally:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert sorted(os.listdir(out)) == [".model.infold", "part-00000.parquet", "part-00001.parquet"]
+    assert {".model.infold", "part-00000.parquet", "part-00001.parquet"} <= set(os.listdir(out))
+    assert not (out / "part-00002.parquet").exists()
     (out / ".part-00002.parquet.x1y2").mkdir()  # as if it had been killed while it wrote
     (out / ".part-00002.parquet.x1y2" / "part-00002.parquet").write_bytes(b"PAR1")
-    before = [(out / f"part-0000{number}.parquet").stat() for number in range(2)]
+    written = [out / f"part-0000{number}.parquet" for number in range(2)]
+    before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in written]
     assert run(LENET, paths, out, DIGITS, rows=8) == Summary(rows=30, resumed=16, unreadable=0, parts=4)
-    assert [(out / f"part-0000{number}.parquet").stat() for number in range(2)] == before
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in written] == before
     assert rows(out) == rows(tmp_path / "whole") and len(os.listdir(out)) == 4
     assert run(LENET, paths, out, DIGITS, rows=8).resumed == 30
 
@@ -156,3 +160,15 @@ def test_a_fixed_batch_and_a_compiled_model(paths: list[str], tmp_path: Path):
     infold.compile(LENET, tmp_path / "a.infold", [{"image": (8, 1, 28, 28)}])
     with pytest.raises(infold.UnsupportedError, match="compiled already"):
         run(tmp_path / "a.infold", paths, tmp_path / "out", DIGITS)
+
+
+def test_a_model_that_took_its_preprocessing_in(paths: list[str], tmp_path: Path):
+    folded, report = infold.fold(embed(infold.load(LENET), DIGITS))
+    assert report.remaining == 0
+    onnx_ir.save(folded, tmp_path / "pixels.onnx")
+    run(LENET, paths, tmp_path / "outside", DIGITS)
+    run(tmp_path / "pixels.onnx", paths, tmp_path / "inside", DIGITS.rest)
+    outside, inside = (pq.read_table(tmp_path / name) for name in ("outside", "inside"))
+    assert outside["error"] == inside["error"] and outside["path"] == inside["path"]
+    for one, other in zip(outside["logits"].drop_null().to_pylist(), inside["logits"].drop_null().to_pylist(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

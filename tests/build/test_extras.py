@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 import tomllib
@@ -40,6 +41,18 @@ def test_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'infold\[images\]'"):
         infold.Preprocess()([tmp_path / "a.png"])
+
+
+@pytest.mark.parametrize(("extra", "package", "module"), [
+    ("batch", "pyarrow", "infold.batch.arrow"), ("ray", "ray", "infold.integrations.ray")])
+def test_batches(extra: str, package: str, module: str, monkeypatch: pytest.MonkeyPatch):
+    if extra == "ray":
+        pytest.importorskip("pyarrow")  # its engine looks for it first
+    assert [requirement for requirement in EXTRAS[extra] if requirement.startswith(package)]
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(MissingDependencyError, match=rf"pip install 'infold\[{extra}\]'"):
+        importlib.import_module(module)
 
 
 def test_the_page(monkeypatch: pytest.MonkeyPatch):
