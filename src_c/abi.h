@@ -202,6 +202,7 @@ typedef struct {
 #define INFOLD_DW_MR 8
 #define INFOLD_MAX_MR 14
 #define INFOLD_LRN_REACH 64
+#define INFOLD_RUN_BLOCK 2048 /* elements that `moments_run` merges at once, while as many behind them come nearer */
 #define INFOLD_SHORT_ROW 1024
 #define INFOLD_REDUCE_BLOCK 32 /* elements summed naively before the sum joins a compensated one */
 

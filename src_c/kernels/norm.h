@@ -1,6 +1,6 @@
-/* Moments and normalisation. A block is read twice while it is in the first-level cache: mean, then squared deviations. Of columns
- * only the first is: the others take deviations from the mean so far, in one sweep. Blocks are merged as by Chan, Golub and LeVeque
- * (1979): one pass of memory, the accuracy of two. */
+/* Moments and normalisation. Deviations are taken from a number near the mean (the mean so far, or an element), in one sweep; the mean of
+ * a block and its sum of squares follow, and blocks are merged as by Chan, Golub and LeVeque (1979). Where that would cost more than two
+ * bits, the block, now in the first-level cache, is read once more: the accuracy of two passes. */
 
 /* x + ahead may be anywhere: a guess. */
 INLINE void prefetch(const float *x, int64_t ahead) {
@@ -65,80 +65,94 @@ static void moments_columns_run(bool centered, int64_t n, int64_t taps, const in
         moments_columns_of(false, n, taps, tap, in, count, mean, low, m2);
 }
 
-/* Sum of x - from, or of its square, while what lies `ahead` is on its way. */
-INLINE double deviations(const bool squared, int64_t n, const float *x, float from, int64_t ahead) {
-    const vf f = v_set1(from), one = v_set1(1.0f);
-    vf part[4];
-    UNROLL for (int v = 0; v < 4; v++) part[v] = v_set1(0.0f);
+/* A number near the middle of the row, which one outlier does not move. */
+INLINE float middle_of(const float *x, int64_t n) {
+    const float a = x[0], b = x[n / 2], c = x[n - 1], lo = a < b ? a : b, hi = a < b ? b : a;
+    return c < lo ? lo : c > hi ? hi : c;
+}
+
+/* Sums of x - from and of its square, while what lies `ahead` is on its way. */
+INLINE void deviations(const bool centered, int64_t n, const float *x, float from, int64_t ahead, double *sum, double *square) {
+    const vf f = v_set1(from);
+    vf plain[4], squared[4];
+    UNROLL for (int v = 0; v < 4; v++) plain[v] = squared[v] = v_set1(0.0f);
     int64_t i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL)
         UNROLL for (int v = 0; v < 4; v++) {
-            if (squared) prefetch(x + i + v * VL, ahead);
+            prefetch(x + i + v * VL, ahead);
             const vf d = v_load(x + i + v * VL) - f;
-            part[v] = v_fma(d, squared ? d : one, part[v]);
+            if (centered) plain[v] += d;
+            squared[v] = v_fma(d, d, squared[v]);
         }
     for (; i < n; i += VL) {
         const vf d = load_padded(x + i, n - i, from) - f;
-        part[0] = v_fma(d, squared ? d : one, part[0]);
+        if (centered) plain[0] += d;
+        squared[0] = v_fma(d, d, squared[0]);
     }
-    return (double)v_sum((part[0] + part[1]) + (part[2] + part[3]));
+    *sum = centered ? (double)v_sum((plain[0] + plain[1]) + (plain[2] + plain[3])) : 0.0;
+    *square = (double)v_sum((squared[0] + squared[1]) + (squared[2] + squared[3]));
+}
+
+INLINE void moments_run_of(const bool centered, int64_t n, const float *x, int64_t count, double *mean, double *m2) {
+    if (count == 0) *mean = *m2 = 0.0;
+    for (int64_t begin = 0; begin < n; begin += INFOLD_RUN_BLOCK) {
+        const int64_t length = n - begin < INFOLD_RUN_BLOCK ? n - begin : INFOLD_RUN_BLOCK;
+        const double size = (double)length, share = size / ((double)count + size);
+        float from = !centered ? 0.0f : count ? (float)*mean : middle_of(x + begin, length);
+        double sum, square, step = 0.0, delta = 0.0, gain;
+        for (bool again = centered;; again = false) {
+            deviations(centered, length, x + begin, from, length, &sum, &square);
+            gain = square;
+            if (!centered) break;
+            step = sum / size, delta = (double)from - *mean + step;
+            gain += delta * delta * ((double)count * share) - sum * step;
+            if (!again || !(gain < square * 0.25)) break;
+            from += (float)step;
+        }
+        *mean += delta * share;
+        *m2 += gain;
+        count += length;
+    }
 }
 
 static void moments_run_run(bool centered, int64_t n, const float *x, int64_t count, double *mean, double *m2) {
-    enum { BLOCK = 2048 };
-    for (int64_t begin = 0; begin < n; begin += BLOCK) {
-        const int64_t size = n - begin < BLOCK ? n - begin : BLOCK;
-        const float *p = x + begin;
-        const double middle = centered ? (double)p[0] + deviations(false, size, p, p[0], 0) / (double)size : 0.0;
-        const double slip = middle - (double)(float)middle;
-        const double square = deviations(true, size, p, (float)middle, size) - slip * slip * (double)size;
-        if (count == 0) {
-            *mean = middle;
-            *m2 = square;
-        } else {
-            const double delta = middle - *mean, share = (double)size / ((double)count + (double)size);
-            *mean += delta * share;
-            *m2 += square + delta * delta * ((double)count * share);
-        }
-        count += size;
-    }
+    if (centered)
+        moments_run_of(true, n, x, count, mean, m2);
+    else
+        moments_run_of(false, n, x, count, mean, m2);
 }
 
 enum { ROWS_TILE = 4 };
 
-/* Short rows some at a time, a chain of sums each: what one waits for, another fills. Deviations are from `from`, the mean rounded. */
+/* Short rows some at a time, a chain of sums each: what one waits for, another fills. */
 INLINE void moments_rows_tile(const bool centered, const int rows, int64_t n, const int64_t *tap, const float *in, double *mean, double *m2) {
-    const double size = (double)n, share = 1.0 / size;
-    float first[ROWS_TILE], total[ROWS_TILE], from[ROWS_TILE], square[ROWS_TILE];
-    vf base[ROWS_TILE], sum[ROWS_TILE];
+    float from[ROWS_TILE];
+    vf base[ROWS_TILE], plain[ROWS_TILE], squared[ROWS_TILE];
     UNROLL for (int r = 0; r < rows; r++) {
-        first[r] = from[r] = centered ? in[tap[r]] : 0.0f;
-        base[r] = v_set1(first[r]);
-        total[r] = 0.0f;
-        sum[r] = v_set1(0.0f);
+        from[r] = centered ? middle_of(in + tap[r], n) : 0.0f;
+        base[r] = v_set1(from[r]);
+        plain[r] = squared[r] = v_set1(0.0f);
     }
     int64_t i = 0;
-    for (; i + VL <= n && centered; i += VL) UNROLL for (int r = 0; r < rows; r++) sum[r] += v_load(in + tap[r] + i) - base[r];
-    if (i < n && centered) UNROLL for (int r = 0; r < rows; r++) sum[r] += load_padded(in + tap[r] + i, n - i, first[r]) - base[r];
-    if (centered) UNROLL for (int r = 0; r < rows; r++) {
-        total[r] = v_sum(sum[r]);
-        from[r] = first[r] + total[r] * (float)share;
-        base[r] = v_set1(from[r]);
-        sum[r] = v_set1(0.0f);
-    }
-    for (i = 0; i + VL <= n; i += VL) UNROLL for (int r = 0; r < rows; r++) {
+    for (; i + VL <= n; i += VL) UNROLL for (int r = 0; r < rows; r++) {
         const vf d = v_load(in + tap[r] + i) - base[r];
-        sum[r] = v_fma(d, d, sum[r]);
+        if (centered) plain[r] += d;
+        squared[r] = v_fma(d, d, squared[r]);
     }
     if (i < n) UNROLL for (int r = 0; r < rows; r++) {
         const vf d = load_padded(in + tap[r] + i, n - i, from[r]) - base[r];
-        sum[r] = v_fma(d, d, sum[r]);
+        if (centered) plain[r] += d;
+        squared[r] = v_fma(d, d, squared[r]);
     }
-    UNROLL for (int r = 0; r < rows; r++) square[r] = v_sum(sum[r]);
+    float sum[ROWS_TILE], square[ROWS_TILE];
+    UNROLL for (int r = 0; r < rows; r++) sum[r] = centered ? v_sum(plain[r]) : 0.0f;
+    UNROLL for (int r = 0; r < rows; r++) square[r] = v_sum(squared[r]);
+    const double share = 1.0 / (double)n;
     for (int r = 0; r < rows; r++) {
-        mean[r] = (double)first[r] + (double)total[r] * share;
-        const double slip = mean[r] - (double)from[r];
-        m2[r] = (double)square[r] - slip * slip * size;
+        const double step = (double)sum[r] * share;
+        mean[r] = (double)from[r] + step;
+        m2[r] = (double)square[r] - (double)sum[r] * step;
+        if (centered && m2[r] < (double)square[r] * 0.25) moments_run_of(true, n, in + tap[r], 0, &mean[r], &m2[r]);
     }
 }
 

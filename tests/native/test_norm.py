@@ -101,6 +101,15 @@ def test_mean_far_from_zero(channels_of_a_pixel, kind, group, isa):
     agree(norm(isa, x, kind, group), x, kind, group)
 
 
+@pytest.mark.parametrize("length", [35, 96, 1000, 2048, 2049, 5000])
+def test_outliers(length, isa):
+    """Deviations are taken from elements of the row; where these are far from all others, from the mean after all."""
+    x = normal(np.random.default_rng(14), 1, 3, 5, length)
+    x[..., [0, length // 2, -1]] += 1000
+    x[0, 1, :, 2040:] += 3000  # and a mean that moves behind the first block
+    agree(norm(isa, x, "rows", length), x, "rows", length)
+
+
 @pytest.mark.parametrize("kind,group", [("image", 1), ("image", 4), ("image", 300), ("batch", 1), ("rows", 300)])
 @pytest.mark.parametrize("form", ["gated", "bounded", "absolute"])
 def test_forms(form, kind, group, isa, side):
