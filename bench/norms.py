@@ -7,6 +7,11 @@ of the second-level cache; else read twice, because nothing can be written befor
 same run, on buffers of the same size with the same number of threads (glibc's, on each thread's part), and scaled to these bytes:
 "of memcpy" is its time divided by the norm's. Times are the best of many runs, of norm and memcpy in turn, caches as the runs
 before leave them, so sizes below the last-level cache are measured there, for norm and memcpy alike.
+
+"arithmetic" is the time of the same call with all its data in the first-level cache: the same loops over rows, blocks and channels,
+but the strides from each 8 KB to the next are zero. A norm is "bound" by what takes longer alone, memcpy or arithmetic. Slow
+kernels would be no excuse: "of peak" is the time that the vector operations would take which a norm cannot do without (`must`), at the
+measured rate of multiply-adds, divided by the time of the arithmetic (a CPU that adds beside them can exceed it).
 """
 from __future__ import annotations
 
@@ -94,17 +99,77 @@ def aligned(nbytes: int) -> np.ndarray:
     return room[start : start + nbytes]
 
 
-def norm_seconds(case: Case, threads: int, seconds: float) -> float:
+def session_of(case: Case, threads: int):
     import infold
 
     session = infold.InferenceSession(model(case), infold.SessionOptions(intra_op_num_threads=threads, training_mode="batch"))
     shape = session.get_inputs()[0].shape
     feeds = {"x": aligned(4 * prod(shape)).view(np.float32).reshape(shape)}
     np.random.default_rng(1).standard_normal(dtype=np.float32, out=feeds["x"])
+    return session, feeds
+
+
+def norm_seconds(case: Case, threads: int, seconds: float) -> float:
+    session, feeds = session_of(case, threads)
     best, until = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < until or best == np.inf:
         best = min(best, sum(r.ms for r in session.profile(feeds, runs=3) if r.kernel == "norm"))
     return best / 1e3
+
+
+def must(case: Case) -> int:
+    """Vector operations per element that no kernel can do without: one for a square, or three for deviation, sum and square; two
+    to centre and scale (one without a mean); one for gamma and beta by element. A sigmoid is an exponential (multiply, round,
+    subtract, five multiply-adds, scale), an addition and a division; EvoNorm-B0 a multiply-add, a maximum and a division; a division is one."""
+    statistics = 1 if case.kind in ("rms", "lp", "evo-s0") else 3
+    form = {"evo-s0": 1 + 9 + 1 + 1, "evo-b0": 3}.get(case.kind, 0)
+    return statistics + form + (1 if case.kind in ("rms", "lp") else 2) + (1 if case.kind in ("layer", "rms") else 0)
+
+
+def in_first_cache(step) -> bytes:
+    """The step's parameters: zero for the strides of input and output from each 8 KB to the next, and no stores past caches."""
+    fields = step.op.fields
+    numbers, values = list(step.op.layout.unpack(step.params)), {}
+    for f in fields:
+        values[f.name], numbers = (numbers[: f.count], numbers[f.count :]) if f.count else (numbers[0], numbers[1:])
+    values["far"], size, pixels = 0, values["channels"], prod(values["pixels"])
+    fit, apart = 1, 0
+    if values["group"] == size > 1 << 12:  # long runs are cut into pieces
+        pieces = next(n for n in range(size >> 11, size + 1) if size % n == 0)
+        values["channels"] = values["group"] = size // pieces
+        pixels *= pieces
+    elif pixels * size > 1 << 12:  # as many pixels as fit; more of few channels, which are read several at a time
+        room = 1 << (13 if size < LINE else 11)
+        fit, apart = next(n for n in range(max(room // size, 1), 0, -1) if pixels % n == 0), values["in_pixel"][3]
+    if pixels * values["channels"] > 1 << 12:
+        values["pixels"], values["in_pixel"], values["out_pixel"] = [1, 1, pixels // fit, fit], [0, 0, 0, apart], [0, 0, 0, apart]
+    for name in ("in_stride", "out_stride"):
+        values[name] = [0] * 4
+    return step.op.pack(values)
+
+
+def arithmetic_seconds(case: Case, threads: int, seconds: float) -> float:
+    """Best time of the norm's own step where its data is in the first-level cache."""
+    from infold import _native, host
+    from infold.plan.program import place
+
+    session, feeds = session_of(case, threads)
+    session.run(None, feeds)
+    (plan,) = session._runner._plans.values()
+    step = next(s for s in plan.steps if s.op.name == "norm")
+    given = [aligned(1 << 16).view(np.float32) for t in step.args if t is not None and t.buffer.kind != "const"]  # input and output
+    given[0][:] = np.random.default_rng(1).standard_normal(given[0].size)
+    regions = iter(range(len(given)))
+    args = [None if t is None else place(t.buffer, t.offset) if t.buffer.kind == "const" else (next(regions), 0) for t in step.args]
+    program = _native.Program(host.isa(), [a.nbytes for a in given])
+    if program.append(step.op.index, in_first_cache(step), args):
+        raise ValueError(f"{case.name}: parameters that do not fit")
+    best, until = np.inf, time.perf_counter() + seconds
+    while time.perf_counter() < until or best == np.inf:
+        began = time.perf_counter()
+        program.run(given, threads)
+        best = min(best, time.perf_counter() - began)
+    return best
 
 
 def memcpy_seconds(nbytes: int, threads: int, seconds: float) -> float:
@@ -135,14 +200,17 @@ def memcpy_seconds(nbytes: int, threads: int, seconds: float) -> float:
 
 
 def measure(case: Case, threads: int, seconds: float) -> dict:
-    from infold import _native
+    from infold import _native, host
 
     nbytes = 4 * prod(case.shape)
     passes = 2 if 4 * case.together <= (_native.cache_bytes(2) or 1 << 20) / 2 else 3
     rounds = [(memcpy_seconds(nbytes, threads, seconds / 6), norm_seconds(case, threads, seconds / 3)) for _ in range(3)]
     copied, took = min(r[0] for r in rounds) * passes / 2, min(r[1] for r in rounds)
+    arithmetic = arithmetic_seconds(case, threads, seconds / 3)
+    least = must(case) * prod(case.shape) / (_native.peak_flops(host.isa(), 0.02, False, threads) / 2)
     return {"norm": case.name, "threads": threads, "MB": nbytes / 1e6, "passes": passes, "ms": took * 1e3,
-            "GB/s": passes * nbytes / took / 1e9, "memcpy GB/s": passes * nbytes / copied / 1e9, "of memcpy": copied / took}
+            "memcpy ms": copied * 1e3, "of memcpy": copied / took, "arithmetic ms": arithmetic * 1e3, "of peak": least / arithmetic,
+            "bound": "memory" if copied >= arithmetic else "arithmetic", "of bound": max(copied, arithmetic) / took}
 
 
 def main() -> None:
@@ -153,15 +221,16 @@ def main() -> None:
     parser.add_argument("--json", help="write the results there")
     args = parser.parse_args()
     results = []
-    print(f"{'norm':<40} threads      MB  passes       ms    GB/s  memcpy  of memcpy")
+    print(f"{'norm':<40} threads    MB  passes     ms  memcpy  of memcpy  arithmetic  of peak  bound       of bound")
     for case in cases():
         if not any(part in case.name for part in args.only.split(",")):
             continue
         for threads in args.threads:
             r = measure(case, threads, args.seconds)
             results.append(r)
-            print(f"{r['norm']:<40} {threads:7} {r['MB']:7.1f} {r['passes']:7} {r['ms']:8.3f} {r['GB/s']:7.1f} "
-                  f"{r['memcpy GB/s']:7.1f} {100 * r['of memcpy']:8.0f} %", flush=True)
+            print(f"{r['norm']:<40} {threads:7} {r['MB']:5.1f} {r['passes']:7} {r['ms']:6.3f} {r['memcpy ms']:7.3f} "
+                  f"{100 * r['of memcpy']:8.0f} % {r['arithmetic ms']:11.3f} {100 * r['of peak']:6.0f} %  {r['bound']:<10} "
+                  f"{100 * r['of bound']:7.0f} %", flush=True)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(results, file, indent=1)

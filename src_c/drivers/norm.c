@@ -138,7 +138,7 @@ static void whole_items(const void *arg, int64_t begin, int64_t end, int64_t thr
     tables t;
     for (int64_t at = begin; at < end; at++) {
         item it = item_at(j, at);
-        if (at + 1 < end && j->size > INFOLD_RUN_BLOCK) it.ahead = item_at(j, at + 1).in - it.in;
+        if (at + 1 < end && j->size > 8 * INFOLD_RUN_BLOCK) it.ahead = item_at(j, at + 1).in - it.in;
         measure(j, &it, 0, j->size, mean, sum);
         decide(j, &it, mean, sum, &t);
         apply(j, &it, &t, mean, sum, 0, j->size);

@@ -50,7 +50,8 @@ def expected_norm(x: np.ndarray, kind: str, group: int, gamma, beta, rms: bool, 
     return y.reshape(x.shape) * (1 if gamma is None else gamma) + (0 if beta is None else beta)
 
 
-def norm(isa, x, kind, group, gamma=None, beta=None, rms=False, act="IDENTITY", tables=None, power=None, near=1 << 17, far=0, **how):
+def norm(isa, x, kind, group, gamma=None, beta=None, rms=False, act="IDENTITY", tables=None, power=None, near=1 << 17, far=0,
+         **how):
     params = parameters(x, kind, group, power=2 * rms if power is None else power, act=_native.ACTS[act], near=near, far=far)
     affine = {k: v for k, v in (("gamma", gamma), ("beta", beta)) if v is not None} | (tables or {})
     storage = x if x.base is None else x.base
@@ -154,8 +155,8 @@ def test_larger_than_a_cache(kind, channels, isa):
 
 @pytest.mark.parametrize("near", [1 << 17, 0])
 @pytest.mark.parametrize(
-    "kind,channels,group", [("image", 16, 1), ("image", 3, 1), ("image", 16, 16), ("batch", 3, 1), ("rows", 96, 96), ("rows", 1600, 1600),
-                            ("rows", 48000, 48000)]
+    "kind,channels,group", [("image", 16, 1), ("image", 3, 1), ("image", 16, 16), ("batch", 3, 1), ("rows", 96, 96),
+                            ("rows", 1600, 1600), ("rows", 48000, 48000)]
 )
 def test_larger_than_every_cache(kind, channels, group, near, isa, side):
     """Stores go past the caches, and must have arrived when the operation returns: as if the last cache held 1000 elements, and the
