@@ -328,6 +328,8 @@ class Lowering:
             self.map(f"CAST_{TYPES[source.dtype]}_{TYPES[target.dtype]}", [source], target)
         elif source.dtype.itemsize == 4:
             self.unary("IDENTITY", source, target)
+        elif source.is_words() and target.is_words():
+            self.unary("IDENTITY", source.words(), target.words())
         else:
             self.map(f"COPY_{source.dtype.itemsize}", [source], target)
 

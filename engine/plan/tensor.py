@@ -69,6 +69,14 @@ class Tensor:
         """Row-major and contiguous (dimensions of extent 1 do not matter)."""
         return all(n == 1 or s == r for n, s, r in zip(self.shape, self.strides, row_strides(self.shape))) or self.size == 0
 
+    def is_words(self) -> bool:
+        """One run of memory that begins and ends on 4 bytes."""
+        return self.is_rows() and self.offset % 4 == 0 and self.size * self.dtype.itemsize % 4 == 0
+
+    def words(self) -> Tensor:
+        """That run as numbers of 4 bytes."""
+        return replace(self, shape=(self.size * self.dtype.itemsize // 4,), strides=(1,), dtype=F32, border=())
+
     def is_image(self) -> bool:
         """(N, C, spatial...) whose channels are contiguous: what the convolution and pooling drivers read."""
         return len(self.shape) >= 3 and (self.shape[1] == 1 or self.strides[1] == 1)
