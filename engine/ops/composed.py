@@ -55,6 +55,11 @@ def find(node: ir.Node) -> Callable[[Body], ir.Value | Sequence[ir.Value | None]
     return _BODIES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
 
 
+def names() -> set[str]:
+    register_all()
+    return set(_BODIES)
+
+
 def body(node: ir.Node, facts: Sequence, opset: int) -> list[ir.Node]:
     """The nodes in the node's place. Raises NotNative."""
     made = Body(node, facts, opset)

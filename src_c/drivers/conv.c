@@ -55,7 +55,7 @@ static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
         for (int64_t i = 0; i < m; i++, pixel_next(&x, p->n)) {
             a[i] = g.in + pixel_offset(&x, p->in_stride);
             c[i] = g.out + pixel_offset(&x, p->out_stride);
-            map[i] = x.index[0] * p->in_map_stride;
+            map[i] = j->args[IN_SCALE] ? x.index[0] * p->in_map_stride : 0;
             if (g.res) r[i] = g.res + pixel_offset(&x, p->res_stride);
         }
         if (j->args[IN_SCALE]) {

@@ -183,9 +183,12 @@ static void list_rows(const conv_job *j, const operands *o, infold_pixel *x, int
     const conv_params *c = j->p;
     const int64_t pitch = p->terms * plane_of(c);
     for (int64_t i = 0; i < m;) {
-        int64_t in = pixel_offset(x, c->in_stride), out = pixel_offset(x, c->out_stride), res = pixel_offset(x, c->res_stride);
-        const int64_t end = i + pixel_run(x, c->n, m - i);
-        for (; i < end; i++, in += c->in_stride[3], out += c->out_stride[3], res += c->res_stride[3]) {
+        const int64_t first[3] = {pixel_offset(x, c->in_stride), pixel_offset(x, c->out_stride),
+                                  o->res.at ? pixel_offset(x, c->res_stride) : 0}; /* its strides may be anything without it */
+        const int64_t begin = i, end = i + pixel_run(x, c->n, m - i);
+        for (; i < end; i++) {
+            const int64_t in = first[0] + (i - begin) * c->in_stride[3], out = first[1] + (i - begin) * c->out_stride[3];
+            const int64_t res = o->res.at ? first[2] + (i - begin) * c->res_stride[3] : 0;
             rows->a[i] = staged ? staged + i * pitch : (const uint16_t *)o->in.at + in;
             if (p->out_half) rows->c16[i] = (uint16_t *)o->out + out;
             else rows->c[i] = (float *)o->out + out;

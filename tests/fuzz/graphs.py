@@ -18,13 +18,24 @@ from onnx import numpy_helper
 from random_networks import random_network
 
 import infold
-from infold.ops import base
+from infold.ops import base, composed
 from infold.reference import run_float64
 
 LARGEST = 4000  # bytes of a seed
 ELEMENTS = 200_000  # of an input that is made
 TOLERANCE = 1e-3  # relative to the largest finite element; the harness looks for wrong results, not for rounding
 MEMORY = 1 << 26  # the fallback is slow
+WITHOUT_EXAMPLE = (  # in onnx's tests
+    "net (float[1, 2, 5, 6] x, float[2, 5] r) => (float[2, 2, 2, 2] y) { y = MaxRoiPool <pooled_shape = [2, 2]> (x, r) }",
+    "net (float[1, 2, 5, 6] x) => (float[1, 2, 1, 1] y) { y = GlobalLpPool <p = 3> (x) }",
+)
+
+
+@cache
+def native() -> list[str]:
+    """The operators that have kernels, or are composed of such as have."""
+    base.register_all()
+    return sorted({name for domain, name in base._OPS if domain == ""} | composed.names())
 
 
 @cache
@@ -32,17 +43,19 @@ def small_models() -> list[tuple[onnx.ModelProto, list[np.ndarray]]]:
     """onnx's own test of each operator that runs natively, once for each form, and random networks; with inputs."""
     from onnx.backend.test.case.node import collect_testcases
 
-    base.register_all()
-    native = {name for domain, name in base._OPS if domain == ""}
-    found = []
+    found, wanted = [], set(native())
     with np.errstate(all="ignore"):
         cases = collect_testcases(None)
     for case in cases:
-        inputs, _ = case.data_sets[0]
+        inputs = [np.asarray(a) if isinstance(a, np.generic) else a for a in case.data_sets[0][0]]
         graph = case.model.graph
-        if len(graph.node) <= 3 and native & {n.op_type for n in graph.node} and all(isinstance(a, np.ndarray) for a in inputs):
+        if len(graph.node) <= 3 and wanted & {n.op_type for n in graph.node} and all(isinstance(a, np.ndarray) for a in inputs):
             found.append((_with_constants(case.model, inputs), inputs))
     found = [(m, inputs) for m, inputs in found if m.ByteSize() <= LARGEST]
+    for text in WITHOUT_EXAMPLE:
+        model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + text)
+        shapes = [[d.dim_value for d in value.type.tensor_type.shape.dim] for value in model.graph.input]
+        found.append((model, [np.ones(shape, np.float32) for shape in shapes]))
     for seed in range(60):
         model, feeds = random_network(random.Random(seed), nodes=2 + seed % 9)
         found.append((model, list(feeds.values())))
@@ -210,13 +223,7 @@ def _operator(rng: random.Random, model: onnx.ModelProto) -> None:
         return
     node = rng.choice(model.graph.node) if model.graph.node else None
     if node is not None:
-        node.op_type = rng.choice(_native_names())
-
-
-@cache
-def _native_names() -> list[str]:
-    base.register_all()
-    return sorted(name for domain, name in base._OPS if domain == "")
+        node.op_type = rng.choice(native())
 
 
 def _attribute(rng: random.Random, model: onnx.ModelProto) -> None:

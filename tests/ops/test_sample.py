@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from session_harness import Net, session
 
+import infold
+
 
 def regions(net: Net) -> tuple[str, str]:
     corner = net.rng.random((7, 2)) * 8
@@ -22,6 +24,13 @@ def test_roi_align(opset, half, sampling, like_onnxruntime):
             coordinate_transformation_mode=half)
     assert not session(net.model(y)).report.fallbacks
     like_onnxruntime(net, y)
+
+
+def test_endless_sampling_is_refused():
+    net = Net(opset=16)
+    y = net("RoiAlign", net.input(2, 3, 9, 9), *regions(net), output_height=2, output_width=2, sampling_ratio=2**31)
+    with pytest.raises(infold.InvalidModelError, match=r"RoiAlign.*2147483648 points"):
+        session(net.model(y))
 
 
 @pytest.mark.parametrize("sampling", [0, 2])
