@@ -5,11 +5,12 @@
 For each engine a new process imports it, makes a session of the model (`cold`), runs it once, reads its own peak memory
 (VmHWM of /proc/self/status: everything that was ever resident, the interpreter and NumPy included) and then makes further
 sessions in the same process (`warm`). The engines take turns; the table has medians. The model's file is read once
-beforehand, so that the disk is not measured. Prints Markdown; Linux only.
+beforehand, so that the disk is not measured, and Python's bytecode is kept, as in an installation. Prints Markdown; Linux only.
 """
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -54,12 +55,15 @@ ENGINES = ("infold", "onnxruntime")
 def sample(engine: str, path: Path, threads: int, warm: int) -> dict:
     """One fresh process: milliseconds of import, cold and warm session creation and first run; peak memory in MiB."""
     command = [sys.executable, "-c", _CHILD, engine, str(path), str(threads), str(warm)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(path: Path, threads: int, rounds: int, warm: int) -> dict[str, dict[str, float]]:
     """Medians by engine over `rounds` rounds in which the engines take turns."""
     path.read_bytes()
+    sample("infold", path, threads, 0)  # which compiles what an editable installation has not
     samples: dict[str, list[dict]] = {engine: [] for engine in ENGINES}
     for turn in range(rounds):
         for engine in ENGINES if turn % 2 == 0 else reversed(ENGINES):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 
 import numpy as np
 import onnx
@@ -124,6 +126,18 @@ def test_it_reaches_the_weights(body):
     assert operators(result)[BN] == 0 and [item.verdict for item in report.items] == ["folded"]
     before = operators(subject_of(body))
     assert all(before[name] >= count for name, count in operators(result).items() if name != "Add")
+
+
+def test_new_weights_belong_to_the_graph_alone():
+    gc.disable()
+    try:
+        result, _ = fold(subject_of(f"c = Conv(x, w) p = GlobalAveragePool(c) y = {bn('p', 6)}"))
+        held = {name: weakref.ref(value.const_value.numpy()) for name, value in result.graph.initializers.items()}
+        for value in result.graph.initializers.values():
+            value.const_value = None
+        assert held and not [name for name, array in held.items() if array() is not None]
+    finally:
+        gc.enable()
 
 
 def test_arithmetic_takes_the_same_ways():
