@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ def run(model: str | os.PathLike, files: Sequence[str], output: str | os.PathLik
         batch: pictures in a run of the model; None: what the model fixes, else 8, or 1 where `preprocess` gives several sizes.
         rows: of a part, rounded to whole batches.
         engine: "local" (one process) or "ray" (`infold.integrations.ray`).
-        options: of the sessions; threads are each worker's.
+        options: of the sessions; threads are each worker's, where 0 is one for engine "ray".
         workers: processes of engine "ray"; None: as many as there are CPUs for.
         progress: called with (rows written, rows of the job).
     Raises:
@@ -59,32 +59,34 @@ def run(model: str | os.PathLike, files: Sequence[str], output: str | os.PathLik
     """
     if engine not in ENGINES:
         raise UnsupportedError(f"engine {engine!r}: one of {', '.join(ENGINES)} expected")
+    options, folder, advance = options or SessionOptions(), Path(output), progress or (lambda done, total: None)
     if engine == "ray":
         from ..integrations.ray import tables
+
+        options = replace(options, intra_op_num_threads=options.intra_op_num_threads or 1)
     else:
         from .local import tables
-    options, folder, advance = options or SessionOptions(), Path(output), progress or (lambda done, total: None)
-    with alone(folder), _ready(model, preprocess, batch, options, folder / COMPILED) as (ready, digest, size):
+    with alone(folder):
+        name, size, digest = _described(model, preprocess, batch)
         facts = [digest, preprocess.to_dict(), size, __version__, host.isa(), options.precision, options.training_mode]
         parts = Parts(folder, files, max(1, rows // size) * size, facts)
         missing = {number: parts.files[number] for number in parts.missing()}
         done = resumed = len(files) - sum(map(len, missing.values()))
         unreadable = 0
         advance(done, len(files))
-        for number, columns in tables(ready(), preprocess, size, options, missing, workers) if missing else ():
-            parts.write(number, pa.table({"path": pa.array(missing[number], pa.string())} | columns))
-            unreadable += len(columns["error"]) - columns["error"].null_count
-            advance(done := done + len(missing[number]), len(files))
+        try:
+            ready = _ready(model, name, size, preprocess, options, folder / COMPILED) if missing else ""
+            for number, columns in tables(ready, preprocess, size, options, missing, workers) if missing else ():
+                parts.write(number, pa.table({"path": pa.array(missing[number], pa.string())} | columns))
+                unreadable += len(columns["error"]) - columns["error"].null_count
+                advance(done := done + len(missing[number]), len(files))
+        finally:
+            (folder / COMPILED).unlink(missing_ok=True)
         return Summary(len(files), resumed, unreadable, len(parts.files))
 
 
-@contextmanager
-def _ready(model: str | os.PathLike, preprocess: Preprocess, batch: int | None, options: SessionOptions, path: Path,
-           ) -> Iterator[tuple[Callable[[], str], str, int]]:
-    """What makes the model ready and gives its path, a digest of its contents, and the size of a batch.
-
-    Compiled once, for that size, it is in memory once for all who map it. Where it cannot be compiled each loads the model itself.
-    """
+def _described(model: str | os.PathLike, preprocess: Preprocess, batch: int | None) -> tuple[str, int, str]:
+    """The name of the model's input, the size of a batch, and a digest of the model's contents."""
     from ..importers import load
     from ..report.inputs import required_inputs
 
@@ -95,19 +97,16 @@ def _ready(model: str | os.PathLike, preprocess: Preprocess, batch: int | None, 
     if len(inputs) != 1 or inputs[0].shape is None:
         raise InvalidInputError(f"pictures are for models with one input of known rank; this one has {[v.name for v in inputs]}")
     [value] = inputs
-    size = batch_size(value.name, list(value.shape), preprocess, batch)
+    return value.name, batch_size(value.name, list(value.shape), preprocess, batch), _digest(loaded)
 
-    def ready() -> str:
-        if preprocess.shape is not None:
-            with suppress(UnsupportedError):  # steps in Python: what cannot be used at all, a session will say
-                compile(loaded, path, [{value.name: (size, *preprocess.shape)}], options)
-                return str(path.absolute())
-        return str(Path(model).absolute())
 
-    try:
-        yield ready, _digest(loaded), size
-    finally:
-        path.unlink(missing_ok=True)
+def _ready(model: str | os.PathLike, name: str, size: int, preprocess: Preprocess, options: SessionOptions, path: Path) -> str:
+    """The path of the model compiled for its batches, which is in memory once for all who map it; else of the model itself."""
+    if preprocess.shape is not None:
+        with suppress(UnsupportedError):  # steps in Python: what cannot be used at all, a session will say
+            compile(model, path, [{name: (size, *preprocess.shape)}], options)
+            return str(path.absolute())
+    return str(Path(model).absolute())
 
 
 def _digest(model: ir.Model) -> str:

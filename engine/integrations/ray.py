@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,7 @@ def tables(model: str, preprocess: Preprocess, size: int, options: SessionOption
 
     Raises: Error: what an actor could not do.
     """
-    threads = options.intra_op_num_threads or 1
-    options = replace(options, intra_op_num_threads=threads)
+    threads = options.intra_op_num_threads
     with _cluster():
         actors = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         blocks = [pa.table({"path": [str(Path(name).absolute()) for name in files], "part": [number] * len(files),
