@@ -11,7 +11,7 @@ from onnx.helper import make_tensor_value_info as value
 
 
 def slow(path: Path) -> Path:
-    """y = x after n steps of a Loop, each a product of matrices: about half a millisecond. x [N, 256] float32, n [] int64."""
+    """y = x after n steps of a Loop, each a product of matrices: some 25 microseconds. x [N, 256] float32, n [] int64."""
     weight = np.eye(256, dtype=np.float32)
     body = helper.make_graph(
         [helper.make_node("Identity", ["going"], ["goes"]), helper.make_node("MatMul", ["state", "w"], ["next"])], "body",

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Barrier, Event
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 import infold
 
 X = np.random.default_rng(0).normal(size=(8, 256)).astype(np.float32)
-LONG = 2000  # steps: a second or so
+LONG = 40_000  # steps: a second or more
 
 
 @pytest.fixture(scope="module")
@@ -35,39 +36,47 @@ def feeds(steps: int) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def asking(server: serving.Server, protocol: str, count: int, steps: int) -> Iterator[list[Future]]:
-    """Requests on their way, from clients of their own."""
+def asking(server: serving.Server, protocol: str, count: int, steps: int, go: Event | None = None) -> Iterator[list[Future]]:
+    """Requests from clients of their own, who have connected; sent when `go` is set."""
 
     def one() -> np.ndarray:
         client = server.client(protocol)
         try:
+            assert client.is_server_live()
+            connected.wait()
+            if go is not None:
+                go.wait(60)
             return serving.ask(server, client, feeds(steps))["y"]
         finally:
             client.close()
 
+    connected = Barrier(count + 1, timeout=60)
     with ThreadPoolExecutor(count) as pool:
-        yield [pool.submit(one) for _ in range(count)]
+        sent = [pool.submit(one) for _ in range(count)]
+        connected.wait()
+        yield sent
 
 
-def running(server: serving.Server, requests: int = 1) -> None:
-    """Wait until that many requests have been taken from the queue."""
-    for _ in range(600):
-        connection = HTTPConnection(server.http, timeout=60)
+def until(server: serving.Server, gauge: str, value: int) -> None:
+    """Wait until the server's metrics say so."""
+    connection = HTTPConnection(server.http, timeout=60)
+    for _ in range(6000):
         connection.request("GET", "/metrics")
-        if f'infold_requests{{model_name="slow"}} {requests}.0' in connection.getresponse().read().decode():
+        if f'{gauge}{{model_name="slow"}} {value}.0' in connection.getresponse().read().decode():
+            connection.close()
             return
-        connection.close()
-        time.sleep(0.05)
-    raise AssertionError("no request has been taken")
+        time.sleep(0.01)
+    raise AssertionError(f"{gauge} has not become {value}")
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_full_queue_answers_503_and_health_goes_on(slow: Path, protocol: str):
-    with serving.served(slow, "--max-queue", 3) as server, asking(server, protocol, 1, LONG) as first:
-        running(server)
-        assert server.client("http").is_server_live() and server.client("grpc").is_model_ready("slow")
-        assert not first[0].done(), "health has not waited for the run"
-        with asking(server, protocol, 9, 1) as others:
+    go = Event()
+    with serving.served(slow, "--max-queue", 3) as server, asking(server, protocol, 9, 1, go) as others:
+        with asking(server, protocol, 1, LONG) as first:
+            until(server, "infold_runs", 1)
+            assert not first[0].done(), "metrics have not waited for the run"
+            go.set()
             errors = [future.exception() for future in others]
         refused = [error for error in errors if error is not None]
         assert len(refused) == 6 and all(isinstance(error, InferenceServerException) for error in refused)
@@ -80,11 +89,9 @@ def test_a_full_queue_answers_503_and_health_goes_on(slow: Path, protocol: str):
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_stopped_server_finishes_what_it_has_taken(slow: Path, protocol: str):
-    with serving.served(slow) as server, asking(server, protocol, 3, LONG) as requests:
-        running(server)
-        time.sleep(0.5)  # the others wait in the queue
-        code = server.stop()
-        assert code == 0
+    with serving.served(slow) as server, asking(server, protocol, 3, LONG // 2) as requests:
+        until(server, "infold_waiting", 2)
+        assert server.stop() == 0
         for request in requests:
             np.testing.assert_array_equal(request.result(timeout=60), X)
         for address in (server.http, server.grpc):
@@ -94,7 +101,7 @@ def test_a_stopped_server_finishes_what_it_has_taken(slow: Path, protocol: str):
 
 def test_grace_has_an_end(slow: Path):
     with serving.served(slow, "--grace", 0.2) as server, asking(server, "grpc", 1, 10**7) as [request]:
-        running(server)
+        until(server, "infold_runs", 1)
         assert server.stop() == 1
         assert isinstance(request.exception(timeout=60), InferenceServerException)
 
@@ -111,7 +118,7 @@ def test_who_hangs_up_takes_nothing_along(slow: Path):
 def test_runs_side_by_side(slow: Path):
     """With two runs at a time a short request does not wait for a long one."""
     with serving.served(slow, "--parallel", 2) as server, asking(server, "grpc", 1, LONG) as [long]:
-        running(server)
+        until(server, "infold_runs", 1)
         np.testing.assert_array_equal(serving.ask(server, server.client("grpc"), feeds(1))["y"], X)
         assert not long.done()
         np.testing.assert_array_equal(long.result(timeout=120), X)
