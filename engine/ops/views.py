@@ -55,12 +55,17 @@ def reshaped(ctx, source, output: str):
     raise NotNative("a reshape without a common layout")  # not reached: row-major always works
 
 
-@op("Transpose", types=ANY)
+def _order(node, rank: int) -> list[int]:
+    order = list(attr(node, "perm", range(rank)[::-1]))
+    if sorted(order) != list(range(rank)):
+        raise ValueError(f"perm {order} is no order of {rank} dimensions")
+    return order
+
+
+@op("Transpose", infer=lambda node, inputs: [[inputs[0].shape[i] for i in _order(node, len(inputs[0].shape))]], types=ANY)
 def transpose(ctx, node) -> None:
     source = ctx.tensor(node.inputs[0].name)
-    order = attr(node, "perm", list(range(len(source.shape)))[::-1])
-    if sorted(order) != list(range(len(source.shape))):
-        raise ValueError(f"perm {order} is no order of {len(source.shape)} dimensions")
+    order = _order(node, len(source.shape))
     ctx.bind(node.outputs[0].name, source.view([source.shape[i] for i in order], [source.strides[i] for i in order]))
 
 
@@ -106,15 +111,16 @@ def slice_(ctx, node) -> None:
     ctx.bind(node.outputs[0].name, source.view(ctx.shape(node.outputs[0].name), strides, first, border))
 
 
-def _opset_1_concat(node, inputs):
-    """Concat of opset 1 without its axis, which then is 1."""
-    if "axis" in node.attributes:
-        return None
-    first = inputs[0].shape
-    return [[first[0], sum(f.shape[1] for f in inputs), *first[2:]]]
+def _concat_shape(node, inputs):
+    """In opset 1 the axis may be absent, and then is 1."""
+    shapes = [list(f.shape) for f in inputs]
+    axis = counted(attr(node, "axis", 1), len(shapes[0]))
+    if any(shape[:axis] + shape[axis + 1:] != shapes[0][:axis] + shapes[0][axis + 1:] for shape in shapes):
+        raise ValueError(f"they differ in more than dimension {axis}")
+    return [[*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1:]]]
 
 
-@op("Concat", infer=_opset_1_concat, types=ANY)
+@op("Concat", infer=_concat_shape, types=ANY)
 def concat(ctx, node) -> None:
     output = node.outputs[0].name
     shape = ctx.shape(output)
