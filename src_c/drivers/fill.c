@@ -23,7 +23,8 @@ typedef struct {
 
 #define FILL(T)                                                                                                         \
     {                                                                                                                   \
-        T *x = (T *)(void *)out;                                                                                        \
+        typedef T any __attribute__((aligned(1), may_alias)); /* a compiled file may put rows at any byte */            \
+        any *x = (any *)(void *)out;                                                                                    \
         if (s == 1)                                                                                                     \
             for (int64_t i = 0; i < n; i++) x[i] = (T)p->bits;                                                          \
         else                                                                                                            \
