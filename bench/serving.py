@@ -28,6 +28,12 @@ import tritonclient.http
 import infold
 from infold.report.inputs import inputs_of, random_inputs
 
+SERVE = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(9)), daemon=True).start()  # where its parent is killed it ends, too
+from infold.cli import main
+main()
+"""
 START = 120  # seconds that a server may take to be there, and to be gone
 TYPES = {"float32": "FP32", "float16": "FP16", "float64": "FP64", "bool": "BOOL", "object": "BYTES"}
 
@@ -55,9 +61,10 @@ class Server(NamedTuple):
 @contextmanager
 def served(model: Path, *options: object) -> Iterator[Server]:
     """A server of a model on free ports of 127.0.0.1, stopped at the end in any case."""
-    command = [sys.executable, "-c", "from infold.cli import main; main()", "serve", model, "--port", 0, "--grpc-port", 0, *options]
+    command = [sys.executable, "-c", SERVE, "serve", model, "--port", 0, "--grpc-port", 0, *options]
     with tempfile.TemporaryFile("w+") as complaints:
-        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=complaints, text=True)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(list(map(str, command)), stdin=pipe, stdout=pipe, stderr=complaints, text=True)
         try:
             line = process.stdout.readline()
             if not line.startswith("serving "):
@@ -69,6 +76,7 @@ def served(model: Path, *options: object) -> Iterator[Server]:
         finally:
             process.kill()
             process.wait(START)
+            process.stdin.close()
             process.stdout.close()
 
 
