@@ -42,7 +42,8 @@ READ = frozenset(("in", "w", "bias", "tap", "res", "slope", "scale", "shift", "i
                   "beta", "v", "floor", "row", "row_weight", "column", "column_weight", "index", "peephole",
                   "boxes", "scores", "rois", "grid"))
 
-BYTES = frozenset(("map", "gather", "scatter"))  # operations on elements of any size
+BYTES = frozenset(("map", "gather", "scatter", "fill"))  # operations on elements of any size
+IMAGES = frozenset(("in", "out", "res"))  # arguments of 2-byte numbers in steps on images of bf16 numbers
 TABLES = frozenset(("tap", "row", "column", "index"))  # arguments of 8-byte numbers
 
 
@@ -292,10 +293,13 @@ class CompiledFile:
             op = operations()[name]
             if section and "index" in op.args:  # an index from memory must not change between its test and its use
                 raise InvalidModelError(f"a step of {name} beside others")
-            tensors = [argument(arg, place, 1 if name in BYTES else 4) for arg, place in zip(op.args, args, strict=True)]
+            params = base64.b64decode(params, validate=True)
+            half = any(any(numbers) for field, numbers in op.unpack(params).items() if field.endswith("half"))
+            tensors = [argument(arg, place, 1 if name in BYTES else 2 if half and arg in IMAGES else 4)
+                       for arg, place in zip(op.args, args, strict=True)]
             if any(t is None and not optional for t, optional in zip(tensors, op.args.values())):
                 raise InvalidModelError(f"a step of {name} lacks an argument")
-            steps.append(Step(op, base64.b64decode(params, validate=True), tensors, str(node), _number(flops, 1 << 62),
+            steps.append(Step(op, params, tensors, str(node), _number(flops, 1 << 62),
                               _number(section, 1 << 31), _number(track, 1 << 31)))
         program = assemble(self.isa, steps, regions)
         return plan_key(feeds), Plan(program, steps, inputs, outputs, [], constants, regions[0], {})

@@ -249,3 +249,21 @@ def test_a_check_sees_no_contents_that_may_change():
     assert status(taps) == 0
     taps.flags.writeable = False
     assert status(taps) == 3
+
+
+def test_images_of_bf16_numbers_may_lie_at_odd_words(tmp_path, monkeypatch):
+    """A picture of three channels, rounded, with a border: its rows begin at any multiple of 2 bytes."""
+    monkeypatch.setenv("INFOLD_ISA", "scalar")
+    rng = np.random.default_rng(5)
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+    g (float[1,3,12,11] x) => (float[1,8,6,6] y) {
+        y = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (x, w)
+    }""")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.standard_normal((8, 3, 3, 3)).astype(np.float32), "w"))
+    options = infold.SessionOptions(precision="medium", algorithms={"*": "bf16"}, intra_op_num_threads=1)
+    feeds = {"x": rng.standard_normal((1, 3, 12, 11)).astype(np.float32)}
+    expected = infold.InferenceSession(proto, options).run(None, feeds)
+    infold.compile(proto, tmp_path / "m.infold", sess_options=options)
+    steps = header_of((tmp_path / "m.infold").read_bytes())[0]["plans"][0]["steps"]
+    assert any(place is not None and place[1] % 4 for _, _, args, *_ in steps for place in args)
+    same(infold.InferenceSession(tmp_path / "m.infold").run(None, feeds), expected)

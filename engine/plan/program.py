@@ -4,6 +4,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice
 
 from .. import _native
 from ..errors import NativeError
@@ -42,6 +43,13 @@ class Operation:
         if left:
             raise NativeError(f"{self.name} has no parameters {sorted(left)}")
         return self.layout.pack(*numbers)
+
+    def unpack(self, params: bytes) -> dict[str, tuple]:
+        """The numbers of each parameter; nothing if the struct has not its size."""
+        if len(params) != self.layout.size:
+            return {}
+        numbers = iter(self.layout.unpack(params))
+        return {f.name: tuple(islice(numbers, max(f.count, 1))) for f in self.fields}
 
     @cached_property
     def layout(self) -> struct.Struct:
