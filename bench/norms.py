@@ -10,8 +10,8 @@ before leave them, so sizes below the last-level cache are measured there, for n
 
 "arithmetic" is the time of the same call with all its data in the first-level cache: the same loops over rows, blocks and channels,
 but the strides from each 8 KB to the next are zero. A norm is "bound" by what takes longer alone, memcpy or arithmetic. Slow
-kernels would be no excuse: "of peak" is the time that the vector operations would take which a norm cannot do without (`must`), at the
-measured rate of multiply-adds, divided by the time of the arithmetic (a CPU that adds beside them can exceed it).
+kernels would be no excuse: "of peak" is the time that the vector operations which a norm cannot do without (`must`) would take at
+the measured rate of multiply-adds, divided by the time of the arithmetic (a CPU that adds beside them can exceed it).
 """
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def norm_seconds(case: Case, threads: int, seconds: float) -> float:
 def must(case: Case) -> int:
     """Vector operations per element that no kernel can do without: one for a square, or three for deviation, sum and square; two
     to centre and scale (one without a mean); one for gamma and beta by element. A sigmoid is an exponential (multiply, round,
-    subtract, five multiply-adds, scale), an addition and a division; EvoNorm-B0 a multiply-add, a maximum and a division; a division is one."""
+    subtract, five multiply-adds, scale), an addition and a division; EvoNorm-B0 a multiply-add,
+    a maximum and a division; a division is one."""
     statistics = 1 if case.kind in ("rms", "lp", "evo-s0") else 3
     form = {"evo-s0": 1 + 9 + 1 + 1, "evo-b0": 3}.get(case.kind, 0)
     return statistics + form + (1 if case.kind in ("rms", "lp") else 2) + (1 if case.kind in ("layer", "rms") else 0)
