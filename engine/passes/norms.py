@@ -54,7 +54,13 @@ def _put(found: Found, name: str, weights: dict[str, np.ndarray] | None, attribu
     for node in nodes[:-1]:
         node.outputs[0].name = context.unique_name(f"{found.result.name}_{node.op_type.lower()}")
         node.name = node.outputs[0].name
-    return found.replace(*nodes)
+    batchnorms, result = [node for node in found.nodes if node.op_type == "BatchNormalization"], found.replace(*nodes)
+    if name == "BatchNormalization":
+        context.replaced(batchnorms, result.producer(), result.name)
+    else:
+        for batchnorm in batchnorms:
+            context.folded(batchnorm, nodes[moved])
+    return result
 
 
 def _weights(found: Found, axes: tuple[int, ...], *names: str) -> dict[str, np.ndarray] | None:
@@ -107,10 +113,7 @@ def _standard(found: Found) -> ir.Value | None:
                     standard=True)
     if found.blanks["axes"] == found.atoms(0, *range(2, found.rank)) and (weights := _weights(found, (1,), "gamma", "beta")):
         unused = {"mean": np.zeros_like(weights["gamma"]), "variance": np.ones_like(weights["gamma"])}
-        result = _put(found, "BatchNormalization", weights | unused, {**attributes, "training_mode": 1}, standard=True)
-        if result is not None:
-            found.context.replaced([], result.producer(), result.name)
-        return result
+        return _put(found, "BatchNormalization", weights | unused, {**attributes, "training_mode": 1}, standard=True)
     return None
 
 

@@ -15,9 +15,10 @@ import onnx_ir as ir
 
 from .context import GraphContext, attribute, is_op
 from .dims import Dim, Size, broadcast, regroup, shape_of, size_of
-from .expression import Array, Atom, Call, Expr, Mean, X, lift, mean, number_of
+from .expression import Array, Atom, Call, Expr, X, lift, mean, number_of
 from .shapes import dtype
 from .sizes import computed_sizes
+from .training import is_training
 
 _LEAST_OPSET = 7  # the first with NumPy's broadcasting
 _LIMIT = 100  # nodes that are read from one tensor
@@ -253,15 +254,36 @@ def _instance_norm(reader: _Reader, node: ir.Node) -> Term | None:
     term = reader.input(node)
     if term is None or len(term.dims) < 3:
         return None
-    channel = ((), term.dims[1], *((),) * (len(term.dims) - 2))
-    weights = [reader.context.array(value) for value in node.inputs[1:]]
-    gone = frozenset(atom for dim in term.dims[2:] for atom in dim)
-    if any(array is None or size_of(term.dims[1]) != array.size for array in weights) or not gone:
+    return _normalised(reader, node, term, *_moments(term, term.dims[2:]))
+
+
+@_operator("BatchNormalization")
+def _batch_norm(reader: _Reader, node: ir.Node) -> Term | None:
+    """By the batch's statistics: in training mode, or because the graph computes them (a layer that tracks none)."""
+    term = reader.input(node)
+    if term is None or len(term.dims) < 2 or not attribute(node, "spatial", 1):
         return None
-    scale, bias = (_constant(array.reshape(1, -1), list(channel[:2])) for array in weights)
-    centred = term.expr - Mean(term.expr, gone)
-    spread = (Mean(centred ** 2, gone) + attribute(node, "epsilon", 1e-5)) ** 0.5
-    return Term(centred / spread * scale + bias, term.dims)
+    if is_training(node, reader.context.opset(node)):
+        return _normalised(reader, node, term, *_moments(term, (term.dims[0], *term.dims[2:])))
+    computed = [reader.terms.get(value) for value in node.inputs[3:5]]
+    if any(value is None or value.dims != (term.dims[1],) for value in computed):
+        return None
+    return _normalised(reader, node, term, *(value.expr for value in computed))
+
+
+def _moments(term: Term, dims: tuple[Dim, ...]) -> tuple[Expr, Expr]:
+    gone = frozenset(atom for dim in dims for atom in dim)
+    average = mean(term.expr, gone) if gone else term.expr
+    squares = (term.expr - average) ** 2
+    return average, mean(squares, gone) if gone else squares
+
+
+def _normalised(reader: _Reader, node: ir.Node, term: Term, average: Expr, variance: Expr) -> Term | None:
+    weights = [reader.context.array(value) for value in node.inputs[1:3]]
+    if any(array is None or size_of(term.dims[1]) != array.size for array in weights):
+        return None
+    scale, bias = (_constant(array.reshape(1, -1), [(), term.dims[1]]) for array in weights)
+    return Term((term.expr - average) / (variance + attribute(node, "epsilon", 1e-5)) ** 0.5 * scale + bias, term.dims)
 
 
 @_operator("Transpose")

@@ -192,6 +192,40 @@ def test_statistics_of_a_batch_of_vectors():
     assert_close(session.run(None, {"x": x})[0], Float64Model(subject).run({"x": x})["y"], 2e-6)
 
 
+@pytest.mark.zoo
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("how", ["script", "traced"])
+def test_a_layer_that_tracks_no_statistics(how, training):
+    """Exporters compute them beside the BatchNormalization: means of means, whose results nobody else reads."""
+    x = torch.randn(IMAGE) * 2 + 1
+    layer = drawn(lambda: nn.BatchNorm2d(12, track_running_stats=False)).train(training)
+    subject = export(layer, x, how, 18)
+    prepared, report = passes.prepare(subject)
+    assert operators(prepared) == {"BatchNormalization": 1} and report.remaining == report.batchnorms == 1
+    session = infold.InferenceSession(subject, infold.SessionOptions(native_only=True, training_mode="batch"))
+    with torch.no_grad():
+        expected = layer.double()(x.double()).numpy()
+    assert_close(session.run(None, {"x": x.numpy()})[0], expected, 2e-6)
+
+
+STATISTICS = ("m = ReduceMean <keepdims = 0> (x, axes) n = ReduceMean <keepdims = 1> (x, axes) d = Sub(x, n) q = Mul(d, d)"
+              " w = ReduceMean <keepdims = 0> (q, axes) y = BatchNormalization (x, scale, bias, m, w)")
+
+
+@pytest.mark.parametrize("old, new", [("", ""), ("scale, bias, m, w", "scale, bias, w, m"), ("(x, axes) n", "(x, others) n"),
+                                      ("scale, bias, m", "scale, bias, bias")])
+def test_near_misses_of_computed_statistics(old, new):
+    rng = np.random.default_rng(2)
+    subject = model("g (float[4,4,5] x) => (float[4,4,5] y) {" + STATISTICS.replace(old, new, 1) + "}",
+                    {"scale": normal(rng, 4), "bias": np.abs(normal(rng, 4)), "axes": np.int64([0, 2]), "others": np.int64([1, 2])},
+                    opset=18)
+    x = np.abs(normal(rng, 4, 4, 5)) + 1
+    session = infold.InferenceSession(subject, infold.SessionOptions(native_only=True))
+    assert (operators(session.model) == {"BatchNormalization": 1}) == (not old)
+    assert_close(session.run(None, {"x": x})[0], Float64Model(subject).run({"x": x})["y"], 2e-6)
+
+
 class Network(nn.Module):
     """A residual block as networks use them: convolution, norm, activation."""
 
