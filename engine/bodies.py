@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,9 @@ from .ops.base import attr
 from .plan.graph import captured, opsets
 from .plan.options import PlanOptions
 from .plan.plan import Plan
-from .runtime import Runner
+
+if TYPE_CHECKING:
+    from .runtime import Runner
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class ControlRunner:
         captured: the values outside, other than constants, that the bodies read; `run` needs them in `scope`.
     """
 
-    def __init__(self, node: ir.Node, model: ir.Model, options: PlanOptions) -> None:
+    def __init__(self, node: ir.Node, model: ir.Model, options: PlanOptions, *, runner: type[Runner]) -> None:
         self.node, self._opsets = node, opsets(model, node)
         self.name = f"node {node.name!r} ({node.op_type})"
         self.inputs = tuple("" if value is None else value.name for value in node.inputs)
@@ -65,7 +68,7 @@ class ControlRunner:
             else:
                 nodes.append(each)
         whole = _Model(_Graph(nodes, constants), self._opsets, model.functions, model.ir_version)
-        self._runner = Runner(whole, [value.name for value in self._graph.outputs], replace(options, release=False))
+        self._runner = runner(whole, [value.name for value in self._graph.outputs], replace(options, release=False))
 
     def reserve(self, used: int) -> None:
         """Leave `used` bytes of the memory that the session may use to what surrounds the body."""

@@ -5,12 +5,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from . import tuned
+from .bodies import ControlRunner
 from .errors import memory_for
 from .plan import calls
 from .plan.build import make_plan
@@ -30,7 +32,7 @@ class Runner:
     def __init__(self, model: ir.Model, outputs: list[str], options: PlanOptions, store: Store | None = None) -> None:
         self.model, self.outputs, self.options = model, outputs, options
         self.nodes = list(calls.without_kernel_inlined(model, model.graph))
-        self.store = store if store is not None else Store()
+        self.store = store if store is not None else Store(control=partial(ControlRunner, runner=Runner))
         self._objects = {  # strings and other types that no kernel reads, as onnx.reference has them
             name: onnx.numpy_helper.to_array(ir.to_proto(value.const_value)) for name, value in model.graph.initializers.items()
             if Fact.of_constant(value.const_value).dtype is None}

@@ -222,11 +222,9 @@ def _reference(ctx: Lowering, node: ir.Node) -> NodeRunner:
 
 def _control(ctx: Lowering, node: ir.Node, options: PlanOptions) -> ControlRunner:
     """One for all plans, as long as any of them needs it."""
-    from ..bodies import ControlRunner
-
     runner = ctx.store.controls.get(node)
     if runner is None:
-        runner = ctx.store.controls[node] = ControlRunner(node, ctx.graph.model, options)
+        runner = ctx.store.controls[node] = ctx.store.control(node, ctx.graph.model, options)
     return runner
 
 

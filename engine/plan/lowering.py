@@ -34,11 +34,11 @@ class Store:
     They are carved from large zeroed blocks (see `_native.Arena`), each array from a cache line on.
     """
 
-    def __init__(self, block: int = 1 << 26) -> None:
-        """block: bytes; its untouched pages cost nothing."""
+    def __init__(self, block: int = 1 << 26, control: Callable[[ir.Node, ir.Model, PlanOptions], object] | None = None) -> None:
+        """block: bytes; its untouched pages cost nothing. control: makes the ControlRunner of a Loop or Scan."""
         self.arrays: dict = {}
         self.arenas: list[_native.Arena] = []  # those of runs, idle
-        self.block = block
+        self.block, self.control = block, control
         self.controls = WeakValueDictionary()  # node -> ControlRunner, with what its bodies have packed
         self._block = np.zeros(0, np.uint8)
         self._used = 0

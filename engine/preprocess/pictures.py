@@ -4,7 +4,7 @@ from __future__ import annotations
 import glob
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,6 @@ from ..errors import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from .config import Preprocess
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
@@ -41,7 +39,7 @@ def find(where: str | os.PathLike) -> list[str]:
 class Batches:
     """Pictures as arrays of at most `size` of them; read when iterated, so that only one batch is in memory."""
 
-    def __init__(self, files: Sequence[str], preprocess: Preprocess, size: int) -> None:
+    def __init__(self, files: Sequence[str], preprocess: Callable[[Sequence[str]], np.ndarray], size: int) -> None:
         self._files, self._preprocess, self._size = files, preprocess, size
 
     def __len__(self) -> int:

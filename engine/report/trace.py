@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import _native
+from ..files import write
 from ..plan.plan import FallbackStep
 from ..plan.program import Step
 from .session import StepRecord
@@ -55,8 +56,6 @@ class Trace:
 
     def write(self, path: Path) -> None:
         """Write all events so far; the file appears whole or not at all."""
-        from ..cli.files import write
-
         with self._lock:
             names = [
                 {"name": "thread_name", "ph": "M", "pid": 1, "tid": lane,
