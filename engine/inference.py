@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -35,6 +36,7 @@ def infer_node(
     first = types.get(node.input[0]) if node.input else None
     if node.op_type == "LayerNormalization" and first is not None:
         _require_axis(node, len(first.tensor_type.shape.dim))
+    _require_equation(node)
     try:
         return onnx.shape_inference.infer_node_outputs(
             schema, node, dict(types), dict(data), opset_imports=[onnx.helper.make_opsetid(node.domain, opset)]
@@ -87,6 +89,7 @@ def infer_model(model: onnx.ModelProto) -> onnx.ModelProto:
     while graphs:
         for node in graphs.pop().node:
             graphs.extend(graph for a in node.attribute for graph in [*a.graphs, *([a.g] if a.HasField("g") else [])])
+            _require_equation(node)
             if node.op_type == "LayerNormalization":  # see `_require_axis`: the ranks are not known yet
                 del node.output[1:]
             elif node.op_type == "Range" and len(node.input) == 3:
@@ -97,6 +100,13 @@ def infer_model(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (InferenceError, ValidationError, ValueError) as error:
         raise Contradiction(str(error).strip()) from error
+
+
+def _require_equation(node: onnx.NodeProto) -> None:
+    """onnx (1.23) reads some that are none for ever."""
+    equation = next((a.s for a in node.attribute if a.name == "equation"), b"")
+    if node.op_type == "Einsum" and not re.fullmatch(rb"(\.\.\.|[A-Za-z, ]|->)*", equation):
+        raise Contradiction(f"the equation {equation!r}")
 
 
 def _require_axis(node: onnx.NodeProto, rank: int) -> None:

@@ -105,7 +105,8 @@ def port(value: ir.Value) -> Port:
     kind = str(value.type)
     if isinstance(value.type, ir.TensorType) and value.dtype is not None:
         kind = f"tensor({onnx.TensorProto.DataType.Name(int(value.dtype)).lower()})"
-    return Port(value.name, kind, is_array, value.dtype.numpy() if is_array and value.dtype is not None else None, dims)
+    known = is_array and value.dtype not in (None, ir.DataType.UNDEFINED)
+    return Port(value.name, kind, is_array, value.dtype.numpy() if known else None, dims)
 
 
 def _fact(value: object, fixed: bool) -> Fact:

@@ -19,6 +19,7 @@ typedef struct {
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const grid_params *p = params;
+    CHECK(p->channels >= 1, INFOLD_EPARAM); /* without elements nothing bounds the strides */
     CHECK((p->taps == 1 || p->taps == 2 || p->taps == 4) && p->padding >= 0 && p->padding < PADDINGS, INFOLD_EPARAM);
     CHECK(p->axes == 3 ? p->taps < 4 : p->axes == 2 && p->size[0] == 1 && p->points[0] == 1, INFOLD_EPARAM);
     for (int i = 0; i < 3; i++) CHECK(p->size[i] >= 1 && p->size[i] <= 1 << 24, INFOLD_EPARAM); /* exact as float */

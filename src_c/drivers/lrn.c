@@ -14,6 +14,7 @@ enum { IN, OUT };
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const lrn_params *p = params;
+    CHECK(p->channels >= 1, INFOLD_EPARAM); /* without elements nothing bounds the strides */
     CHECK(p->before >= 0 && p->before <= INFOLD_LRN_REACH && p->after >= 0 && p->after <= INFOLD_LRN_REACH, INFOLD_EPARAM);
     const infold_span run = span_of_run(p->channels);
     CHECK(span_fits(span_repeat(run, 4, p->n, p->in_stride), &e[IN], 4), INFOLD_EBOUNDS);

@@ -19,6 +19,7 @@ enum { IN, OUT };
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const pool_params *p = params;
+    CHECK(p->channels >= 1, INFOLD_EPARAM); /* without elements nothing bounds the strides */
     int64_t taps = 1;
     CHECK(p->half == 0 || p->half == 1, INFOLD_EPARAM);
     for (int i = 0; i < 3; i++) {
@@ -98,8 +99,9 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
         const window w = clip(p, &x);
         if (w.whole && !whole_taps) whole_taps = list_taps(p, w.count, whole);
         const int64_t taps = w.whole ? whole_taps : list_taps(p, w.count, part), *tap = w.whole ? whole : part;
-        int64_t first = x.index[0] * p->in_stride[0];
-        if (taps) first += w.first[0] * p->in_stride[1] + w.first[1] * p->in_stride[2] + w.first[2] * p->in_stride[3];
+        int64_t first = 0; /* what lies in an empty image may have any stride */
+        if (taps)
+            first = x.index[0] * p->in_stride[0] + w.first[0] * p->in_stride[1] + w.first[1] * p->in_stride[2] + w.first[2] * p->in_stride[3];
         const void *in = (const char *)j->args[IN] + first * (4 - 2 * p->half);
         void *out = (char *)j->args[OUT] + pixel_offset(&x, p->out_stride) * (4 - 2 * p->half);
         if (p->average)

@@ -34,6 +34,7 @@ static infold_status check_table(const infold_extent *index, const infold_extent
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const resize_params *p = params;
+    CHECK(p->channels >= 1, INFOLD_EPARAM); /* without elements nothing bounds the strides */
     for (int i = 0; i < 2; i++) CHECK(p->taps[i] >= 1 && p->taps[i] <= MAX_TAPS && p->in_size[i] >= 0, INFOLD_EPARAM);
     CHECK(p->taps[0] * p->taps[1] <= MAX_TAPS, INFOLD_EPARAM);
     const int64_t in_shape[3] = {p->n[0], p->in_size[0], p->in_size[1]};

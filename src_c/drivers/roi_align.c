@@ -22,7 +22,7 @@ typedef struct {
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     (void)kernels;
     const roi_params *p = params;
-    CHECK(p->mode >= 0 && p->mode < MODES, INFOLD_EPARAM);
+    CHECK(p->channels >= 1 && p->mode >= 0 && p->mode < MODES, INFOLD_EPARAM);
     CHECK(p->mode != PIXELS || (p->size[0] <= 2 * GRID && p->size[1] <= 2 * GRID), INFOLD_EPARAM);
     CHECK(p->sampling >= 0 && p->sampling <= GRID && p->size[0] >= 1 && p->size[1] >= 1 && p->batch >= 1, INFOLD_EPARAM);
     const int64_t in_shape[3] = {p->batch, p->size[0], p->size[1]}, out_shape[3] = {p->rois, p->pool[0], p->pool[1]};

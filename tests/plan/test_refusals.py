@@ -5,9 +5,11 @@ from __future__ import annotations
 import resource
 
 import numpy as np
+import onnx
 import pytest
 from session_harness import Net, session
 
+import infold
 from infold.errors import InvalidModelError, MemoryLimitError
 
 FAR = 1 << 40
@@ -138,3 +140,28 @@ def test_copies_of_the_fallback_count():
     session(model, max_memory=4 << 16 << 3).run(None, net.feeds)
     with pytest.raises(MemoryLimitError, match=r"\d{6} bytes for the fallback"):
         session(model, max_memory=needed + (4 << 16)).run(None, net.feeds)
+
+
+HEAD = '<ir_version: 8, opset_import: ["": 18]>'
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("equation", [b".n\xb6V...-\xd1", b"i.j->ij", b"ij-ji"])
+def test_an_equation_that_onnx_would_read_for_ever(equation):
+    model = onnx.parser.parse_model(HEAD + "g (float[3, 5] x) => (float[3, 5] y) { y = Einsum (x) }")
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("equation", equation))
+    with pytest.raises(infold.Error, match=r"equation|Einsum"):
+        infold.InferenceSession(model)
+
+
+def test_an_output_of_undefined_type():
+    """Where inference leaves it so, as it does for the statistics of a LayerNorm: refused in words, or run."""
+    text = "g (float[2, 3, 5] x, float[3, 5] w) => (float[2, 3, 5] y, float[2, 1, 1] m, float[2, 1, 1] d)"
+    model = onnx.parser.parse_model(HEAD + text + "{ y, m, d = LayerNormalization <axis = 1> (x, w) }")
+    model.graph.output[2].type.tensor_type.elem_type = 0
+    x = np.arange(30, dtype=np.float32).reshape(2, 3, 5)
+    try:
+        found = infold.InferenceSession(model).run(None, {"x": x, "w": np.ones((3, 5), np.float32)})
+    except infold.Error:
+        return
+    np.testing.assert_allclose(found[1].ravel(), x.mean((1, 2)))
