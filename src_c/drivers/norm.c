@@ -146,11 +146,12 @@ static void whole_items(const void *arg, int64_t begin, int64_t end, int64_t thr
     if (j->stream) j->kernels->stream_end();
 }
 
-/* Short rows, several at a time: their chains of dependent arithmetic overlap. */
+/* Rows, several at a time: the chains of dependent arithmetic of short ones overlap, and long ones share what each call costs. */
 static void batches_of_rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
     const int64_t n = j->p.group;
+    const bool one_by_one = j->p.power == 1 || n > INFOLD_SHORT_ROW;
     batch b;
     tables t;
     for (int64_t at = begin; at < end; at += b.rows) {
@@ -162,9 +163,9 @@ static void batches_of_rows(const void *arg, int64_t begin, int64_t end, int64_t
             b.out[r] = r * j->out_step;
             b.affine[r] = it.affine + r * j->affine_step;
             b.mean[r] = b.sum[r] = 0.0;
-            if (j->p.power == 1) measure_elements(j, n, it.in + b.in[r], 0, &b.mean[r], &b.sum[r]);
+            if (one_by_one) measure_elements(j, n, it.in + b.in[r], 0, &b.mean[r], &b.sum[r]);
         }
-        if (j->p.power != 1) j->kernels->moments_rows(j->p.power == 0, b.rows, n, b.in, it.in, b.mean, b.sum);
+        if (!one_by_one) j->kernels->moments_rows(j->p.power == 0, b.rows, n, b.in, it.in, b.mean, b.sum);
         settle(j, b.rows, b.affine, b.mean, b.sum, &t);
         for (int64_t r = 0; r < b.rows && (j->mean || j->spread); r++) give(j, it.stat + r * j->stat_step, b.mean[r], t.spread[r]);
         if (it.out) apply_rows(j, &b, &t, n, rest > b.rows ? b.rows * j->in_step : 0, it.in, it.out);
@@ -285,9 +286,9 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     j.stream = streams(&j, work > p->near ? work : 0);
     take_steps(&j);
     const int64_t items = pixel_count(p->n) * j.chunks;
-    if (!j.columns && pixel_count(p->pixels) == 1 && p->group <= INFOLD_SHORT_ROW) {
-        const int64_t fit = 4 * INFOLD_SHORT_ROW / p->group / 4 * 4; /* the kernel takes four at a time */
-        j.rows = !same ? 1 : fit > ROWS ? ROWS : fit;
+    if (!j.columns && pixel_count(p->pixels) == 1 && p->group <= 4 * INFOLD_SHORT_ROW) {
+        const int64_t fit = 4 * INFOLD_SHORT_ROW / p->group; /* with what is prefetched behind them, in the first-level cache */
+        j.rows = !same ? 1 : fit > ROWS ? ROWS : fit < 4 ? fit : fit / 4 * 4; /* `moments_rows` takes four at a time */
         infold_parallel(ctx, items, 1 + 16384 / work, batches_of_rows, &j);
         return;
     }
