@@ -76,7 +76,7 @@ def test_a_slower_choice_is_not_kept(monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_chain_stands_against_its_nodes_together(threads: int, monkeypatch):
-    monkeypatch.setattr("infold.ops.conv_chain._band_rows", lambda links, room: 2)  # a chain of many small steps
+    monkeypatch.setattr("infold.ops.conv_chain._band_rows", lambda *_: 2)  # a chain of many small steps
     monkeypatch.setattr("infold.plan.choice.HOPE", 1e6)
     net = Net(3)
     x = net("Conv", net.input(1, 8, 24, 20), net.weight(40, 8, 1, 1))
