@@ -119,7 +119,7 @@ $(VENV)/.serving: pyproject.toml tests/requirements-serving.txt | $(VENV)/.infol
 	$(PIP) --no-build-isolation -e '.[serve]'
 	touch $@
 
-$(VENV)/.packages: tests/requirements-packages.txt | $(BIN)/python
+$(VENV)/.packages: tests/requirements-packages.txt | $(VENV)/.needs
 	command -v bwrap || { apt-get -qq update && apt-get -qqy install --no-install-recommends bubblewrap; }
 	$(PIP) -r tests/requirements-packages.txt
 	touch $@

@@ -29,7 +29,7 @@ def cpus(root: Path = Path("/")) -> int:
     """CPUs available to this process: its affinity mask, cut by the quotas of its cgroup and of those around it (v2 `cpu.max`, v1
     `cpu.cfs_quota_us`). root: where proc and sys are."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(count, *map(math.ceil, _quotas(root)), count))
+    return max(1, min([count, *map(math.ceil, _quotas(root))]))
 
 
 def _quotas(root: Path) -> list[float]:
