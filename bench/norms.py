@@ -156,7 +156,7 @@ def arithmetic_seconds(case: Case, threads: int, seconds: float) -> float:
 
     session, feeds = session_of(case, threads)
     session.run(None, feeds)
-    (plan,) = session._runner._plans.values()
+    (plan,) = session.runner.plans
     step = next(s for s in plan.steps if s.op.name == "norm")
     given = [aligned(1 << 16).view(np.float32) for t in step.args if t is not None and t.buffer.kind != "const"]  # input and output
     given[0][:] = np.random.default_rng(1).standard_normal(given[0].size)

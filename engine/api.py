@@ -73,6 +73,11 @@ class InferenceSession:
             onnx_ir.Model. Never modified.
         sess_options: see `SessionOptions`.
         providers: accepted for onnxruntime's sake; anything other than the CPU is refused.
+    Attributes:
+        inputs, outputs: the ports that a run needs and offers, by name, in the model's order.
+        threads, isa: what it computes with.
+        runner: makes and keeps the plans (`infold.runtime.Runner`, or what takes its place in a compiled file).
+        plan_options: what these plans are made for; none with a compiled file.
     Raises:
         InvalidModelError, ExternalDataError, UnsupportedError: the model cannot be used, and why.
     """
@@ -125,32 +130,32 @@ class InferenceSession:
 
         self._model, self._folds, within = prepared(model)
         graph = self._model.graph
-        self._inputs = {v.name: port(v) for v in graph.inputs if v.name not in graph.initializers}
+        self.inputs = {v.name: port(v) for v in graph.inputs if v.name not in graph.initializers}
         self._optional = {v.name: port(v) for v in graph.inputs if v.name in graph.initializers}
-        self._outputs = {v.name: port(v) for v in graph.outputs}
-        feeds = {name: given.stand_in() for name, given in self._inputs.items()}
+        self.outputs = {v.name: port(v) for v in graph.outputs}
+        feeds = {name: given.stand_in() for name, given in self.inputs.items()}
         static = all(array is not None for array in feeds.values())
         algorithms = dict(getattr(self.options, "algorithms", {}))
         look_up = None if getattr(self.options, "tuned", True) and not algorithms else {}
-        self._plan_options = PlanOptions(
+        self.plan_options = PlanOptions(
             self.isa, precision, self.threads, bool(getattr(self.options, "native_only", False)),
             getattr(self.options, "max_memory", None), algorithms, look_up, release=static,
             reread=Reread(model, lambda path: prepared(path)[0]) if within and static else None)
         if not static:
             settle(self._model)
-        self._runner = Runner(self._model, list(self._outputs), self._plan_options)
+        self.runner = Runner(self._model, list(self.outputs), self.plan_options)
         if static:  # such a model is planned before its first run
-            self._runner.plan(feeds)
+            self.runner.plan(feeds)
             settle(self._model)
 
     def _open(self, path: object) -> None:
         if getattr(self.options, "preprocess", None) is not None:
             raise UnsupportedError(f"{os.fspath(path)} is compiled: preprocessing goes in before, by `infold compile --preprocess`")
         self._file, self._rebuilt = CompiledFile(path), None
-        self._inputs, self._optional, self._outputs, self._folds = self._file.inputs, {}, self._file.outputs, self._file.folds
+        self.inputs, self._optional, self.outputs, self._folds = self._file.inputs, {}, self._file.outputs, self._file.folds
         misfit = self._file.misfit(self.isa)
-        self._runner = self._rebuild(misfit)._runner if misfit else CompiledRunner(
-            self._file, lambda reason: self._rebuild(reason)._runner, getattr(self.options, "max_memory", None))
+        self.runner = self._rebuild(misfit).runner if misfit else CompiledRunner(
+            self._file, lambda reason: self._rebuild(reason).runner, getattr(self.options, "max_memory", None))
 
     def _rebuild(self, reason: str) -> InferenceSession:
         """A session of the model inside the compiled file, where its plans do not serve."""
@@ -178,10 +183,10 @@ class InferenceSession:
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs that a run needs, in the model's order."""
-        return [port.node_arg() for port in self._inputs.values()]
+        return [port.node_arg() for port in self.inputs.values()]
 
     def get_outputs(self) -> list[NodeArg]:
-        return [port.node_arg() for port in self._outputs.values()]
+        return [port.node_arg() for port in self.outputs.values()]
 
     def end_profiling(self) -> str:
         """Write the trace of all runs so far as `profile_file_prefix` and the time of day; returns the path.
@@ -214,16 +219,16 @@ class InferenceSession:
         Raises:
             InvalidInputError: a name, data type, rank or dimension does not fit the model, or an array of `out` its output.
         """
-        wanted = list(output_names) if output_names else list(self._outputs)
-        unknown = [n for n in wanted if n not in self._outputs]
+        wanted = list(output_names) if output_names else list(self.outputs)
+        unknown = [n for n in wanted if n not in self.outputs]
         if unknown:
-            raise InvalidInputError(f"no output named {unknown[0]!r}; the model has {', '.join(self._outputs)}")
+            raise InvalidInputError(f"no output named {unknown[0]!r}; the model has {', '.join(self.outputs)}")
         with memory_for("a run"):
-            feeds = self._checked(input_feed)
+            feeds = self.checked(input_feed)
             if out:
-                feeds = _apart(feeds, out, self._outputs)
-            results = (self._runner.run(feeds, self.threads, out=out) if self._trace is None
-                       else self._trace.run(self._runner, feeds, self.threads, out))
+                feeds = _apart(feeds, out, self.outputs)
+            results = (self.runner.run(feeds, self.threads, out=out) if self._trace is None
+                       else self._trace.run(self.runner, feeds, self.threads, out))
             return [results[n] for n in wanted]
 
     # What infold adds
@@ -231,23 +236,24 @@ class InferenceSession:
     @property
     def report(self) -> SessionReport:
         """BatchNorms and what became of them; fallbacks and memory of the plans made so far."""
-        plans = self._runner.plans
+        plans = self.runner.plans
         fallbacks = {(s.node, s.op_type, s.reason): None for p in plans for s in p.steps if isinstance(s, FallbackStep)}
         fused = {name: into for p in plans for name, into in p.fused.items()}
         return SessionReport(fold=self._folds.with_fused(fused), fallbacks=[Fallback(*f) for f in fallbacks], isa=self.isa,
-                             threads=self.threads, weight_bytes=self._runner.weight_bytes,
+                             threads=self.threads, weight_bytes=self.runner.weight_bytes,
                              arena_bytes=max([p.arena_bytes for p in plans], default=0),
                              plans=len(plans))
 
     def profile(self, input_feed: Mapping[str, object], runs: int = 10) -> list[StepRecord]:
         """Median time of every step over `runs` runs (after one to warm up), in execution order."""
-        return [StepRecord.of(step, spent) for step, spent in self._step_seconds(input_feed, runs).items()]
+        return [StepRecord.of(step, spent) for step, spent in self.step_seconds(input_feed, runs).items()]
 
-    def _step_seconds(self, input_feed: Mapping[str, object], runs: int) -> dict[Step | HostStep, float]:
-        feeds, seconds = self._checked(input_feed), {}
-        self._runner.run(feeds, self.threads)
+    def step_seconds(self, input_feed: Mapping[str, object], runs: int) -> dict[Step | HostStep, float]:
+        """The same by step, in seconds."""
+        feeds, seconds = self.checked(input_feed), {}
+        self.runner.run(feeds, self.threads)
         for _ in range(runs):
-            self._runner.run(feeds, self.threads, seconds)
+            self.runner.run(feeds, self.threads, seconds)
         return {step: float(np.median(spent)) for step, spent in seconds.items()}
 
     def run_intermediates(self, input_feed: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
@@ -256,24 +262,25 @@ class InferenceSession:
             return self._rebuild("values inside it were asked for").run_intermediates(input_feed, names)
         from .runtime import Runner
 
-        alive = {v.name for node in self.model.graph for v in node.outputs} | set(self._inputs)
+        alive = {v.name for node in self.model.graph for v in node.outputs} | set(self.inputs)
         wanted = [n for n in names if n in alive]
-        runner = Runner(self.model, wanted, self._plan_options, self._runner.store)
-        return runner.run(self._checked(input_feed), self.threads)
+        runner = Runner(self.model, wanted, self.plan_options, self.runner.store)
+        return runner.run(self.checked(input_feed), self.threads)
 
     # Inputs
 
-    def _checked(self, feeds: Mapping[str, object]) -> dict[str, object]:
-        missing = [n for n in self._inputs if n not in feeds]
+    def checked(self, feeds: Mapping[str, object]) -> dict[str, object]:
+        """The feeds as arrays that a run can take, in the model's order. Raises InvalidInputError as `run` does."""
+        missing = [n for n in self.inputs if n not in feeds]
         if missing:
-            raise InvalidInputError(f"the input {missing[0]!r} is missing; the model needs {', '.join(self._inputs)}")
+            raise InvalidInputError(f"the input {missing[0]!r} is missing; the model needs {', '.join(self.inputs)}")
         out = {}
         for name, given in feeds.items():
-            port = self._inputs.get(name) or self._optional.get(name)
+            port = self.inputs.get(name) or self._optional.get(name)
             if port is None:
-                raise InvalidInputError(f"no input named {name!r}; the model has {', '.join(self._inputs)}")
+                raise InvalidInputError(f"no input named {name!r}; the model has {', '.join(self.inputs)}")
             out[name] = port.checked(given)
-        return {n: out[n] for n in [*self._inputs, *self._optional] if n in out}
+        return {n: out[n] for n in [*self.inputs, *self._optional] if n in out}
 
 
 def _apart(feeds: dict[str, object], out: Mapping[str, np.ndarray], outputs: Mapping[str, Port]) -> dict[str, object]:

@@ -81,8 +81,8 @@ def compile(model: object, path: str | os.PathLike, shapes: Iterable[Mapping[str
     from .api import InferenceSession
 
     session = InferenceSession(model, sess_options)
-    body, ports = _Body(), [[_port(port) for port in ports.values()] for ports in (session._inputs, session._outputs)]
-    plans = [_describe(session, session._runner.plan(feeds), feeds, body) for feeds in _feeds(session._inputs, shapes)]
+    body, ports = _Body(), [[_port(port) for port in ports.values()] for ports in (session.inputs, session.outputs)]
+    plans = [_describe(session, session.runner.plan(feeds), feeds, body) for feeds in _feeds(session.inputs, shapes)]
     header = {"format": FORMAT, "machine": machine(session.isa), "precision": getattr(session.options, "precision", "highest"),
               "inputs": ports[0], "outputs": ports[1],
               "folds": session.report.fold.to_dict(), "plans": plans,

@@ -59,7 +59,7 @@ def same(found, expected) -> None:
 
 def test_the_same_bits_as_an_ordinary_session(model, path, feeds):
     ordinary, ready = infold.InferenceSession(model), infold.InferenceSession(path)
-    assert isinstance(ready._runner, compiled.CompiledRunner)
+    assert isinstance(ready.runner, compiled.CompiledRunner)
     same(ready.run(None, feeds), ordinary.run(None, feeds))
     same(ready.run(None, {"x": feeds["x"][:1]}), ordinary.run(None, {"x": feeds["x"][:1]}))
     assert (ready.get_inputs(), ready.get_outputs()) == (ordinary.get_inputs(), ordinary.get_outputs())
@@ -89,7 +89,7 @@ def test_steps_side_by_side_stay_so(tmp_path):
     options = infold.SessionOptions(intra_op_num_threads=2, algorithms={"*": "chain"})
     infold.compile(proto, tmp_path / "chain.infold", sess_options=options)
     sessions = [infold.InferenceSession(source, options) for source in (proto, tmp_path / "chain.infold")]
-    tracks = [[(step.section, step.track) for step in session._runner.plans[0].steps] for session in sessions]
+    tracks = [[(step.section, step.track) for step in session.runner.plans[0].steps] for session in sessions]
     assert tracks[0] == tracks[1] and {(1, 0), (1, 1)} <= set(tracks[0])
     x = {"x": rng.standard_normal((1, 8, 24, 20)).astype(np.float32)}
     same(sessions[1].run(None, x), sessions[0].run(None, x))

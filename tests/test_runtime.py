@@ -114,8 +114,8 @@ def test_memory_of_runs_is_used_again():
         (image,) = images(1, size)
         (found,) = subject.run(None, {x: image})
         np.testing.assert_array_equal(found, expected.setdefault(size, found))
-    (arena,) = subject._runner.store.arenas
-    assert len(expected) == subject.report.plans and arena.nbytes == max(plan.arena_bytes for plan in subject._runner.plans)
+    (arena,) = subject.runner.store.arenas
+    assert len(expected) == subject.report.plans and arena.nbytes == max(plan.arena_bytes for plan in subject.runner.plans)
 
 
 def test_an_error_inside_a_run_leaves_the_session_whole():

@@ -231,7 +231,7 @@ def test_memory_goes_with_the_session(tmp_path, batch):
         for shared in (False, True):
             session = infold.InferenceSession(tmp_path / "m.onnx")
             session.run(None, {"x": random_weight(1, 64, 4, 4)})
-            panels = [weakref.ref(array) for array in session._runner.store.arrays.values() if array.nbytes >= 1 << 16]
+            panels = [weakref.ref(array) for array in session.runner.store.arrays.values() if array.nbytes >= 1 << 16]
             model = session.model if shared else None
             assert panels
             del session

@@ -46,12 +46,12 @@ class Rows:
 
     def __init__(self, model: object, preprocess: Preprocess, size: int | None, options: SessionOptions) -> None:
         self._session, self.preprocess = InferenceSession(model, options), preprocess
-        ports: list[Port] = list(self._session._inputs.values())
+        ports: list[Port] = list(self._session.inputs.values())
         if len(ports) != 1 or not ports[0].is_array:
             raise InvalidInputError(f"rows are of models with one array as input; this one has {[port.name for port in ports]}")
         self._input = ports[0].name
         self.size = batch_size(self._input, ports[0].dims, preprocess, size)
-        self._fields = [_fields(port) for port in self._session._outputs.values()]
+        self._fields = [_fields(port) for port in self._session.outputs.values()]
         names = ["path", "error", *(field.name for pair in self._fields for field in pair)]
         if double := [name for name in names if names.count(name) > 1]:
             raise UnsupportedError(f"two columns would be called {double[0]!r}: rename that output of the model")

@@ -24,7 +24,7 @@ def inputs_of(session: InferenceSession) -> ir.Model:
     values = [
         ir.Value(name=port.name, shape=None if port.dims is None else ir.Shape(port.dims),
                  type=ir.TensorType(ir.DataType.from_numpy(port.dtype)))
-        for port in session._inputs.values()
+        for port in session.inputs.values()
     ]
     return ir.Model(ir.Graph(values, [], nodes=[], name="inputs"), ir_version=10)
 

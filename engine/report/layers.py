@@ -79,7 +79,7 @@ class Layer:
 
 def layers(session: InferenceSession, feeds: Mapping[str, np.ndarray], runs: int = 10) -> list[Layer]:
     """Profile a session, step times added up by node, in execution order."""
-    times = session._step_seconds(feeds, runs)
+    times = session.step_seconds(feeds, runs)
     groups: dict[str, list] = defaultdict(list)
     users: dict[Buffer, set[str]] = defaultdict(set)
     for step in times:

@@ -99,7 +99,7 @@ def overview(
     plans = session.report
     stories = explanations(resolved, plans.fold)
     graph = compare(resolved, session.model, plans.fold, stories)
-    arena = memory(session._runner.plans, plans.weight_bytes)
+    arena = memory(session.runner.plans, plans.weight_bytes)
     progress("Verifying every layer", 3, 5)
     accuracy = verify(resolved, shapes=dims, threads=threads, layers=True, training_mode="batch")
     times = bench(resolved, name=name, threads=threads, shapes=dims, engines=engines, rounds=rounds, seconds=seconds,

@@ -68,7 +68,7 @@ def tune(model: object, feeds: Mapping[str, np.ndarray], sess_options: SessionOp
     """
     options = replace(sess_options or SessionOptions(), tuned=False, algorithms={})
     session = InferenceSession(model, options)
-    feeds = session._checked(feeds)
+    feeds = session.checked(feeds)
     forced = _Candidate(session, feeds, algorithms={EVERY: "direct"})  # so that no node is hidden in another's chain
     offered = {name: choice.offered for name, choice in forced.plan.choices.items()}
     ways = sorted({way for names in offered.values() for way in names})
@@ -100,8 +100,8 @@ class _Candidate:
     def __init__(self, session: InferenceSession, feeds: dict[str, np.ndarray], choice: Mapping[str, str] = {},
                  algorithms: Mapping[str, str] = {}) -> None:
         self.feeds, self.threads = feeds, session.threads
-        options = replace(session._plan_options, tuned=choice, algorithms=algorithms, release=False)
-        self.runner = Runner(session.model, list(session._outputs), options, session._runner.store)
+        options = replace(session.plan_options, tuned=choice, algorithms=algorithms, release=False)
+        self.runner = Runner(session.model, list(session.outputs), options, session.runner.store)
         self.plan: Plan = self.runner.plan(feeds)
         self._seconds: list[dict[str, float]] = []
 

@@ -120,7 +120,7 @@ def test_an_optional_input_goes_alone():
     session = infold.InferenceSession(model)
     batcher, given = Batcher(session), np.random.default_rng(2).normal(size=(6, 1, 6)).astype(np.float32)
     feeds = [{x: one} for one in given[:4]] + [{x: one, scale: np.float32(3 + i)} for i, one in enumerate(given[4:])]
-    assert batcher.max_batch == 8 and y in session._outputs
+    assert batcher.max_batch == 8 and y in session.outputs
     same(at_once(batcher, feeds), session, feeds)
     assert batcher.runs == 3
 

@@ -76,7 +76,7 @@ def half_network() -> tuple[Net, str]:
 
 def dtypes(subject) -> list:
     """Of all that the steps touch."""
-    return [t.dtype for plan in subject._runner.plans for step in plan.steps for t in step.args if t is not None]
+    return [t.dtype for plan in subject.runner.plans for step in plan.steps for t in step.args if t is not None]
 
 
 def test_activations_are_kept_in_bf16(isa):

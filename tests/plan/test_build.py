@@ -89,10 +89,10 @@ def test_plans_that_go_on_from_a_count_are_kept(monkeypatch):
     subject = session(net.model(net("Exp", net("Gather", x, chosen))))
 
     def run(count: int) -> int:
-        before = set(map(id, subject._runner.plans))
+        before = set(map(id, subject.runner.plans))
         (found,) = subject.run(None, {x: np.where(np.arange(9) < count, 1, -1).astype(np.float32)})
         np.testing.assert_allclose(found, np.full(count, np.e), rtol=1e-6)
-        return len(set(map(id, subject._runner.plans)) - before)
+        return len(set(map(id, subject.runner.plans)) - before)
 
     assert [run(count) for count in (1, 2, 3, 4, 5, 1, 5, 3)] == [1, 1, 1, 1, 1, 0, 0, 0]
     assert [run(count) for count in (6, 2, 3)] == [1, 1, 0] and subject.report.plans == 6

@@ -114,13 +114,13 @@ def test_damaged_and_foreign_files_are_ignored_with_a_warning(misled):
 def test_what_the_key_holds():
     net, model = convolutions()
     subject = session(model)
-    runner, shapes = subject._runner, {name: x.shape for name, x in net.feeds.items()}
+    runner, shapes = subject.runner, {name: x.shape for name, x in net.feeds.items()}
     one = tuned.key(runner.nodes, shapes, runner.options)
-    other = session(convolutions()[1])._runner
+    other = session(convolutions()[1]).runner
     assert one == tuned.key(other.nodes, shapes, other.options)
     strided = model.clone()
     next(iter(strided.graph)).attributes["pads"] = ir.AttrInt64s("pads", [2, 1, 0, 1])
-    assert one["graph"] != tuned.key(session(strided)._runner.nodes, shapes, runner.options)["graph"]
+    assert one["graph"] != tuned.key(session(strided).runner.nodes, shapes, runner.options)["graph"]
     assert {"infold", "cpu", "isa", "threads", "precision", "graph", "shapes"} <= one.keys()
     assert tuned.path_of(one) != tuned.path_of({**one, "threads": 7})
 

@@ -75,7 +75,7 @@ class Batcher:
 
         An open first dimension is 1 here. Models with other open dimensions are planned, and tried out, as requests come.
         """
-        if not all(port.is_array for port in self.session._inputs.values()):
+        if not all(port.is_array for port in self.session.inputs.values()):
             return []
         model = inputs_of(self.session)
         shapes = {value.name: [dim if isinstance(dim, int) else 1 if axis == 0 and self.max_batch > 1 else None
@@ -100,7 +100,7 @@ class Batcher:
 
         Raises: OverloadedError if the queue is full, otherwise as `InferenceSession.run`.
         """
-        checked, loop = self.session._checked(feeds), asyncio.get_running_loop()
+        checked, loop = self.session.checked(feeds), asyncio.get_running_loop()
         self.refuse_more()
         request = _Request(checked, plan_key(checked), loop.create_future())
         self._queue.append(request)
@@ -138,7 +138,7 @@ class Batcher:
         """Remove from the queue what runs next."""
         alive = self._alive()
         batch = alive[:1]
-        if batch and self.max_batch > 1 and batch[0].feeds.keys() == self.session._inputs.keys():
+        if batch and self.max_batch > 1 and batch[0].feeds.keys() == self.session.inputs.keys():
             key = batch[0].key
             alike = [request for request in alive if request.key == key]
             most = min(len(alike), self.max_batch // max(_rows(batch[0].feeds), 1))
@@ -165,7 +165,7 @@ class Batcher:
             return error
 
     def _run(self, feeds: dict[str, object]) -> dict[str, object]:
-        return dict(zip(self.session._outputs, self.session.run(None, feeds)))
+        return dict(zip(self.session.outputs, self.session.run(None, feeds)))
 
     def _together(self, several: list[dict[str, object]]) -> list[dict[str, object]]:
         joined = self._run({name: np.concatenate([feeds[name] for feeds in several]) for name in several[0]})
@@ -183,7 +183,7 @@ class Batcher:
 
     def _try(self, feeds: dict[str, object], count: int) -> bool:
         shapes = {name: (count * array.shape[0], *array.shape[1:]) for name, array in feeds.items()}
-        runner = self.session._runner
+        runner = self.session.runner
         stand_in = {name: np.broadcast_to(np.zeros((), array.dtype), shapes[name]) for name, array in feeds.items()}
         if isinstance(runner, CompiledRunner) and not runner.has_plan(stand_in):
             return False
@@ -205,7 +205,7 @@ def _rows(feeds: dict[str, object]) -> int:
 
 def _has_rows(session: InferenceSession) -> bool:
     """Whether all inputs and outputs begin with the same open dimension, and nothing in the model asks what all rows hold."""
-    ports = [*session._inputs.values(), *session._outputs.values()]
+    ports = [*session.inputs.values(), *session.outputs.values()]
     first = {port.dims[0] if port.is_array and port.dims else None for port in ports}
-    nodes = getattr(session._runner, "nodes", ())
+    nodes = getattr(session.runner, "nodes", ())
     return len(first) == 1 and isinstance(first.pop(), str) and not any(node.op_type in CONTROL_FLOW for node in nodes)

@@ -35,13 +35,13 @@ class ServedModel(Model):
         super().__init__(name)
         session = batcher.session
         self._batcher = batcher
-        self._inputs = [described(port) for port in session._inputs.values()]
+        self._inputs = [described(port) for port in session.inputs.values()]
         self._pictures, self._decoding = pictures, 0
         if pictures is not None:
             if len(self._inputs) != 1:
                 raise UnsupportedError(f"preprocessing is for models of one input, not {len(self._inputs)}")
             self._inputs[0] |= {"datatype": "BYTES", "shape": self._inputs[0]["shape"][:1]}
-        self._outputs = [described(port) for port in session._outputs.values()]
+        self._outputs = [described(port) for port in session.outputs.values()]
         for attribute, gauge in GAUGES.items():
             gauge.labels(name).set_function(partial(getattr, batcher, attribute))
         self.ready = True
