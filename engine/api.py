@@ -14,7 +14,7 @@ import numpy as np
 
 from . import host
 from .compiled import CompiledFile, CompiledRunner, is_compiled
-from .errors import InvalidInputError, UnsupportedError, memory_for
+from .errors import InvalidInputError, InvalidModelError, UnsupportedError, memory_for
 from .plan.plan import FallbackStep, HostStep
 from .ports import NodeArg, Port
 from .report.session import Fallback, SessionReport, StepRecord
@@ -22,6 +22,7 @@ from .report.session import Fallback, SessionReport, StepRecord
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from .cache import Entry
     from .plan.program import Step
     from .preprocess import Preprocess
     from .report.fold import FoldReport
@@ -51,6 +52,9 @@ class SessionOptions:
             be is folded into the first layer, and the report tells so of a BatchNorm named "preprocess".
         enable_profiling: keep a trace of every run, which `InferenceSession.end_profiling` writes for Perfetto and chrome://tracing.
         profile_file_prefix: how the path of that file begins.
+        cache_dir: a folder that keeps sessions between processes: the first one of an ONNX file writes its plan and packed weights
+            there, as `infold.compile` does, later ones map them (docs/compile.md); None: what the environment variable
+            INFOLD_CACHE_DIR says; "": none.
     """
 
     intra_op_num_threads: int = 0
@@ -63,6 +67,14 @@ class SessionOptions:
     preprocess: Preprocess | None = None
     enable_profiling: bool = False
     profile_file_prefix: str = "infold_profile_"
+    cache_dir: str | os.PathLike | None = None
+
+
+def without_cache(options: object) -> SessionOptions:
+    """The options (of others than infold's own, the number of threads) for a session that is not kept, nor one that was."""
+    if not isinstance(options, SessionOptions):
+        options = SessionOptions(intra_op_num_threads=getattr(options, "intra_op_num_threads", 0))
+    return replace(options, cache_dir="")
 
 
 class InferenceSession:
@@ -94,6 +106,7 @@ class InferenceSession:
         self.threads = threads if threads > 0 else host.cpus()
         self.isa = host.isa()
         self._file: CompiledFile | None = None
+        self._source: object = None  # what a kept session was made from
         self._model: ir.Model | None = None
         self._shared = False  # whether somebody else may hold the model
         self._trace: Trace | None = None
@@ -103,14 +116,40 @@ class InferenceSession:
             self._trace = Trace()
         with _no_collection(), memory_for("the model"):
             if is_compiled(model):
-                self._open(model)
-            else:
+                self._open(CompiledFile(model))
+            elif (entry := self._entry(model)) is None:
                 self._prepare(model, precision)
+            elif not self._reopen(entry):
+                files = self._prepare(model, precision)
+                if self.runner.plans and not self._optional:
+                    entry.keep(self, files)
 
-    def _prepare(self, model: object, precision: str) -> None:
+    def _entry(self, model: object) -> Entry | None:
+        folder = getattr(self.options, "cache_dir", None)
+        folder = os.environ.get("INFOLD_CACHE_DIR", "") if folder is None else os.fspath(folder)
+        if not folder or not isinstance(model, (str, os.PathLike)) or not os.fspath(model).lower().endswith(".onnx"):
+            return None
+        from .cache import Entry
+
+        return Entry(folder, self, model)
+
+    def _reopen(self, entry: Entry) -> bool:
+        """Whether this session has been kept, and serves again."""
+        if (file := entry.open()) is None or file.misfit(self.isa):
+            return False
+        self._source = entry.source
+        try:
+            self._open(file)
+        except InvalidModelError as error:
+            entry.ignore(error)
+            self._file = self._source = None
+        return self._file is not None
+
+    def _prepare(self, model: object, precision: str) -> list[str]:
+        """Returns the external files that were read."""
         from . import light  # noqa: F401  (before onnx_ir)
         from .importers import load
-        from .importers.onnx import settle, within_file
+        from .importers.onnx import EXTERNAL_FILES, settle, within_file
         from .passes import prepare, training
         from .plan.options import PlanOptions
         from .reread import Reread
@@ -119,8 +158,12 @@ class InferenceSession:
         mode = getattr(self.options, "training_mode", "error")
         preprocess: Preprocess | None = getattr(self.options, "preprocess", None)
 
+        files: list[str] = []
+
         def prepared(source: object) -> tuple[ir.Model, FoldReport, bool]:
-            loaded = training.resolve(load(source, lean=True), mode)
+            loaded = load(source, lean=True)
+            files[:] = loaded.meta.get(EXTERNAL_FILES, ())
+            loaded = training.resolve(loaded, mode)
             within = isinstance(source, (str, os.PathLike)) and within_file(loaded)
             if preprocess is not None:
                 from .preprocess.graph import embed
@@ -147,24 +190,32 @@ class InferenceSession:
         if static:  # such a model is planned before its first run
             self.runner.plan(feeds)
             settle(self._model)
+        return files
 
-    def _open(self, path: object) -> None:
-        if getattr(self.options, "preprocess", None) is not None:
-            raise UnsupportedError(f"{os.fspath(path)} is compiled: preprocessing goes in before, by `infold compile --preprocess`")
-        self._file, self._rebuilt = CompiledFile(path), None
+    def _open(self, file: CompiledFile) -> None:
+        if self._source is None and getattr(self.options, "preprocess", None) is not None:
+            raise UnsupportedError(f"{file.path} is compiled: preprocessing goes in before, by `infold compile --preprocess`")
+        self._file, self._rebuilt = file, None
         self.inputs, self._optional, self.outputs, self._folds = self._file.inputs, {}, self._file.outputs, self._file.folds
         misfit = self._file.misfit(self.isa)
         self.runner = self._rebuild(misfit).runner if misfit else CompiledRunner(
             self._file, lambda reason: self._rebuild(reason).runner, getattr(self.options, "max_memory", None))
 
     def _rebuild(self, reason: str) -> InferenceSession:
-        """A session of the model inside the compiled file, where its plans do not serve."""
-        if self._file.model is None:
-            raise UnsupportedError(f"{self._file.path}: {reason}; and it was compiled without the model itself")
-        if self._rebuilt is None:
-            options = self.options if isinstance(self.options, SessionOptions) else SessionOptions()
+        """An ordinary session where the plans of a file do not serve: of the model inside, or of the one it was kept for."""
+        if self._rebuilt is None and self._source is not None:
+            from .cache import current
+
+            if not current(self._file):
+                raise InvalidModelError(f"{self._source} has changed: the session cannot be made from it again ({reason})")
+            self._rebuilt = InferenceSession(self._source, replace(
+                without_cache(self.options), intra_op_num_threads=self.threads))
+        elif self._rebuilt is None:
+            if self._file.model is None:
+                raise UnsupportedError(f"{self._file.path}: {reason}; and it was compiled without the model itself")
             self._rebuilt = InferenceSession(self._file.model, replace(
-                options, intra_op_num_threads=self.threads, precision=self._file.precision, training_mode="batch"))
+                without_cache(self.options), intra_op_num_threads=self.threads, precision=self._file.precision,
+                training_mode="batch"))
         return self._rebuilt
 
     @property

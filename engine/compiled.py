@@ -78,16 +78,21 @@ def compile(model: object, path: str | os.PathLike, shapes: Iterable[Mapping[str
         UnsupportedError: a plan needs Python at some step, which a file cannot hold; names the node.
         InvalidInputError: a shape is missing or does not fit the model.
     """
-    from .api import InferenceSession
+    from .api import InferenceSession, without_cache
 
-    session = InferenceSession(model, sess_options)
+    return save(InferenceSession(model, without_cache(sess_options)), Path(path), shapes, fallback)
+
+
+def save(session: InferenceSession, path: Path, shapes: Iterable[Mapping[str, Iterable[int]]], fallback: bool,
+         **notes: object) -> dict:
+    """`compile` of an ordinary session; notes: what else the header shall hold."""
     body, ports = _Body(), [[_port(port) for port in ports.values()] for ports in (session.inputs, session.outputs)]
     plans = [_describe(session, session.runner.plan(feeds), feeds, body) for feeds in _feeds(session.inputs, shapes)]
     header = {"format": FORMAT, "machine": machine(session.isa), "precision": getattr(session.options, "precision", "highest"),
               "inputs": ports[0], "outputs": ports[1],
               "folds": session.report.fold.to_dict(), "plans": plans,
-              "model": body.add(_serialised(session)) if fallback else None, "arrays": body.places}
-    written = _write(Path(path), header, body.arrays)
+              "model": body.add(_serialised(session)) if fallback else None, "arrays": body.places, **notes}
+    written = _write(path, header, body.arrays)
     return {"plans": len(plans), "steps": sum(len(plan["steps"]) for plan in plans), "weight_bytes": session.report.weight_bytes,
             "bytes": written}
 

@@ -7,6 +7,7 @@ import mmap
 import os
 import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -83,6 +84,13 @@ def read(
         if not (view and array.dtype.isnative and array.size):
             array = array.astype(dtype.numpy())  # a copy: aligned, native
     return ir.Tensor(array.reshape(tuple(proto.dims)), dtype=dtype, name=name)
+
+
+def external_file(proto: onnx.TensorProto, folder: str | None) -> list[str]:
+    """The path of the file that holds an external tensor; none of others."""
+    if proto.data_location != onnx.TensorProto.EXTERNAL:
+        return []
+    return [str((Path(folder or ".") / entry.value).absolute()) for entry in proto.external_data if entry.key == "location"]
 
 
 def settle(proto: onnx.TensorProto, folder: str | None) -> None:

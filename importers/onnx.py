@@ -14,6 +14,8 @@ import onnx_ir as ir
 from infold.errors import Error, InvalidModelError, UnsupportedError
 from infold.importers import _legality, _protobuf, _tensors
 
+EXTERNAL_FILES = "external_files"  # in a loaded model's `meta`: paths of the files beside its own, a list
+
 
 def load(
     source: str | os.PathLike | bytes | onnx.ModelProto | ir.Model,
@@ -137,9 +139,12 @@ def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | N
     if any(not tensor.name for tensor in proto.graph.initializer):
         raise InvalidModelError("an initializer of the model has no name")
     _legality.sort(proto)
+    external = {path for tensor in proto.graph.initializer for path in _tensors.external_file(tensor, folder)}
     for tensor in _legality.tensors(proto):
+        external.update(_tensors.external_file(tensor, folder))
         _tensors.settle(tensor, folder)
     model = _deserialize(proto)
+    model.meta[EXTERNAL_FILES] = sorted(external)
     done = set()
     for name, tensor in weights.items():
         model.graph.initializers[name].const_value = tensor

@@ -66,7 +66,7 @@ def tune(model: object, feeds: Mapping[str, np.ndarray], sess_options: SessionOp
     Raises:
         UnsupportedError: no node of this model is computed by an algorithm that was chosen among several.
     """
-    options = replace(sess_options or SessionOptions(), tuned=False, algorithms={})
+    options = replace(sess_options or SessionOptions(), tuned=False, algorithms={}, cache_dir="")
     session = InferenceSession(model, options)
     feeds = session.checked(feeds)
     forced = _Candidate(session, feeds, algorithms={EVERY: "direct"})  # so that no node is hidden in another's chain
