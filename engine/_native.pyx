@@ -279,7 +279,7 @@ cdef void _run_tracks(const void *arg, int64_t begin, int64_t end, int64_t threa
                 began = _now()
             _run_step(&section.steps[at], section.bases, &alone)
             if section.clock != NULL:
-                section.clock[at] = _now() - began
+                section.clock[at] += _now() - began
 
 
 cdef class Program:
@@ -376,10 +376,28 @@ cdef class Program:
         Returns -1, or the index of the step that met an index outside its tensor (or of the last one that ran beside it): those
         behind it did not run.
         """
-        cdef int regions = <int>len(self.region_bytes), held = 0, i
-        cdef int64_t at, tracks
+        return self._run(buffers, threads, first, last, seconds, 1, set(), [], -1)[0]
+
+    def repeat(self, list buffers, int threads, double[::1] seconds, int64_t trips, set moving, list carried, int condition):
+        """Run all steps up to `trips` times.
+
+        moving: regions that go on by their size from one time to the next, in a buffer that holds one behind the other;
+        carried: pairs of regions of one size that change places behind each time; condition: the region whose first byte ends it
+        if it is zero, or -1; seconds: as in `run`, or None, all times together.
+
+        Returns what `run` does, and how many times were completed.
+        """
+        return self._run(buffers, threads, 0, -1, seconds, trips, moving, carried, condition)
+
+    cdef tuple _run(self, list buffers, int threads, int64_t first, int64_t last, double[::1] seconds, int64_t trips, set moving,
+                    list carried, int condition):
+        cdef int regions = <int>len(self.region_bytes), held = 0, pairs = <int>len(carried), i
+        cdef int64_t at, tracks, done = 0
         cdef Py_buffer *views
         cdef void **bases
+        cdef void *base
+        cdef int64_t *advance
+        cdef int *pair
         cdef infold_ctx ctx
         cdef Section section
         cdef const Step *s
@@ -391,56 +409,82 @@ cdef class Program:
             last = self.count
         if len(buffers) != regions or threads < 1 or first < 0:
             raise ValueError(f"{regions} buffers and at least one thread expected, got {len(buffers)} and {threads}")
+        if trips < 1 or not -1 <= condition < regions or (condition >= 0 and self.region_bytes[condition] < 1):
+            raise ValueError(f"at least one time and a region expected, got {trips} and {condition}")
+        for one, other in carried:
+            if not (0 < one < regions and 0 < other < regions and self.region_bytes[one] == self.region_bytes[other]
+                    and moving.isdisjoint((one, other))):
+                raise ValueError(f"regions {one} and {other} cannot change places")
         if seconds is not None:
             if seconds.shape[0] < self.count:
                 raise ValueError(f"room for {self.count} step times expected, got {seconds.shape[0]}")
             clock = &seconds[0] if self.count else NULL
         views = <Py_buffer *>calloc(<size_t>regions + 1, sizeof(Py_buffer))
         bases = <void **>calloc(<size_t>regions + 1, sizeof(void *))
+        advance = <int64_t *>calloc(<size_t>regions + 1, sizeof(int64_t))
+        pair = <int *>calloc(2 * <size_t>pairs + 1, sizeof(int))
         ctx.kernels, ctx.bf16, ctx.threads, ctx.fault = self.kernels, self.bf16, threads, &fault
         fegetenv(&environment)
         fesetenv(FE_DFL_ENV)
         try:
-            if views == NULL or bases == NULL:
+            if views == NULL or bases == NULL or advance == NULL or pair == NULL:
                 raise MemoryError("cannot allocate a run")
             for i in range(regions):
                 PyObject_GetBuffer(buffers[i], &views[i], PyBUF_C_CONTIGUOUS)
                 held = i + 1
-                if views[i].len < <int64_t>self.region_bytes[i]:
-                    raise ValueError(f"region {i} needs {self.region_bytes[i]} bytes, got {views[i].len}")
+                needed = self.region_bytes[i] * (trips if i in moving else 1)
+                if views[i].len < needed:
+                    raise ValueError(f"region {i} needs {needed} bytes, got {views[i].len}")
                 bases[i] = views[i].buf
+                advance[i] = self.region_bytes[i] if i in moving else 0
+            for i in range(pairs):
+                pair[2 * i], pair[2 * i + 1] = carried[i]
             with nogil:
                 checked = before = _now()
-                at = first
-                while at < last:
-                    s = &self.steps[at]
-                    if s.section == 0:
-                        _run_step(s, bases, &ctx)
-                        after = _now()
-                        if clock != NULL:
-                            clock[at] = after - before
-                        at += 1
-                    else:
-                        section = Section(self.steps, at, at, bases, &ctx, clock)
-                        tracks = 0
-                        while section.end < last and self.steps[section.end].section == s.section:
-                            tracks = max(tracks, self.steps[section.end].track + 1)
-                            section.end += 1
-                        infold_parallel(&ctx, tracks, 1, _run_tracks, &section)
-                        after = _now()
-                        at = section.end
-                    before = after
-                    if fault != 0:
-                        faulty = at - 1
+                while True:
+                    at = first
+                    while at < last:
+                        s = &self.steps[at]
+                        if s.section == 0:
+                            _run_step(s, bases, &ctx)
+                            after = _now()
+                            if clock != NULL:
+                                clock[at] += after - before
+                            at += 1
+                        else:
+                            section = Section(self.steps, at, at, bases, &ctx, clock)
+                            tracks = 0
+                            while section.end < last and self.steps[section.end].section == s.section:
+                                tracks = max(tracks, self.steps[section.end].track + 1)
+                                section.end += 1
+                            infold_parallel(&ctx, tracks, 1, _run_tracks, &section)
+                            after = _now()
+                            at = section.end
+                        before = after
+                        if fault != 0:
+                            faulty = at - 1
+                            break
+                        if after - checked > 0.05:  # a Ctrl-C waits for the end of a step at most
+                            checked = after
+                            with gil:
+                                PyErr_CheckSignals()
+                    if faulty >= 0:
                         break
-                    if after - checked > 0.05:  # a Ctrl-C waits for the end of a step at most
-                        checked = after
-                        with gil:
-                            PyErr_CheckSignals()
-            return faulty
+                    done += 1
+                    if done == trips or (condition >= 0 and (<const char *>bases[condition])[0] == 0):
+                        break
+                    for i in range(regions):
+                        bases[i] = <char *>bases[i] + advance[i]
+                    for i in range(pairs):
+                        base = bases[pair[2 * i]]
+                        bases[pair[2 * i]] = bases[pair[2 * i + 1]]
+                        bases[pair[2 * i + 1]] = base
+            return faulty, done
         finally:
             fesetenv(&environment)
             for i in range(held):
                 PyBuffer_Release(&views[i])
             free(views)
             free(bases)
+            free(advance)
+            free(pair)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +14,12 @@ from .ops.base import attr
 from .plan.graph import captured, opsets
 from .plan.options import PlanOptions
 from .plan.plan import Plan
+from .plan.turns import Turns
 
 if TYPE_CHECKING:
     from .runtime import Runner
+
+ROOM = 1 << 20  # bytes of what iterations give that are asked for at a time
 
 
 @dataclass(frozen=True)
@@ -90,38 +92,46 @@ class ControlRunner:
         Raises:
             ShapeError: the inputs do not fit the bodies.
         """
-        node, body = self.node, partial(self._body, scope, threads, seconds)
+        node, body = self.node, self._body(scope, threads, seconds)
         try:
             if node.op_type == "Loop":
                 max_trips, condition, *state = [*inputs, None, None][:max(len(inputs), 2)]
-                return control.loop(body(1 + len(state)), max_trips, condition, state)
+                return control.loop(body, max_trips, condition, state)
             count = attr(node, "num_scan_inputs")
             if self._opsets.get("", 1) < 9:
-                return control.scan_batched(body(len(inputs) - 1 - count), inputs, count, attr(node, "directions"))
-            return control.scan(body(len(inputs) - count), inputs, count, *(attr(node, f"scan_{which}") for which in (
+                return control.scan_batched(body, inputs, count, attr(node, "directions"))
+            return control.scan(body, inputs, count, *(attr(node, f"scan_{which}") for which in (
                 "input_axes", "input_directions", "output_axes", "output_directions")))
         except Error:
             raise
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ShapeError(f"{self.name} fails on inputs {[np.shape(value) for value in inputs]}: {error}") from error
 
-    def _body(self, scope: Mapping[str, object], threads: int, seconds: dict | None, kept_from: int) -> control.Body:
-        """The body as `control` takes it; its outputs from `kept_from` on are kept until they are stacked."""
-        graph, kept = self._graph, 0
-        names = [value.name for value in graph.inputs]
+    def _body(self, scope: Mapping[str, object], threads: int, seconds: dict | None) -> control.Body:
+        """The body as `control` takes it."""
+        graph, kept, is_loop = self._graph, 0, self.node.op_type == "Loop"
+        names, results = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
 
-        def run(values: Sequence[object]) -> list:
+        def run(columns: Sequence[np.ndarray], state: Sequence[object]) -> tuple[int, list]:
             nonlocal kept
-            if len(values) != len(names):
-                raise ShapeError(f"{self.name}: its body takes {len(names)} inputs, {len(values)} are given")
-            results = self._runner.run({**scope, **dict(zip(names, values))}, threads, seconds)
-            results = [results[value.name] for value in graph.outputs]
+            if len(columns) + len(state) != len(names):
+                raise ShapeError(f"{self.name}: its body takes {len(names)} inputs, {len(columns) + len(state)} are given")
+            first = len(columns) if is_loop else 0
+            states = names[first:first + len(state)]
+            moving = dict(zip(names[:first] or names[len(state):], columns))
+            feeds = {**scope, **dict(zip(states, state)), **{name: np.asarray(column[0]) for name, column in moving.items()}}
+            turns = Turns(moving, dict(zip(states, results)), results[len(state):], results[0] if is_loop else None,
+                          ROOM if self._left is None else min(ROOM, (self._left - kept) // 2))
+            found = self._runner.run(feeds, threads, seconds, turns=turns)
+            values = [found[name] for name in results]
+            if not turns.done:
+                values = [*values[:len(state)], *(np.asarray(value)[None] for value in values[len(state):])]
             if self._left is not None:
-                kept += sum(2 * value.nbytes for value in results[kept_from:] if isinstance(value, np.ndarray))
+                kept += sum(2 * value.nbytes for value in values[len(state):])
                 if kept > self._left:
                     raise MemoryLimitError(f"{self.name}: what its iterations give needs more than the {self._left} bytes that are"
                                            f" left; max_memory is {self._most}")
-            return results
+            return max(turns.done, 1), values
 
         def empty(index: int) -> np.ndarray:
             value = graph.outputs[index]

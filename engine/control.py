@@ -5,36 +5,50 @@ axes nor directions nor the batched Scan of opset 8.
 """
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 CONTROL = ("If", "Loop", "Scan")
+AHEAD = 4096  # iterations of a Loop that may be run at a stretch
 
 
 @dataclass(frozen=True)
 class Body:
-    """A subgraph. run: the values of its `outputs` outputs, in order, from those of its inputs; empty(i): what output i is,
-    stacked, if it never runs."""
+    """A subgraph that is run again and again.
 
-    run: Callable[[Sequence[object]], list]
+    run: takes what iterations take along axis 0 of arrays, and the state; runs one or more of them, and gives how many, and the
+    values of its `outputs` outputs: the state, then what each iteration gave, along axis 0. empty(i): output i of no iteration.
+    """
+
+    run: Callable[[Sequence[np.ndarray], Sequence[object]], tuple[int, list]]
     outputs: int
     empty: Callable[[int], np.ndarray]
 
 
+def one_by_one(run: Callable[[Sequence[object]], list], columns_first: bool):
+    """`Body.run` from what runs one iteration, and takes what iterations take before the state or behind it."""
+
+    def iteration(columns: Sequence[np.ndarray], state: Sequence[object]) -> tuple[int, list]:
+        first = [np.asarray(column[0]) for column in columns]
+        results = run([*first, *state] if columns_first else [*state, *first])
+        return 1, [*results[:len(state)], *(np.asarray(value)[None] for value in results[len(state):])]
+
+    return iteration
+
+
 def loop(body: Body, max_trips, condition, state: Sequence[object]) -> tuple:
-    """for iteration in range(max_trips) while condition: state, outputs[iteration] = body(iteration, condition, state)."""
-    collected: list[list] = [[] for _ in range(body.outputs - 1 - len(state))]
-    limit = None if max_trips is None else int(np.asarray(max_trips).item())
-    iteration, state, going = 0, list(state), condition is None or bool(np.asarray(condition).item())
-    while going and (limit is None or iteration < limit):
-        going, *results = body.run([np.array(iteration, np.int64), np.array(going), *state])
-        going, state = bool(going), results[:len(state)]
-        for values, value in zip(collected, results[len(state):]):
-            values.append(value)
-        iteration += 1
-    return (*state, *(_stack(values, body, 1 + len(state) + i) for i, values in enumerate(collected)))
+    """for i in range(max_trips) while condition: condition, state, outputs[i] = body(i, condition, state)."""
+    limit = sys.maxsize if max_trips is None else int(np.asarray(max_trips).item())
+    state = [np.array(condition is None or bool(np.asarray(condition).item())), *state]
+
+    def numbers(done: int, state: Sequence[object]) -> list[np.ndarray] | None:
+        state[0] = np.array(bool(state[0]))
+        return [np.arange(done, min(limit, done + AHEAD), dtype=np.int64)] if state[0] and done < limit else None
+
+    return tuple(_iterate(body, state, numbers)[1:])
 
 
 def scan(body: Body, args: Sequence, count: int, axes=None, directions=None, out_axes=None, out_directions=None) -> tuple:
@@ -44,15 +58,21 @@ def scan(body: Body, args: Sequence, count: int, axes=None, directions=None, out
     inputs = [np.flip(x, 0) if _at(directions, i) else x for i, x in enumerate(inputs)]
     if len({x.shape[0] for x in inputs}) > 1:
         raise ValueError(f"scan inputs of {', '.join(str(x.shape[0]) for x in inputs)} entries")
-    collected: list[list] = [[] for _ in range(body.outputs - len(state))]
-    for step in range(inputs[0].shape[0]):
-        results = body.run([*state, *(np.asarray(x[step]) for x in inputs)])
-        state = results[:len(state)]
-        for values, value in zip(collected, results[len(state):]):
+    results = _iterate(body, state, lambda done, _: [x[done:] for x in inputs] if done < inputs[0].shape[0] else None)
+    outputs = [np.moveaxis(np.flip(values, 0) if _at(out_directions, i) else values, 0, _at(out_axes, i))
+               for i, values in enumerate(results[len(state):])]
+    return (*results[:len(state)], *outputs)
+
+
+def _iterate(body: Body, state: list, ahead: Callable[[int, list], list[np.ndarray] | None]) -> list:
+    """state, outputs[i] = body(state, columns[i]). ahead: the columns from the next iteration on, or None behind the last one."""
+    done, outputs = 0, [[] for _ in range(body.outputs - len(state))]
+    while (columns := ahead(done, state)) is not None:
+        ran, results = body.run(columns, state)
+        state, done = results[:len(state)], done + ran
+        for values, value in zip(outputs, results[len(state):]):
             values.append(value)
-    outputs = [np.moveaxis(_stack(values[::-1] if _at(out_directions, i) else values, body, len(state) + i), 0, _at(out_axes, i))
-               for i, values in enumerate(collected)]
-    return (*state, *outputs)
+    return [*state, *(np.concatenate(v) if v else body.empty(len(state) + i) for i, v in enumerate(outputs))]
 
 
 def scan_batched(body: Body, args: Sequence, count: int, directions=None) -> tuple:
@@ -69,10 +89,6 @@ def scan_batched(body: Body, args: Sequence, count: int, directions=None) -> tup
 def _at(values, index: int) -> int:
     """An entry of an optional list attribute, 0 by default."""
     return values[index] if values else 0
-
-
-def _stack(values: list, body: Body, index: int) -> np.ndarray:
-    return np.stack(values) if values else body.empty(index)
 
 
 def _pad_and_stack(values: tuple[np.ndarray, ...]) -> np.ndarray:

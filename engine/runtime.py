@@ -20,6 +20,7 @@ from .plan.facts import Fact
 from .plan.lowering import Store
 from .plan.options import PlanOptions
 from .plan.plan import ControlStep, Plan, deliver, execute, plan_key
+from .plan.turns import Turns, repeat
 from .ports import Port
 
 # Plans kept per session; the least recently used one goes first. Those that go on from what a run has found are small and many.
@@ -41,14 +42,17 @@ class Runner:
         self._lock = threading.Lock()
 
     def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None,
-            out: Mapping[str, np.ndarray] | None = None) -> dict[str, object]:
+            out: Mapping[str, np.ndarray] | None = None, turns: Turns | None = None) -> dict[str, object]:
         """Outputs by name. feeds: arrays (or Python objects for sequences); already checked against the model's inputs.
 
-        seconds: receives step -> list of seconds, for profiling. out: arrays that outputs are written to, by name.
+        seconds: receives step -> list of seconds, for profiling. out: arrays that outputs are written to, by name. turns: that this
+        is the first of several iterations, which are run as well if that needs no Python (`turns.done` says so).
         """
         results, values, rest, fixed = dict(feeds), feeds, (), ()
         while True:
             plan = self._plan(values, rest, fixed)
+            if turns is not None and not rest and (many := repeat(plan, values, turns, threads, seconds)) is not None:
+                return many
             got = execute(plan, values, self._objects, threads, seconds, out)
             if not plan.rest:
                 results.update(got)

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 import infold
+from infold import runtime
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>'
 
@@ -151,6 +152,65 @@ def test_scan():
     feeds = {"h": np.zeros(2, np.float32), "x": rng.standard_normal((3, 9)).astype(np.float32)}
     weights = {"w": rng.standard_normal((3, 2)).astype(np.float32), "zero": np.array([0])}
     assert run(text, feeds, weights)[1].report.fallbacks == []
+
+
+STRETCH = """net (float[2, 5] a, float[2, 5] b, float[T, 2, 5] x, int64 n, bool yes) => (
+        float[2, 5] p, float[2, 5] q, float[2] same, int64[N] numbers, float[N, 2, 5] all, float[N, 2] twos) {
+    two = Constant <value = float[2] {2, 2}> ()
+    p, q, same, numbers, all, twos = Loop <body = step (int64 i, bool go, float[2, 5] s, float[2, 5] t, float[2] c) => (
+            bool on, float[2, 5] t, float[2, 5] u, float[2] d, int64 number, float[2, 5] r, float[2] e) {
+        row = Gather <axis = 0> (x, i) r = Sub(t, row) h = MatMul(r, w) m = Mul(s, half) g = Add(h, m) u = Tanh(g)
+        number = Add(i, i) d = Constant <value = float[2] {2, 2}> () e = Constant <value = float[2] {3, 4}> ()
+        END
+    }> (n, yes, a, b, two)
+}"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("trips", "end"), [(1, "go"), (2, "go"), (300, "go"), (9000, "go"), (9000, "7"), (9000, "6000")])
+def test_iterations_at_a_stretch(trips, end, threads, monkeypatch):
+    """As one by one, to the bit: states that change places or stay, constants, iteration numbers, a condition that ends it, more
+    iterations than are run in one go. What goes in is left as it is."""
+    rng = np.random.default_rng(0)
+    shapes = {"a": (2, 5), "b": (2, 5), "x": (trips, 2, 5)}
+    feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    before = {name: value.copy() for name, value in feeds.items()}
+    text = STRETCH.replace("END", "on = Identity(go)" if end == "go" else f"""
+        end = Constant <value = int64 {{{end}}}> () on = Less(i, end)""")
+    feeds |= {"n": np.array(trips), "yes": np.array(True)}
+    weights = {"w": 0.1 * rng.standard_normal((5, 5)).astype(np.float32), "half": np.array(0.5, np.float32)}
+    found, session = run(text, feeds, weights, intra_op_num_threads=threads)
+    assert len(found[3]) == (trips if end == "go" else int(end) + 1) and session.report.fallbacks == []
+    for name, value in before.items():
+        np.testing.assert_array_equal(feeds[name], value)
+    assert all(step.native and step.ms >= 0 for step in session.profile(feeds, 2))
+    calls = []
+    monkeypatch.setattr(runtime, "repeat", lambda *args: calls.append(args))
+    one_by_one = session.run(None, feeds)
+    assert len(calls) == len(found[3])
+    for one, other in zip(found, one_by_one, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_memory": 1 << 20}])
+def test_scan_at_a_stretch(options, monkeypatch):
+    """Axes and directions, more bytes than are asked for in one go; few calls."""
+    text = """net (float[3] h, float[3, T] x, float[T, 2] z) => (float[3] last, float[3, T] all, float[T, 3, 40] wide) {
+        last, all, wide = Scan <num_scan_inputs = 2, scan_input_axes = [1, 0], scan_input_directions = [1, 0],
+            scan_output_axes = [1, 0], scan_output_directions = [0, 1],
+            body = step (float[3] s, float[3] c, float[2] d) => (float[3] t, float[3] o, float[3, 40] v) {
+                m = ReduceSum <keepdims = 1> (d) q = Mul(s, m) r = Add(q, c) t = Tanh(r) o = Neg(t)
+                k = Unsqueeze(o, one) v = Expand(k, shape)
+        }> (h, x, z)
+    }"""
+    rng = np.random.default_rng(0)
+    steps = 300 if options else 5000
+    feeds = {"h": np.ones(3, np.float32), "x": rng.standard_normal((3, steps)).astype(np.float32),
+             "z": rng.standard_normal((steps, 2)).astype(np.float32)}
+    calls, repeat = [], runtime.repeat
+    monkeypatch.setattr(runtime, "repeat", lambda *args: calls.append(args) or repeat(*args))
+    run(text, feeds, {"one": np.array([1]), "shape": np.array([3, 40])}, **options)
+    assert len(calls) == (1 if options else 3)
 
 
 def test_weights_of_a_body_are_packed_once():

@@ -95,6 +95,20 @@ class Plan:
                 at += len(steps)
         self.named = bool(self.objects) or any(isinstance(stretch, HostStep) for stretch in self.stretches)
 
+    def arena(self) -> _native.Arena:
+        """Memory for a run, which gives it back to `arenas`."""
+        try:
+            arena = self.arenas.pop()
+        except IndexError:
+            return _native.Arena(self.arena_bytes)
+        return arena if arena.nbytes >= self.arena_bytes else _native.Arena(self.arena_bytes)
+
+    def require_inside(self, faulty: int) -> None:
+        """Raises ShapeError if this is a native step and not -1: see `Program.run`."""
+        if faulty >= 0:
+            step = [s for s in self.steps if not isinstance(s, HostStep)][faulty]
+            raise ShapeError(f"node {step.node!r} ({step.op.name}): an index that the model computes lies outside its tensor")
+
 
 def plan_key(values: dict[str, object], rest: tuple = (), fixed: tuple[str, ...] = ()) -> tuple:
     """What tells plans apart: the nodes left for them, the shapes of their feeds, and the contents of those named in `fixed`."""
@@ -108,22 +122,15 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
     list of seconds; out: arrays that outputs are written to, by name."""
     outputs = {n: _receiving(n, out[n], shape, dtype) if out and n in out and n not in plan.counts else np.empty(shape, dtype)
                for n, (shape, dtype) in plan.outputs.items()}
-    try:
-        arena = plan.arenas.pop()
-    except IndexError:
-        arena = None
-    if arena is None or arena.nbytes < plan.arena_bytes:
-        arena = _native.Arena(plan.arena_bytes)
-    regions = [arena, *[_dense(values[n]) for n in plan.inputs], *outputs.values()]
+    arena = plan.arena()
+    regions = [arena, *[dense(values[n]) for n in plan.inputs], *outputs.values()]
     objects = {**objects, **values} if plan.named else {}
     clock = np.zeros(len(plan.program)) if seconds is not None else None
     host_seconds: dict[HostStep, dict[Step | HostStep, float]] = {}
     for stretch in plan.stretches:
         if not isinstance(stretch, HostStep):
             faulty = plan.program.run(regions, threads, *stretch, clock)
-            if faulty >= 0:
-                step = [s for s in plan.steps if not isinstance(s, HostStep)][faulty]
-                raise ShapeError(f"node {step.node!r} ({step.op.name}): an index that the model computes lies outside its tensor")
+            plan.require_inside(faulty)
             continue
         began, inner = _native.now(), {}
         _run_host(stretch, regions, objects, threads, None if clock is None else inner)
@@ -144,7 +151,7 @@ def execute(plan: Plan, values: dict[str, object], objects: dict[str, object], t
     return outputs
 
 
-def _dense(array: np.ndarray) -> np.ndarray:
+def dense(array: np.ndarray) -> np.ndarray:
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.require(array, requirements="CA")
 

@@ -29,9 +29,10 @@ class _Control(OpRun):
             dims = (dim.dim_value for dim in tensor.shape.dim)
             return np.empty((0, *dims), onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type or 1))
 
-        return control.Body(
-            lambda values: run(context | dict(zip(body.input_names, values)), **options), len(body.output_names), empty
-        )
+        def one(values: list) -> list:
+            return run(context | dict(zip(body.input_names, values)), **options)
+
+        return control.Body(control.one_by_one(one, isinstance(self, Loop)), len(body.output_names), empty)
 
 
 class If(_Control):
