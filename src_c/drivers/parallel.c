@@ -105,12 +105,15 @@ static int64_t usable_cpus(void) {
 #endif
 }
 
-/* Start workers until there are as many as asked for, or the system refuses. Signals are for the threads of the program. */
+/* Start workers until there are as many as asked for, or the system refuses. Signals are for the threads of the program, but for
+ * those that a thread's own instruction raises: blocked, they would end the process without a word. */
 static void grow(int64_t workers) {
+    static const int own[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
     pthread_attr_t detached;
     sigset_t all, before;
     pool.cpus = usable_cpus();
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&all, own[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);

@@ -1,6 +1,8 @@
 """Matrix products in bf16: packing, every tile and edge, the instructions bit for bit, and the error of each split."""
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from native_harness import dims, normal, refusal, run, strides
@@ -221,7 +223,7 @@ def test_the_instruction_bit_for_bit(isa):
     for a, b in ((x, w), tiny, huge, (odd, w)):
         expected = model(flush(from_bf16(to_bf16(a))), flush(from_bf16(to_bf16(b))))
         got = product(isa, a, b, 1)
-        if isa == "amx":  # the manual does not bind the silicon to an order of the sums
+        if isa == "amx" and "AMX_TRAP_SITES" not in os.environ:  # silicon, on which nobody has tried the manual's order of sums
             scale = np.abs(a).astype(np.float64) @ np.abs(b)
             ok = np.abs(got - expected.astype(np.float64)) <= 1e-6 * scale
             assert (ok | ~np.isfinite(expected)).all()
