@@ -1,6 +1,6 @@
 /* RNN, LSTM and GRU behind the projection of their inputs: for each time step the product of the state with the recurrent weights, by
  * the matrix micro-kernel, then the gates, by the kernels of activations and maps. A thread takes sequences of the batch (and
- * directions) through all of time: they need nothing of one another. */
+ * directions) through all of time: they need nothing of one another. Where there are too few of them, threads share each product. */
 #include <math.h>
 #include <string.h>
 
@@ -10,6 +10,7 @@
 
 enum { RNN, LSTM, GRU, GRU_LINEAR_BEFORE_RESET, KINDS };
 enum { CHUNK = 64, GRAIN = 1000000 }; /* see conv.c and conv.h */
+enum { STEP_GRAIN = 24000, WAIT = 16000 }; /* multiply-adds: worth a thread in one time step; done in the time that it takes to call it */
 enum { MAX_GATES = 4, FUNCTIONS = 3, DIRECTIONS = 2 };
 static const int64_t gates_of[KINDS] = {1, 4, 3, 3}; /* h; i o f c; z r h */
 
@@ -158,29 +159,45 @@ static void rnn(const cell *c, const sequence *s) {
     act(c, 0, c->p->hidden, s->z, s->h);
 }
 
-/* z = a * weights + x for the gates [first, last); without x but with the bias for the last one of a reset behind the product. */
-static void product(const job *j, int64_t direction, const sequence *s, int64_t m, const float *const *a, int64_t first, int64_t last) {
+typedef struct {
+    const job *j;
+    int64_t direction, m, gate;
+    const sequence *s;
+    const float *const *a;
+} gates_product;
+
+/* z = a * weights + x for panels, counted from the first one of `gate`; without x but with the bias for the last gate of a reset behind
+ * the product. */
+static void panels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+    (void)thread;
     static const float zeros[2 * INFOLD_MAX_LANES];
+    const gates_product *g = arg;
+    const job *j = g->j;
     const recurrent_params *p = j->p;
     const infold_kernels *k = j->ctx->kernels;
-    const int64_t at_row = 0, nr = k->nr;
+    const int64_t at_row = 0, nr = k->nr, of_gate = (p->hidden + nr - 1) / nr;
     const float *x[INFOLD_MAX_MR];
     float *z[INFOLD_MAX_MR];
-    for (int64_t i = 0; i < m; i++) x[i] = s[i].x, z[i] = s[i].z;
-    infold_tile tile = {.a = a, .c = z, .tap = &at_row, .taps = 1, .k = p->hidden, .chunk = CHUNK, .lo = -INFINITY, .hi = INFINITY};
-    for (int64_t gate = first; gate < last; gate++) {
+    for (int64_t i = 0; i < g->m; i++) x[i] = g->s[i].x, z[i] = g->s[i].z;
+    infold_tile tile = {.a = g->a, .c = z, .tap = &at_row, .taps = 1, .k = p->hidden, .chunk = CHUNK, .lo = -INFINITY, .hi = INFINITY};
+    for (int64_t panel = begin; panel < end; panel++) {
+        const int64_t gate = g->gate + panel / of_gate, at = panel % of_gate * nr;
         const bool within = p->kind == GRU_LINEAR_BEFORE_RESET && gate == 2;
-        const float *bias = within && j->args[BIAS] ? (const float *)j->args[BIAS] + direction * p->bias_direction : NULL;
-        const float *w = (const float *)j->args[W] + (direction * j->gates + gate) * p->w_gate;
+        const float *bias = within && j->args[BIAS] ? (const float *)j->args[BIAS] + g->direction * p->bias_direction : NULL;
         tile.r = within ? NULL : x;
-        for (int64_t at = 0; at < p->hidden; at += nr) {
-            tile.column = gate * p->hidden + at;
-            tile.n = p->hidden - at < nr ? p->hidden - at : nr;
-            tile.b = w + at * p->hidden;
-            tile.bias = bias ? bias + at : zeros;
-            k->gemm[tile.n > k->lanes][m - 1](&tile);
-        }
+        tile.column = gate * p->hidden + at;
+        tile.n = p->hidden - at < nr ? p->hidden - at : nr;
+        tile.b = (const float *)j->args[W] + (g->direction * j->gates + gate) * p->w_gate + at * p->hidden;
+        tile.bias = bias ? bias + at : zeros;
+        k->gemm[tile.n > k->lanes][g->m - 1](&tile);
     }
+}
+
+/* The same for the gates [first, last), by all threads. */
+static void product(const job *j, int64_t direction, const sequence *s, int64_t m, const float *const *a, int64_t first, int64_t last) {
+    const gates_product g = {j, direction, m, first, s, a};
+    const int64_t nr = j->ctx->kernels->nr, count = (last - first) * ((j->p->hidden + nr - 1) / nr);
+    infold_parallel(j->ctx, count, 1 + STEP_GRAIN / (j->p->hidden * nr), panels, &g);
 }
 
 static void step(const job *j, int64_t direction, const sequence *s, int64_t m) {
@@ -208,10 +225,16 @@ static int64_t length(const job *j, int64_t row) {
     return steps == 0 ? 0 : 1 + index_inside(steps < 0 ? j->p->steps : steps - 1, j->p->steps, j->ctx->fault);
 }
 
-/* m sequences from `row` on, through all of time. */
+/* m sequences from `row` on, through all of time. One of no steps has no last state: zero, as in onnxruntime and OpenVINO. */
 static void sequences(const job *j, int64_t direction, int64_t row, int64_t m) {
     const recurrent_params *p = j->p;
     const bool backward = direction || p->backward;
+    for (int64_t i = row; i < row + m; i++) {
+        const int64_t state = direction * p->h_direction + i * p->h_batch;
+        if (length(j, i) > 0) continue;
+        memset((float *)j->args[H] + state, 0, (size_t)p->hidden * sizeof(float));
+        if (p->kind == LSTM) memset((float *)j->args[CELL] + state, 0, (size_t)p->hidden * sizeof(float));
+    }
     for (int64_t at = 0; at < p->steps; at++) {
         sequence live[INFOLD_MAX_MR];
         int64_t count = 0;
@@ -247,11 +270,20 @@ static void rows(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     }
 }
 
+/* What m sequences cost that share what is read of the weights. */
+static double cost(int64_t m, int64_t mr) { return (double)((m + mr - 1) / mr * 3 + m); }
+
+/* Threads take sequences, or if that is less work for each, parts of the product in every step. */
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const recurrent_params *p = params;
-    const job j = {p, ctx, args, gates_of[p->kind]};
-    const double work = (double)p->steps * (double)(j.gates * p->hidden) * (double)p->hidden;
-    infold_parallel(ctx, p->directions * p->batch, 1 + (int64_t)(GRAIN / (work + 1)), rows, &j);
+    infold_ctx alone = *ctx;
+    alone.threads = 1;
+    const int64_t mr = ctx->kernels->mr, all = p->directions * p->batch, each = (all + ctx->threads - 1) / ctx->threads;
+    const double of_step = (double)(gates_of[p->kind] * p->hidden) * (double)p->hidden;
+    const double parts = fmin((double)ctx->threads, of_step / STEP_GRAIN), wait = 4 * WAIT / of_step * (p->kind == GRU ? 2 : 1);
+    const bool by_panel = parts >= 2 && (double)p->directions * (cost(p->batch, mr) / parts + wait) < cost(each, mr);
+    const job j = {p, by_panel ? ctx : &alone, args, gates_of[p->kind]};
+    infold_parallel(by_panel ? &alone : ctx, all, 1 + (int64_t)(GRAIN / ((double)p->steps * of_step + 1)), rows, &j);
 }
 
 const infold_op infold_op_recurrent = {

@@ -47,6 +47,7 @@ def native(net, *names):
         {"computed": True, "hidden": 5},
         {"bias": False, "lengths": [5, 2, 4]},
         {"initial": True, "lengths": [1, 5, 3], "batch": 3},
+        {"initial": True, "lengths": [0, 5, 0]},
         {"clip": 0.3, "initial": True},
         {"steps": 1, "batch": 1, "hidden": 16},
     ],
@@ -140,13 +141,26 @@ def test_shapes_that_do_not_fit_are_refused():
         session(net.model(*names)).run(None, net.feeds)
 
 
-def test_threads_agree():
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("LSTM", {"steps": 20, "batch": 40, "hidden": 48, "direction": "bidirectional", "directions": 2}),
+        ("LSTM", {"steps": 3, "batch": 1, "hidden": 203, "initial": True}),  # here and below threads share a step
+        ("GRU", {"steps": 3, "batch": 2, "hidden": 250, "lengths": [3, 2]}),
+        ("GRU", {"steps": 3, "batch": 1, "hidden": 200, "linear_before_reset": 1, "direction": "reverse"}),
+        ("RNN", {"steps": 2, "batch": 3, "hidden": 400, "direction": "bidirectional", "directions": 2}),
+    ],
+)
+def test_threads_agree(kind, options, like_onnxruntime):
     net = Net()
-    names = cell(net, "LSTM", steps=20, batch=40, hidden=48, direction="bidirectional", directions=2)
+    names = cell(net, kind, **options)
     model = net.model(*names)
-    one, two = (infold.InferenceSession(model, infold.SessionOptions(intra_op_num_threads=n)).run(None, net.feeds) for n in (1, 2))
-    for a, b in zip(one, two):
-        np.testing.assert_array_equal(a, b)
+    options = (infold.SessionOptions(intra_op_num_threads=n) for n in (1, 2, 3, 5))
+    results = [infold.InferenceSession(model, each).run(None, net.feeds) for each in options]
+    for some in results[1:]:
+        for a, b in zip(results[0], some, strict=True):
+            np.testing.assert_array_equal(a, b)
+    like_onnxruntime(net, *names)
 
 
 @pytest.mark.parametrize(("kind", "dynamo"), 
