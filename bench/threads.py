@@ -1,18 +1,22 @@
 """What threads cost and give: the machine's own scaling, the price of handing out work, each model's time on one and on several.
 
-    python bench/threads.py --zoo build/zoo [NAME ...] [--threads 2]
+    python bench/threads.py --zoo build/zoo [NAME ...] [--threads 2] [--output build/bench]
 
 First multiply-adds on registers and copies in memory on one thread and on several (no model can scale better), and the
 microseconds of an empty parallel step. Then, for each model (optimised export), milliseconds on one thread and on several, runs
-taken in turn, and the steps that lose most: their time on several threads beyond a perfect division.
+taken in turn, and where time is lost (what several threads take beyond a perfect division) by kind of step and in the worst steps.
+Times are first quintiles: what the code can do when the machine lets it. --output: a folder for threads.json, with every step, and
+threads.md, a table of the models.
 """
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +35,45 @@ def machine(threads: int) -> tuple[float, float]:
         return _native.peak_flops(host.isa(), 0.1, False, threads), sum(pool.map(bandwidth, [COPY] * threads))
 
 
-def compare(path: Path, threads: int, rounds: int) -> tuple[float, float, list[tuple[str, str, float, float]]]:
-    """Milliseconds of a run on one thread and on several, and (node, operation, ms on one, ms on several) of each node's steps,
-    worst first; steps that run side by side count with their share."""
+@dataclass(frozen=True)
+class Loss:
+    """The steps of one node and kernel: milliseconds on one thread, on several, and what the latter lose."""
+
+    node: str
+    kernel: str
+    one: float
+    several: float
+    lost: float
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A model's milliseconds on one and on several threads; losses: by node, the largest first."""
+
+    model: str
+    one: float
+    several: float
+    losses: list[Loss]
+
+    @property
+    def ratio(self) -> float:
+        return self.one / self.several
+
+    def by_kernel(self) -> dict[str, tuple[float, float]]:
+        """Milliseconds lost and taken on one thread, by kernel, the largest loss first."""
+        sums: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        for loss in self.losses:
+            lost, one = sums[loss.kernel]
+            sums[loss.kernel] = lost + loss.lost, one + loss.one
+        return dict(sorted(sums.items(), key=lambda item: -item[1][0]))
+
+
+def quintile(times: Sequence[float]) -> float:
+    return statistics.quantiles(times, n=5)[0] if len(times) > 1 else sum(times)
+
+
+def compare(path: Path, threads: int, rounds: int) -> Scaling:
+    """Steps that run side by side count with their share."""
     counts = (1, threads)
     sessions = [infold.InferenceSession(path, infold.SessionOptions(intra_op_num_threads=n)) for n in counts]
     rng = np.random.default_rng(0)
@@ -44,37 +84,59 @@ def compare(path: Path, threads: int, rounds: int) -> tuple[float, float, list[t
     for _ in range(rounds):
         for at, session in enumerate(sessions):
             session.run(None, feeds)
-            began = time.perf_counter()
-            session.run(None, feeds)
-            whole[at].append(1e3 * (time.perf_counter() - began))
+            for _ in range(3):
+                began = time.perf_counter()
+                session.run(None, feeds)
+                whole[at].append(1e3 * (time.perf_counter() - began))
             taken: dict[tuple[str, str], float] = defaultdict(float)
-            for record in session.profile(feeds, runs=3):
+            for record in session.profile(feeds, runs=1):
                 taken[record.name, record.kernel] += record.ms / (counts[at] if record.side_by_side else 1)
             for key, ms in taken.items():
                 steps[key][at].append(ms)
-    worst = [(*key, *(statistics.median(times) if times else 0.0 for times in both)) for key, both in steps.items()]
-    worst.sort(key=lambda s: s[2] / threads - s[3])
-    return statistics.median(whole[0]), statistics.median(whole[1]), worst
+    losses = []
+    for key, both in steps.items():
+        one, several = map(quintile, both)
+        losses.append(Loss(*key, one, several, several - one / threads))
+    return Scaling(path.stem, *map(quintile, whole), sorted(losses, key=lambda loss: -loss.lost))
+
+
+def write(folder: Path, threads: int, limits: dict[str, float], found: list[Scaling]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"| model | one thread, ms | {threads} threads, ms | ratio | lost, ms, by kind of step |", "|---|---|---|---|---|"]
+    for s in found:
+        kinds = ", ".join(f"{name} {lost:.2f} of {one:.2f}" for name, (lost, one) in list(s.by_kernel().items())[:3])
+        lines.append(f"| {s.model} | {s.one:.2f} | {s.several:.2f} | {s.ratio:.2f} | {kinds} |")
+    whole = {"threads": threads, "machine": limits, "models": [{"ratio": s.ratio, **asdict(s)} for s in found]}
+    for name, text in (("threads.md", "\n".join(lines)), ("threads.json", json.dumps(whole, indent=1))):
+        (folder / f"{name}.new").write_text(text + "\n")
+        (folder / f"{name}.new").replace(folder / name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = selection.parser(__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=5, help="how many of the worst steps to show")
+    parser.add_argument("--output", type=Path, help="folder for threads.json and threads.md")
     options = parser.parse_args(arguments)
     one, several = machine(1), machine(options.threads)
+    limits, found = {}, []
     for what, unit, alone, shared in zip(("multiply-adds", "copies"), ("GFLOP/s", "GB/s"), one, several):
+        limits[what] = shared / alone
         print(f"{what}: {alone / 1e9:.0f} {unit} on one thread, {shared / 1e9:.0f} on {options.threads}: {shared / alone:.2f}")
     for count in (1, options.threads):
         best = min(_native.dispatch_seconds(count, 10000) for _ in range(5))
         print(f"empty step on {count} thread(s): {1e6 * best:.2f} us")
     for files in selection.models(options).values():
-        path = list(files.values())[-1]
-        one, several, steps = compare(path, options.threads, options.rounds)
-        print(f"\n{path.stem}: {one:.2f} ms on one thread, {several:.2f} on {options.threads}: {one / several:.2f} times as fast")
-        for name, kernel, alone, shared in steps[:options.steps]:
-            print(f"  {shared - alone / options.threads:6.3f} ms lost: {alone:.3f} -> {shared:.3f}  {kernel} {name}")
+        scaling = compare(list(files.values())[-1], options.threads, options.rounds)
+        found.append(scaling)
+        print(f"\n{scaling.model}: {scaling.one:.2f} ms on one thread, {scaling.several:.2f} on {options.threads}: "
+              f"{scaling.ratio:.2f} times as fast")
+        print("  lost, ms: " + ", ".join(f"{name} {lost:.3f} of {one:.2f}" for name, (lost, one) in scaling.by_kernel().items()))
+        for loss in scaling.losses[:options.steps]:
+            print(f"  {loss.lost:6.3f} ms lost: {loss.one:.3f} -> {loss.several:.3f}  {loss.kernel} {loss.node}")
+    if options.output:
+        write(options.output, options.threads, limits, found)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ static void prologue(const conv_job *j, int64_t m, const float **a, const int64_
 }
 
 /* All pixels [p0, p1) times panels [j0, j1) of one group. */
-static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int64_t j0, int64_t j1) {
+static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int64_t j0, int64_t j1, int64_t thread) {
+    (void)thread;
     const conv_params *p = j->p;
     const infold_kernels *kn = j->ctx->kernels;
     const conv_group g = conv_group_of(j, group);
@@ -73,18 +74,10 @@ static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
     }
 }
 
-static void piece(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int64_t q0, int64_t q1, int64_t thread) {
-    (void)thread;
-    for (int64_t q = q0, end; q < q1; q = end) {
-        end = q + j->p->panels_per_block < q1 ? q + j->p->panels_per_block : q1;
-        block(j, p0, p1, group, q, end);
-    }
-}
-
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     conv_job j = conv_job_of(params, args, ctx, ctx->kernels->nr);
-    j.piece = piece;
-    conv_share(&j, ctx, 0);
+    j.piece = block;
+    conv_share(&j, ctx, ctx->kernels->mr, j.p->panels_per_block, 0);
 }
 
 const infold_op infold_op_conv = {

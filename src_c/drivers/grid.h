@@ -18,19 +18,23 @@ typedef struct {
     int64_t down, across;
 } infold_grid;
 
-enum { GRID_GRAIN = 1000000 }; /* multiply-adds that are worth waking a thread for: some 10 microseconds */
+enum { GRID_GRAIN = 300000 }; /* multiply-adds that are worth a thread, or a part of their own: some 3 microseconds */
+
+/* What a division's largest part costs. */
+static inline double grid_cost(const infold_work *w, infold_grid grid) {
+    const double rows = (double)((w->rows + grid.down - 1) / grid.down), columns = (double)((w->columns + grid.across - 1) / grid.across);
+    return rows * columns + w->row_cost * rows * ceil(columns / (double)w->group) + w->column_cost * columns;
+}
 
 static inline infold_grid grid_of(const infold_work *w, int64_t threads) {
-    const double worth = 1 + w->unit * (double)w->rows * (double)w->columns / GRID_GRAIN;
-    if ((double)threads > worth) threads = (int64_t)worth;
     infold_grid best = {1, 1};
-    double least = INFINITY;
+    double least = grid_cost(w, best);
+    const double worth = 1 + w->unit * least / GRID_GRAIN;
+    if ((double)threads > worth) threads = (int64_t)worth;
     for (int64_t down = 1; down <= threads && down <= w->rows; down++) {
-        const int64_t across = threads / down < w->columns ? threads / down : w->columns;
-        const double rows = (double)((w->rows + down - 1) / down), columns = (double)((w->columns + across - 1) / across);
-        const double groups = ceil(columns / (double)w->group);
-        const double cost = rows * columns + w->row_cost * rows * groups + w->column_cost * columns;
-        if (cost < least) least = cost, best = (infold_grid){down, across};
+        const infold_grid grid = {down, threads / down < w->columns ? threads / down : w->columns};
+        const double cost = grid_cost(w, grid);
+        if (cost < least) least = cost, best = grid;
     }
     return best;
 }

@@ -1,7 +1,11 @@
-/* The process's one pool of threads. A call hands each worker its piece through a pair of gates, each on cache lines of its own:
- * no counter is shared. Who waits spins for a moment, since the next step of a plan follows at once, and then sleeps.
+/* The process's one pool of threads. A call offers each worker its piece through a pair of gates, each on cache lines of its own:
+ * no counter is shared by all. Who waits spins for a moment, since the next step of a plan follows at once, and then sleeps.
  *
- * One call has the pool at a time; whoever finds it taken does its pieces itself, one after the other, with the same result. */
+ * CPUs are not always equally fast, nor there at once. So a piece is cut into tickets: its owner takes them from the front, and who
+ * has done his own takes from the back of his neighbours'. A worker that is not there when everything else is done is not waited
+ * for: the caller withdraws the offer and does that piece, too.
+ *
+ * One call has the pool at a time; whoever finds it taken does all of its work itself, with the same result. */
 #define _GNU_SOURCE /* sched_getaffinity, pthread_atfork */
 
 #include "drivers/parallel.h"
@@ -17,7 +21,8 @@
 #include <unistd.h>
 #endif
 
-enum { MAX_WORKERS = 255, SPINS = 4096 /* some 100 microseconds */, STACK = 1 << 20 };
+enum { MAX_PIECES = 256, SPINS = 4096 /* some 100 microseconds */, STACK = 1 << 20 };
+enum { NEIGHBOURS = 3 }; /* whose tickets a thread looks for when it has done its own */
 
 static inline void relax(void) {
 #if defined(__x86_64__)
@@ -64,33 +69,71 @@ static void gate_wait(gate *g, unsigned value, int spins) {
 typedef struct {
     infold_body body;
     const void *arg;
-    int64_t count, pieces;
+    int64_t count, pieces, grain;
     int spins; /* 0 where threads must share CPUs: who spins there keeps another from working */
 } job;
 
-static void piece(const job *j, int64_t t) {
-    j->body(j->arg, infold_cut(j->count, j->pieces, t), infold_cut(j->count, j->pieces, t + 1), t);
-}
+/* The tickets of a piece that nobody has taken: [low half, high half). */
+typedef struct {
+    _Alignas(2 * INFOLD_ALIGN) atomic_uint_least64_t left;
+} ticket_book;
 
 static struct {
     atomic_flag taken;
     job job;
-    int64_t cpus, workers; /* workers: threads that exist, besides the callers */
+    int64_t cpus, workers; /* workers: threads that exist, besides the callers; worker i has piece i + 1 */
+    ticket_book books[MAX_PIECES];
     struct {
-        gate go, done;
-        unsigned turn; /* how often the worker was called */
-    } slots[MAX_WORKERS];
+        gate go, done; /* 1: work is offered; the worker has done it */
+    } slots[MAX_PIECES];
 } pool = {.taken = ATOMIC_FLAG_INIT};
+
+/* A piece and the units of its tickets: a multiple of the grain, so that the pieces' cuts are the only ones that meet a pair of rows. */
+typedef struct {
+    int64_t begin, end, ticket;
+} span;
+
+static span piece(const job *j, int64_t t) {
+    const span s = {infold_cut(j->count, j->pieces, t), infold_cut(j->count, j->pieces, t + 1), 0};
+    const int64_t least = (s.end - s.begin + INFOLD_TICKETS - 1) / INFOLD_TICKETS;
+    return (span){s.begin, s.end, (least + j->grain - 1) / j->grain * j->grain};
+}
+
+/* Do a piece's tickets from its front, or from its back, until none is left. */
+static void work_off(const job *j, int64_t t, bool front, int64_t thread) {
+    const span s = piece(j, t);
+    atomic_uint_least64_t *left = &pool.books[t].left;
+    for (uint_least64_t v = atomic_load(left);;) {
+        const uint_least64_t first = v & UINT32_MAX, end = v >> 32;
+        if (first >= end) return;
+        if (!atomic_compare_exchange_weak(left, &v, front ? v + 1 : v - ((uint_least64_t)1 << 32))) continue;
+        const int64_t begin = s.begin + (int64_t)(front ? first : end - 1) * s.ticket;
+        j->body(j->arg, begin, s.end - begin < s.ticket ? s.end : begin + s.ticket, thread);
+        v = atomic_load(left);
+    }
+}
+
+static void take_part(const job *j, int64_t thread) {
+    work_off(j, thread, true, thread);
+    for (int64_t i = 1; i <= NEIGHBOURS && i < j->pieces; i++) work_off(j, (thread + i) % j->pieces, false, thread);
+}
+
+/* Whether the offer was still there. */
+static bool accept(gate *go) {
+    unsigned offered = 1;
+    return atomic_compare_exchange_strong(&go->value, &offered, 0);
+}
 
 static void *work(void *argument) {
     const int64_t slot = (int64_t)(intptr_t)argument;
     int spins = 0;
     fesetenv(FE_DFL_ENV); /* not what its creator had set, which may flush denormals */
-    for (unsigned turn = 1;; turn++) {
-        gate_wait(&pool.slots[slot].go, turn, spins);
+    for (;;) {
+        gate_wait(&pool.slots[slot].go, 1, spins);
+        if (!accept(&pool.slots[slot].go)) continue;
         spins = pool.job.spins;
-        piece(&pool.job, slot + 1);
-        gate_set(&pool.slots[slot].done, turn);
+        take_part(&pool.job, slot + 1);
+        gate_set(&pool.slots[slot].done, 1);
     }
     return NULL;
 }
@@ -121,7 +164,6 @@ static void grow(int64_t workers) {
     for (pthread_t thread; pool.workers < workers; pool.workers++) {
         gate_init(&pool.slots[pool.workers].go);
         gate_init(&pool.slots[pool.workers].done);
-        pool.slots[pool.workers].turn = 0;
         if (pthread_create(&thread, &detached, work, (void *)(intptr_t)pool.workers)) break;
     }
     pthread_attr_destroy(&detached);
@@ -130,26 +172,33 @@ static void grow(int64_t workers) {
 
 void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold_body body, const void *arg) {
     if (count <= 0) return;
-    job j = {body, arg, count, grain > 0 ? (count + grain - 1) / grain : count, 0};
+    if (grain < 1) grain = 1;
+    job j = {body, arg, count, (count - 1) / grain + 1, grain, 0};
     if (j.pieces > ctx->threads) j.pieces = ctx->threads;
-    if (j.pieces > MAX_WORKERS + 1) j.pieces = MAX_WORKERS + 1;
-    if (j.pieces <= 1) {
+    if (j.pieces > MAX_PIECES) j.pieces = MAX_PIECES;
+    if (j.pieces <= 1 || atomic_flag_test_and_set_explicit(&pool.taken, memory_order_acquire)) {
         body(arg, 0, count, 0);
         return;
     }
-    int64_t helpers = 0;
-    const bool mine = !atomic_flag_test_and_set_explicit(&pool.taken, memory_order_acquire);
-    if (mine) {
-        if (pool.workers < j.pieces - 1) grow(j.pieces - 1);
-        helpers = pool.workers < j.pieces - 1 ? pool.workers : j.pieces - 1;
-        j.spins = j.pieces <= pool.cpus ? SPINS : 0;
-        pool.job = j;
+    if (pool.workers < j.pieces - 1) grow(j.pieces - 1);
+    if (j.pieces > pool.workers + 1) j.pieces = pool.workers + 1;
+    j.spins = j.pieces <= pool.cpus ? SPINS : 0;
+    pool.job = j;
+    for (int64_t t = 0; t < j.pieces; t++) {
+        const span s = piece(&j, t);
+        atomic_store_explicit(&pool.books[t].left, (uint_least64_t)((s.end - s.begin + s.ticket - 1) / s.ticket) << 32, memory_order_relaxed);
     }
-    for (int64_t i = 0; i < helpers; i++) gate_set(&pool.slots[i].go, ++pool.slots[i].turn);
-    piece(&j, 0);
-    for (int64_t t = helpers + 1; t < j.pieces; t++) piece(&j, t);
-    for (int64_t i = 0; i < helpers; i++) gate_wait(&pool.slots[i].done, pool.slots[i].turn, j.spins);
-    if (mine) atomic_flag_clear_explicit(&pool.taken, memory_order_release);
+    for (int64_t i = 0; i < j.pieces - 1; i++) gate_set(&pool.slots[i].go, 1);
+    take_part(&j, 0);
+    for (int64_t i = 0; i < j.pieces - 1; i++) {
+        if (accept(&pool.slots[i].go)) {
+            work_off(&j, i + 1, true, 0);
+            continue;
+        }
+        gate_wait(&pool.slots[i].done, 1, j.spins);
+        atomic_store_explicit(&pool.slots[i].done.value, 0, memory_order_relaxed);
+    }
+    atomic_flag_clear_explicit(&pool.taken, memory_order_release);
 }
 
 /* No worker exists in a forked child, and a call of another thread may have been under way. */

@@ -1,4 +1,4 @@
-/* The only door to threads: split [0, count) into one contiguous piece per thread. A session of one thread calls straight through. */
+/* The only door to threads: split [0, count) into a contiguous piece for each thread. A session of one thread calls straight through. */
 #ifndef INFOLD_PARALLEL_H
 #define INFOLD_PARALLEL_H
 
@@ -12,7 +12,11 @@ static inline int64_t infold_cut(int64_t count, int64_t parts, int64_t part) {
 
 typedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread);
 
-/* grain: the smallest piece worth a thread of its own, in units of count. */
+/* Pieces are cut further, into as many as this, so that who is done early can take over what another has not begun. */
+enum { INFOLD_TICKETS = 32 };
+
+/* grain: the smallest piece worth a thread of its own, in units of count; further cuts are at multiples of it. `body` is called for
+ * any part of the count, several times by one thread, whose number is below the session's. */
 void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold_body body, const void *arg);
 
 #endif
