@@ -283,7 +283,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const double parts = fmin((double)ctx->threads, of_step / STEP_GRAIN), wait = 4 * WAIT / of_step * (p->kind == GRU ? 2 : 1);
     const bool by_panel = parts >= 2 && (double)p->directions * (cost(p->batch, mr) / parts + wait) < cost(each, mr);
     const job j = {p, by_panel ? ctx : &alone, args, gates_of[p->kind]};
-    infold_parallel(by_panel ? &alone : ctx, all, 1 + (int64_t)(GRAIN / ((double)p->steps * of_step + 1)), rows, &j);
+    const int64_t grain = 1 + (int64_t)(GRAIN / ((double)p->steps * of_step + 1));
+    infold_parallel(by_panel ? &alone : ctx, all, grain > each ? grain : each, rows, &j);
 }
 
 const infold_op infold_op_recurrent = {
