@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
 NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
 
-.PHONY: demo test browser batch serving serve-tests bench zoo docs lint aarch64 packages sanitize fuzz soak clean
+.PHONY: demo test browser batch serving serve-tests bench zoo docs lint aarch64 packages sanitize fuzz corpus soak clean
 
 demo: $(VENV)/.infold $(VENV)/.demo
 	$(BIN)/infold demo $(if $(SHORT),--short)
@@ -66,9 +66,16 @@ MINUTES ?= 10
 fuzz: $(VENV)/.infold $(VENV)/.test
 	$(BIN)/python tests/fuzz/campaign.py --minutes $(MINUTES)
 
-# Sessions under load, and whether the process grows; counts grow in build/soak.json.
+# Always the same mutants, from the first on, for a minute of each harness, two at a time.
+corpus: $(VENV)/.infold $(VENV)/.test
+	rm -f build/corpus-*.json
+	set -e; names=$$($(BIN)/python tests/fuzz/campaign.py --list); echo "$$names" | \
+	  xargs -P 2 -I {} $(BIN)/python tests/fuzz/campaign.py --harness {} --state build/corpus-{}.json --round 60 --minutes 1
+
+# Sessions under load, and whether the process grows; counts grow in build/soak.json. ONCE="forks=1000 interrupts=1000"
+# runs single scenarios so many times instead.
 soak: $(VENV)/.infold $(VENV)/.test
-	$(BIN)/python tests/load/soak.py --minutes $(MINUTES)
+	$(BIN)/python tests/load/soak.py --minutes $(MINUTES) $(ONCE)
 
 # The kernel tests on aarch64, cross-compiled and under qemu-user. Debian's packages are installed if there are none, which takes root.
 aarch64: $(VENV)/.needs

@@ -229,8 +229,7 @@ class CompiledFile:
         if header["format"] != FORMAT:
             raise UnsupportedError(f"format {header['format']!r}; this version reads {FORMAT}")
         self.arrays = self._arrays(header["arrays"], PREAMBLE.size + length, size)
-        self.inputs = {port["name"]: _port_of(port) for port in header["inputs"]}
-        self.outputs = {port["name"]: _port_of(port) for port in header["outputs"]}
+        self.inputs, self.outputs = ({port.name: port for port in map(_port_of, header[key])} for key in ("inputs", "outputs"))
         self.isa = str(header["machine"]["isa"])
         self.precision = str(header["precision"])
         self.folds = FoldReport([FoldItem(*(item[key] for key in ("name", "verdict", "into", "reason")))

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from infold.errors import Error, InvalidModelError, UnsupportedError
+from infold.errors import Error, InvalidModelError, MemoryLimitError, UnsupportedError
 from infold.importers import _legality, _protobuf, _tensors
 
 EXTERNAL_FILES = "external_files"  # in a loaded model's `meta`: paths of the files beside its own, a list
@@ -161,7 +161,7 @@ def _deserialize(proto: onnx.ModelProto) -> ir.Model:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        kind = UnsupportedError if isinstance(cause, NotImplementedError) else InvalidModelError
+        kind = {NotImplementedError: UnsupportedError, MemoryError: MemoryLimitError}.get(type(cause), InvalidModelError)
         raise kind(
             f"onnx_ir refuses the model: {str(cause).strip().splitlines()[0] if str(cause) else cause!r}"
         ) from error

@@ -181,9 +181,13 @@ def main() -> int:
     parser.add_argument("--harness", action="append", help="only this one (may be repeated)")
     parser.add_argument("--state", type=Path, default=STATE)
     parser.add_argument("--round", type=float, default=30, help="seconds a harness runs before it is the next one's turn")
+    parser.add_argument("--list", action="store_true", help="name the harnesses")
     parser.add_argument("--again", metavar="NAME:I", help="try one mutant in this process and show what happens")
     options = parser.parse_args()
     known = harnesses()
+    if options.list:
+        print(*known, sep="\n")
+        return 0
     if options.again:
         name, _, index = options.again.partition(":")
         known[name].prepare()

@@ -1,10 +1,16 @@
-"""Harnesses of the file formats: mutants are loaded, nothing more."""
+"""Harnesses of the file formats: mutants are loaded, nothing more; but what is left of compiled models also runs."""
 
 from __future__ import annotations
 
+import base64
+import copy
 import io
+import os
+import random
+import tempfile
 import warnings
 import zipfile
+from pathlib import Path
 
 import mutate
 import onnx
@@ -12,8 +18,11 @@ import torch7_networks
 from caffe_harness import Net
 from campaign import Harness
 from test_caffe_detection import detector
+from test_compiled import header_of, signed
 from torch7_writer import Writer, dump
 
+import infold
+from infold.errors import Error
 from infold.importers import caffe, torch7
 from infold.importers import onnx as onnx_importer
 
@@ -181,5 +190,78 @@ class Pt2(Harness):
         return "loaded", ""
 
 
+class Compiled(Harness):
+    """Compiled models: bytes anywhere, or what the header says, under a right checksum. What still loads is run."""
+
+    name = "infold"
+
+    def prepare(self) -> None:
+        import graphs
+
+        self.folder = tempfile.TemporaryDirectory()
+        seen, path = set(), Path(self.folder.name, "seed.infold")
+        self.seeds = []
+        for model, inputs in graphs.small_models():
+            kinds = frozenset(node.op_type for node in model.graph.node)
+            if kinds <= seen:
+                continue
+            try:
+                infold.compile(model, path, fallback=len(kinds) > 3)
+            except Error:  # one that needs Python
+                continue
+            seen |= kinds
+            names = [port.name for port in infold.InferenceSession(path).get_inputs()]
+            self.seeds.append((path.read_bytes(), dict(zip(names, inputs))))
+
+    def trial(self, rng, second_opinion):
+        (seed, feeds), small = rng.choice(self.seeds), True
+        if rng.random() < 0.3:
+            seed = mutate.data(rng, seed, rng.choice(self.seeds)[0])
+        else:
+            header, body = header_of(seed)
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                small &= _bend(rng, header)
+            seed = signed(header, mutate.data(rng, body, body) if rng.random() < 0.2 else body)
+        path = Path(self.folder.name, f"{os.getpid()}.infold")
+        path.unlink(missing_ok=True)  # a session may map the one before
+        path.write_bytes(seed)
+        session = infold.InferenceSession(path, infold.SessionOptions(1, max_memory=1 << 26))
+        if not small:  # nothing bounds how often a step may go over the same memory
+            return "loaded", ""
+        session.run(None, feeds)
+        return "ran without a second opinion", ""
+
+
+def _bend(rng: random.Random, header: dict) -> bool:
+    """One value anywhere in a header, or a parameter of a step, becomes another. Returns whether no parameter becomes large."""
+    places, todo = [], [header]
+    while todo:
+        owner = todo.pop()
+        for key, value in owner.items() if isinstance(owner, dict) else enumerate(owner):
+            places.append((owner, key))
+            if isinstance(value, (dict, list)):
+                todo.append(value)
+    parameters = [(owner, key) for owner, key in places if key == 1 and isinstance(owner[key], str) and len(owner[key]) > 60]
+    owner, key = rng.choice(parameters if parameters and rng.random() < 0.4 else places)
+    old, small = owner[key], True
+    if (owner, key) in parameters:
+        raw = bytearray(base64.b64decode(old))
+        at = rng.randrange(len(raw) // 8) * 8
+        number = mutate.integer(rng, int.from_bytes(raw[at : at + 8], "little", signed=True))
+        raw[at : at + 8] = number.to_bytes(8, "little", signed=True)
+        owner[key], small = base64.b64encode(raw).decode(), abs(number) < 1000
+    elif isinstance(owner, list) and rng.random() < 0.3:
+        if rng.random() < 0.5:
+            owner.pop(key)
+        else:
+            owner.insert(rng.randrange(len(owner) + 1), old)
+    elif isinstance(old, int) and rng.random() < 0.6:
+        owner[key] = rng.choice((mutate.integer(rng, old), old + 4, old - 4, old + 64, 2 * old, -old))
+    else:
+        other, name = rng.choice(places)
+        owner[key] = rng.choice((-1, 0, 1, 1 << 40, 1 << 63, -(1 << 70), None, "x", [], {}, 1.5, True, copy.deepcopy(other[name])))
+    return small
+
+
 def harnesses() -> list[Harness]:
-    return [OnnxBytes(), OnnxMessages(), Prototxt(), Caffemodel(), Torch7(), Pt2()]
+    return [OnnxBytes(), OnnxMessages(), Prototxt(), Caffemodel(), Torch7(), Pt2(), Compiled()]

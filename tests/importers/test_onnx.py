@@ -16,7 +16,7 @@ from onnx_harness import build, matmul
 
 import infold
 import infold.importers
-from infold.errors import Error, InvalidModelError, UnsupportedError
+from infold.errors import Error, InvalidModelError, MemoryLimitError, UnsupportedError
 from infold.importers.onnx import load
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -244,6 +244,16 @@ def test_tensors_that_do_not_fit_their_shape(tensor, says):
                 [helper.make_node("Constant", [], ["w"], value=tensor), helper.make_node("MatMul", ["x", "w"], ["y"])]
             )
         )
+
+
+def test_no_memory_for_the_graph(monkeypatch):
+    """What onnx_ir wraps in an exception of its own is no fault of the model."""
+    def full(proto):
+        raise ir.serde.SerdeError("Error calling a function") from MemoryError()
+
+    monkeypatch.setattr(ir, "from_proto", full)
+    with pytest.raises(MemoryLimitError):
+        load(build())
 
 
 def test_unknown_data_type():

@@ -1,4 +1,5 @@
-"""All scenarios over and over, for as long as is asked, and whether the process grows: `python tests/load/soak.py --minutes 10`.
+"""All scenarios over and over, for as long as is asked, and whether the process grows: `python tests/load/soak.py --minutes 10`; or
+some of them once, as often as is asked: `python tests/load/soak.py forks=1000 interrupts=1000`.
 
 What was done is added to build/soak.json. Memory is the resident set after a collection, at the end of each round over every
 scenario; the first rounds warm allocators and caches up.
@@ -34,15 +35,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--state", type=Path, default=STATE)
+    parser.add_argument("once", nargs="*", metavar="SCENARIO=COUNT", help="one round of these alone: " + ", ".join(COUNTS))
     options = parser.parse_args()
+    counts = {name: int(count) for name, _, count in (item.partition("=") for item in options.once)} or COUNTS
+    if unknown := counts.keys() - COUNTS:
+        parser.error(f"no scenario {min(unknown)!r}")
     began, total, sizes = time.monotonic(), {}, []
-    while time.monotonic() < began + 60 * options.minutes or len(sizes) <= WARM:
-        for scenario in scenarios.SCENARIOS:
-            name, count = scenario.__name__, COUNTS[scenario.__name__]
+    while not sizes or (not options.once and (time.monotonic() < began + 60 * options.minutes or len(sizes) <= WARM)):
+        for name, count in counts.items():
+            scenario = getattr(scenarios, name)
             for what, number in (scenarios.run_alone(name, count) if name == ALONE else scenario(count)).items():
                 total[what] = max(total.get(what, 0), number) if what.endswith("ms") else total.get(what, 0) + number
         sizes.append(resident())
         print(f"{(time.monotonic() - began) / 60:6.1f} min  {sizes[-1] / 2**20:7.1f} MiB  {total}", flush=True)
+    if options.once:
+        return 0
     grown = min(sizes[-3:]) - min(sizes[WARM - 1 : WARM + 2])
     state = json.loads(options.state.read_text()) if options.state.exists() else {}
     for what, number in {**total, "minutes": (time.monotonic() - began) / 60}.items():

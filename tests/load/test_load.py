@@ -53,20 +53,26 @@ def test_denormal_numbers_are_numbers(threads: int):
 
 def test_a_second_interpreter_is_refused():
     code = """if True:
-        import _xxsubinterpreters as interpreters
+        try:
+            import _interpreters as interpreters
+        except ImportError:  # before CPython 3.13
+            import _xxsubinterpreters as interpreters
         import numpy as np, infold
         from infold import _native
         other = interpreters.create()
-        try:
-            interpreters.run_string(other, "import infold; infold.InferenceSession")
-        except interpreters.RunFailedError as error:
-            assert "ImportError" in str(error) and "only be loaded into one interpreter per process" in str(error), error
-        else:
-            raise AssertionError("two interpreters share the pool of threads")
+        interpreters.run_string(other, '''if True:
+            try:
+                import infold; infold.InferenceSession
+            except ImportError as error:
+                print(error, flush=True)
+            ''')
         interpreters.destroy(other)
         print("alive", _native.Arena(1).nbytes)
     """
-    if importlib.util.find_spec("_xxsubinterpreters") is None:
+    if not any(map(importlib.util.find_spec, ("_interpreters", "_xxsubinterpreters"))):
         pytest.skip("this Python has no interface to sub-interpreters")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0 and done.stdout.strip() == "alive 1", done.stderr
+    assert done.returncode == 0, done.stderr
+    refusal, alive = done.stdout.splitlines()
+    assert "into one interpreter per process" in refusal or "does not support loading in subinterpreters" in refusal
+    assert alive == "alive 1"
