@@ -40,7 +40,7 @@ cdef extern from "abi.h" nogil:
         int64_t lanes, mr, nr
         float (*fma_peak)(int64_t iterations) noexcept nogil
     ctypedef struct infold_bf16:
-        int64_t mr, peak_macs, depth_step
+        int64_t mr, m_step, peak_macs, depth_step
         double macs_per_cycle
         float (*peak)(int64_t iterations) noexcept nogil
     ctypedef struct infold_ctx:
@@ -94,15 +94,16 @@ def isa_names(bint emulated=False):
 
 
 def isa_info(str name):
-    """{kernels, lanes, mr, nr, bf16_macs, bf16_depth} of one instruction set, or None if this CPU cannot run it.
+    """{kernels, lanes, mr, nr, bf16_macs, bf16_depth, bf16_rows} of one instruction set, or None if this CPU cannot run it.
 
     kernels: the name of its float32 kernels; bf16_macs: bf16 multiply-adds in a cycle, 0 if emulated;
-    bf16_depth: what the length of their sums is rounded up to.
+    bf16_depth, bf16_rows: what the length of their sums, and the number of rows, is rounded up to; tiles have several rows.
     """
     cdef const infold_kernels *k = infold_find_kernels(name.encode())
     cdef const infold_bf16 *h = infold_find_bf16(name.encode())
     return None if k == NULL else {"kernels": k.name.decode(), "lanes": k.lanes, "mr": k.mr, "nr": k.nr,
-                                   "bf16_macs": h.macs_per_cycle, "bf16_depth": h.depth_step}
+                                   "bf16_macs": h.macs_per_cycle, "bf16_depth": h.depth_step,
+                                   "bf16_rows": h.m_step}
 
 
 cdef struct peak_job:

@@ -18,6 +18,7 @@ from ..plan.tensor import BF16, Tensor
 from .convolution import Convolution
 from .epilogue import epilogue, take
 from .product import chain_of_sums, ending, row_pieces, vector
+from .splits import FAR_BYTE
 
 # Opposite pairs of finite points beside 0 and infinity. For F(4x4) near the least rounding error (measured; Barabasz et al., "Error
 # Analysis and Improving the Accuracy of Winograd Convolution for DNNs", 2020), and with all constants of the transforms exact in
@@ -33,8 +34,8 @@ LONGEST_CHAIN = 32  # products in one chain: an error here comes out of the last
 HIGHEST_CHANNELS = {2: 128}
 
 # Cycles, fitted to measurements: one vector of channels of a tile into the transformed domain or back; the accumulators of a
-# product begun and stored, in rows of the reduction; a byte of weights from beyond the second-level cache.
-TRANSFORM, ENDS, FAR_BYTE = {2: 100, 4: 250}, 8, 1 / 12
+# product begun and stored, in rows of the reduction.
+TRANSFORM, ENDS = {2: 100, 4: 250}, 8
 
 
 def winograd4(ctx, c: Convolution) -> Way | None:

@@ -10,24 +10,32 @@ enum {
 
 typedef float tile_sums[INFOLD_BF16_ROWS][INFOLD_BF16_COLUMNS];
 
-/* The products of rows [k, end). tall, wide: more than 16 rows, more than 16 columns. */
+/* The products of rows [k, end). tall, wide: more than 16 rows, more than 16 columns. A product adds to its tile long after the next one
+ * could start: in a narrow block the tiles on the right, which would have no columns, take every second product. (Those of a block that
+ * is not tall may not: a pixel's numbers must not depend on how pixels are shared out.) */
 static inline __attribute__((always_inline)) void tile_block(const infold_bf16_tile *t, int64_t k, int64_t end, tile_sums sums,
                                                              const bool tall, const bool wide) {
     const int64_t a_bytes = 2 * t->a_row, b_bytes = 4 * INFOLD_BF16_COLUMNS, s_bytes = 4 * INFOLD_BF16_COLUMNS;
+    bool second = false;
     tile_zero(0);
     tile_zero(1);
-    tile_zero(2);
-    tile_zero(3);
+    if (tall) tile_zero(2);
+    if (tall) tile_zero(3);
     for (; k < end; k += INFOLD_BF16_DEPTH)
         for (int64_t i = 0; i < t->terms; i++) {
             const uint16_t *a = t->a[0] + i * t->a_plane + k;
             tile_load(4, a, a_bytes);
             if (tall) tile_load(5, a + TILE * t->a_row, a_bytes);
-            for (int64_t j = 0; i + j < t->terms; j++) {
+            for (int64_t j = 0; i + j < t->terms; j++, second = !second && !wide) {
                 const uint16_t *b = t->b + j * t->b_plane + k * INFOLD_BF16_COLUMNS;
                 tile_load(6, b, b_bytes);
-                tile_dot(0, 4, 6);
-                if (tall) tile_dot(2, 5, 6);
+                if (second) {
+                    tile_dot(1, 4, 6);
+                    if (tall) tile_dot(3, 5, 6);
+                } else {
+                    tile_dot(0, 4, 6);
+                    if (tall) tile_dot(2, 5, 6);
+                }
                 if (wide) {
                     tile_load(7, b + 2 * TILE, b_bytes);
                     tile_dot(1, 4, 7);
@@ -37,8 +45,8 @@ static inline __attribute__((always_inline)) void tile_block(const infold_bf16_t
         }
     tile_store(0, sums[0], s_bytes);
     tile_store(1, sums[0] + TILE, s_bytes);
-    tile_store(2, sums[TILE], s_bytes);
-    tile_store(3, sums[TILE] + TILE, s_bytes);
+    if (tall) tile_store(2, sums[TILE], s_bytes);
+    if (tall) tile_store(3, sums[TILE] + TILE, s_bytes);
 }
 
 static void tile_gemm(const infold_bf16_tile *t, int64_t m) {
@@ -59,6 +67,7 @@ static void tile_gemm(const infold_bf16_tile *t, int64_t m) {
     for (int64_t i = 0; i < m; i++) {
         vf acc[TILE_NV];
         for (int j = 0; j < TILE_NV; j++) acc[j] = v_load(sums[i] + j * VL);
+        for (int j = 0; !wide && j < TILE_NV / 2; j++) acc[j] += acc[TILE_NV / 2 + j];
         store_row(&t->out, i, acc, TILE_NV);
     }
 }

@@ -48,10 +48,10 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "LD_PRELOAD": str(library), "AMX_TRAP_LIBRARY": _native.__file__, "AMX_TRAP_SITES": " ".join(sites)}
 
 
-def run(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess:
+def run(folder: Path, *arguments: object, capture_output: bool = True, **more: str) -> subprocess.CompletedProcess:
     """`python ARGUMENTS` in such a process; more: for its environment."""
     return subprocess.run([sys.executable, str(HERE / "amx_trap.py"), *map(str, arguments)], env={**environment(folder), **more},
-                          cwd=HERE.parents[1], capture_output=True, text=True)
+                          capture_output=capture_output, text=True)
 
 
 def counts() -> dict[str, int]:

@@ -200,14 +200,19 @@ def dot_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def dot_tiles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """TDPBF16PS: in each 32 of the depth even and odd elements are summed apart, then together, then onto the tile (Intel SDM)."""
-    total = np.zeros((a.shape[0], b.shape[1]), F32)
-    for k in range(0, a.shape[1], DEPTH):
-        part = np.zeros((2, *total.shape), F32)
+    """TDPBF16PS: in each 32 of the depth even and odd elements are summed apart, then together, then onto the tile (Intel SDM). A
+    panel of 16 columns or fewer has two tiles, which take turns."""
+    columns = np.arange(b.shape[1])
+    narrow = (columns // COLUMNS == columns[-1] // COLUMNS) & (columns[-1] % COLUMNS < COLUMNS // 2)
+    total = np.zeros((2, a.shape[0], b.shape[1]), F32)
+    for turn, k in enumerate(range(0, a.shape[1], DEPTH)):
+        part = np.zeros_like(total)
         for i in range(k, k + DEPTH):
             part[i % 2] = fma(a[:, i : i + 1], b[i], part[i % 2])
-        total = flush(total + flush(part[0] + part[1]))
-    return total
+        for tile in range(2):
+            live = narrow & (turn % 2 == tile) | ~narrow & (tile == 0)
+            total[tile] = np.where(live, flush(total[tile] + flush(part[0] + part[1])), total[tile])
+    return np.where(narrow, total[0] + total[1], total[0])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -1,12 +1,14 @@
 """Precision levels end to end: every split that a level allows, on every instruction set with bf16 kernels of its own."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from session_harness import Net, compare, session
 
 from infold import _native
-from infold.ops.splits import SPLITS
+from infold.ops.splits import SPLITS, ProductSize, cycles
 from infold.plan.tensor import BF16
 from infold.reference import run_float64
 
@@ -178,6 +180,21 @@ def test_the_fastest_split_is_chosen(isa):
         gain = max(info["bf16_macs"] / s.products / (2 * info["lanes"]) for s in SPLITS.values() if s.terms and level in s.levels)
         used = kernels(session(net.model(y), precision=level, algorithms={}), net.feeds)
         assert ("conv_bf16" in used) == (gain > 1) or any(name.startswith("winograd") for name in used)
+
+
+def test_estimates_for_tiles(monkeypatch):
+    """As a prototype measured them on a core with AMX, against float32 kernels, for the smallest and the largest product of a
+    ResNet-50; a single row, whose time is that of its weights, takes the way that reads the fewest bytes."""
+    info = {"bf16_macs": 512, "bf16_depth": 32, "bf16_rows": 16}
+    monkeypatch.setattr("infold.ops.splits._native.isa_info", lambda isa: info)
+    ctx = SimpleNamespace(isa="amx", lanes=16)
+
+    def gain(name: str, *size: int) -> float:
+        return cycles(ctx, "direct", ProductSize(*size)) / cycles(ctx, name, ProductSize(*size))
+
+    for name, small, large in (("bf16", 480 / 165, 1410 / 197), ("bf16x3", 310 / 165, 660 / 197), ("bf16x6", 190 / 165, 330 / 197)):
+        assert 0.75 < gain(name, 3136, 64, 64) / small < 1.4 and 0.75 < gain(name, 49, 4608, 512) / large < 1.4
+    assert gain("bf16", 1, 2048, 1000) == 2 and gain("bf16x6", 1, 2048, 1000) < 1
 
 
 @pytest.mark.parametrize("depth", [256, 2048])
