@@ -23,6 +23,7 @@ REPLACEMENTS = [
     pooling.MaxPool,
     pooling.AveragePool,
     pooling.LpPool,
+    pooling.GlobalMaxPool,
     pooling.GlobalLpPool,
     normalization.BatchNormalization,
     normalization.LRN,

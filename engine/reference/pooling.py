@@ -1,4 +1,4 @@
-"""MaxPool, AveragePool, LpPool, GlobalLpPool in the precision of their input, one vector operation per tap."""
+"""MaxPool, AveragePool, LpPool, GlobalLpPool, GlobalMaxPool in the precision of their input, one vector operation per tap."""
 
 from __future__ import annotations
 
@@ -72,6 +72,13 @@ class LpPool(OpRun):
         p = 2 if p is None else float(p)
         win = windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
         return ((_sum(win, np.abs(x) ** p) ** (1 / p)).astype(x.dtype),)
+
+
+class GlobalMaxPool(OpRun):
+    """Maximum over all spatial dimensions; `onnx.reference` takes two of them, and with one of them the channels."""
+
+    def _run(self, x):
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
 class GlobalLpPool(OpRun):

@@ -55,6 +55,13 @@ LOOP1(ABS_f64, double, double, fabs(a))
 LOOP1(NEG_f64, double, double, -a)
 LOOP1(SIGN_f64, double, double, a != a ? a : (a > 0) - (a < 0))
 
+/* Of angles, computed in float64 */
+#define ANGLES(name, S, V)                                                                                              \
+    LOOP1(SIN_##name, S, S, (S)sin((double)a)) LOOP1(COS_##name, S, S, (S)cos((double)a))                               \
+    LOOP1(TAN_##name, S, S, (S)tan((double)a)) LOOP1(ASIN_##name, S, S, (S)asin((double)a))                             \
+    LOOP1(ACOS_##name, S, S, (S)acos((double)a)) LOOP1(ATAN_##name, S, S, (S)atan((double)a))
+FLOAT_TYPES(ANGLES)
+
 LOOP2(AND_b8, uint8_t, uint8_t, a && b)
 LOOP2(OR_b8, uint8_t, uint8_t, a || b)
 LOOP2(XOR_b8, uint8_t, uint8_t, !a != !b)
@@ -79,5 +86,6 @@ SIZES(BITS)
 #undef SIGNED_DIVISION
 #undef UNSIGNED_DIVISION
 #undef FLOAT_LOOPS
+#undef ANGLES
 #undef SIZES
 #undef BITS
