@@ -28,8 +28,9 @@ class Op:
     """One operator type.
 
     lower(ctx, node): emit steps and bind every output; raise NotNative before emitting anything if it cannot.
-    infer(node, input facts) -> output shapes, or (shape, dtype) where the data type is not the first input's: only for
-        what onnx's own inference does not know (old opsets, infold's functions).
+    infer(node, input facts) -> output shapes, or (shape, dtype) where the data type is not the first input's: for what onnx's own
+        inference does not know (old opsets, infold's functions), and for what networks are full of, since asking onnx takes a
+        quarter of a millisecond; None for anything unusual, which onnx then judges.
     border(ctx, node, index) -> zero pixels ((before, after), ...) per spatial dimension that the lowering wants around input
         `index`; a producer that knows it in advance leaves room, and no copy is needed.
     half(ctx, node, name) -> whether the lowering reads the value `name` as an image of bf16 numbers, too (see `Placement.half`).

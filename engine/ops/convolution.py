@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..plan.tensor import Tensor
 from .base import NotNative, attr
-from .window import Window, window
+from .window import Window, pixels, window
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def conv_shape(node, inputs) -> list[tuple[int, ...]] | None:
         win = window(node, x[2:], w[2:])
     except NotNative:
         return None
-    space = [(n + sum(win.pads[d]) - win.reach(d)) // win.stride[d] + 1 for d, n in enumerate(x[2:])]
-    return [(x[0], w[0], *space)] if min(space) > 0 and "kernel_shape" in node.attributes else None
+    space = pixels(win, x[2:])
+    return [(x[0], w[0], *space)] if space is not None and "kernel_shape" in node.attributes else None
 
 
 def window_of(ctx, node) -> Window:

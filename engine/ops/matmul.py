@@ -83,7 +83,17 @@ def _epilogue(ctx, node) -> Epilogue:
     return epilogue(ctx, node, residual=True, per_channel=len(ctx.shape(node.outputs[0].name)) == 2)
 
 
-@op("MatMul")
+def _product_shape(node, inputs) -> list[tuple[int, ...]] | None:
+    a, b = inputs[0].shape, inputs[1].shape
+    if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
+        return None
+    try:
+        return [(*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])]
+    except ValueError:
+        return None
+
+
+@op("MatMul", infer=_product_shape)
 def matmul(ctx, node) -> None:
     a_name, b_name = node.inputs[0].name, node.inputs[1].name
     a_shape, b_shape, shape = ctx.shape(a_name), ctx.shape(b_name), ctx.shape(node.outputs[0].name)

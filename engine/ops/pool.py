@@ -6,7 +6,7 @@ from math import prod
 from ..plan.tensor import BF16
 from .base import NotNative, attr, op
 from .product import pad4
-from .window import window
+from .window import pixels, window
 
 MAX_TAPS = 4096  # the driver's table of window offsets
 
@@ -15,7 +15,18 @@ def _three(values, fill: int) -> list[int]:
     return [fill] * (3 - len(values)) + list(values)
 
 
-@op("MaxPool", "AveragePool", half=lambda ctx, node, name: ctx.placement.half(node.outputs[0].name))
+def _pooled_shape(node, inputs) -> list[tuple[int, ...]] | None:
+    x, kernel = inputs[0].shape, attr(node, "kernel_shape", [])
+    if len(x) != len(kernel) + 2 or not kernel or 0 in x or attr(node, "ceil_mode", 0) or len(node.outputs) > 1:
+        return None
+    try:
+        space = pixels(window(node, x[2:], kernel), x[2:])
+    except NotNative:
+        return None
+    return None if space is None else [(*x[:2], *space)]
+
+
+@op("MaxPool", "AveragePool", infer=_pooled_shape, half=lambda ctx, node, name: ctx.placement.half(node.outputs[0].name))
 def pool(ctx, node) -> None:
     if len([o for o in node.outputs if o.name]) > 1:
         raise NotNative("the indices of the maxima")

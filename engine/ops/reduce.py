@@ -24,7 +24,17 @@ def _over_pixels(ctx, node, name: str) -> bool:
     return node.op_type in GLOBAL or (axes is not None and {int(a) % rank for a in axes} == set(range(2, rank)))
 
 
-@op(*REDUCE, half=_over_pixels)
+def _reduced_shape(node, inputs) -> list[list[int]] | None:
+    shape, axes = inputs[0].shape, attr(node, "axes")
+    if len(inputs) > 1:
+        axes = None if inputs[1] is None or inputs[1].value is None else inputs[1].value.reshape(-1).tolist()
+    if not axes or not all(-len(shape) <= axis < len(shape) for axis in axes):
+        return None
+    gone, keep = {axis % len(shape) for axis in axes}, attr(node, "keepdims", 1)
+    return [[1 if i in gone else n for i, n in enumerate(shape) if keep or i not in gone]] if len(gone) == len(axes) else None
+
+
+@op(*REDUCE, infer=_reduced_shape, half=_over_pixels)
 def reduce(ctx, node) -> None:
     name = node.inputs[0].name
     rank = len(ctx.shape(name))

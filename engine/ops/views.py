@@ -20,16 +20,23 @@ def identity(ctx, node) -> None:
     ctx.bind(node.outputs[0].name, ctx.tensor(node.inputs[0].name))
 
 
-def _attribute_shape(node, inputs):
-    """Reshape before opset 5, whose shape is an attribute."""
-    if "shape" not in node.attributes:
+def _new_shape(node, inputs) -> list[list[int]] | None:
+    """Of Reshape; before opset 5 the shape is an attribute."""
+    shape = attr(node, "shape")
+    if node.op_type == "Reshape" and len(inputs) == 2 and inputs[1].value is not None and inputs[1].value.ndim == 1:
+        shape = inputs[1].value.tolist()
+    old = inputs[0].shape
+    if shape is None or min(shape, default=0) < -1 or shape.count(-1) > 1 or (0 in shape and attr(node, "allowzero", 0)):
         return None
-    size, shape = prod(inputs[0].shape), [inputs[0].shape[i] if n == 0 else n for i, n in enumerate(attr(node, "shape"))]
+    if any(i >= len(old) for i, n in enumerate(shape) if n == 0):
+        return None
+    shape = [old[i] if n == 0 else n for i, n in enumerate(shape)]
     rest = prod(n for n in shape if n != -1)
-    return [[size // rest if n == -1 and rest else n for n in shape]]
+    shape = [prod(old) // rest if n == -1 and rest else n for n in shape]
+    return [shape] if prod(shape) == prod(old) and -1 not in shape else None
 
 
-@op("Reshape", "Flatten", "Squeeze", "Unsqueeze", infer=_attribute_shape, types=ANY)
+@op("Reshape", "Flatten", "Squeeze", "Unsqueeze", infer=_new_shape, types=ANY)
 def reshape(ctx, node) -> None:
     output = node.outputs[0].name
     source, shape = ctx.tensor(node.inputs[0].name), ctx.shape(node.outputs[0].name)
@@ -75,7 +82,19 @@ def expand(ctx, node) -> None:
     ctx.bind(node.outputs[0].name, ctx.tensor(node.inputs[0].name).broadcast(ctx.shape(node.outputs[0].name)))
 
 
-@op("Split", types=ANY)
+def _part_shapes(node, inputs) -> list[list[int]] | None:
+    shape, count, sizes = list(inputs[0].shape), len(node.outputs), attr(node, "split")
+    axis = counted(attr(node, "axis", 0), len(shape))
+    if len(inputs) > 1 and inputs[1] is not None:
+        sizes = None if inputs[1].value is None else inputs[1].value.reshape(-1).tolist()
+    elif sizes is None and attr(node, "num_outputs") == count and shape[axis] % count == 0:
+        sizes = [shape[axis] // count] * count
+    if sizes is None or len(sizes) != count or sum(sizes) != shape[axis] or min(sizes) < 0:
+        return None
+    return [[*shape[:axis], size, *shape[axis + 1:]] for size in sizes]
+
+
+@op("Split", infer=_part_shapes, types=ANY)
 def split(ctx, node) -> None:
     source = ctx.tensor(node.inputs[0].name)
     axis, at = counted(attr(node, "axis", 0), len(source.shape)), 0

@@ -25,6 +25,12 @@ class Window:
         return (self.kernel[d] - 1) * self.dilation[d] + 1
 
 
+def pixels(win: Window, size) -> list[int] | None:
+    """How many windows fit an image of spatial size `size`, border included; None if not even one."""
+    space = [(n + sum(win.pads[d]) - win.reach(d)) // win.stride[d] + 1 for d, n in enumerate(size)]
+    return space if min(space) > 0 else None
+
+
 def window(node: ir.Node, in_size, kernel) -> Window:
     """Resolve the node's attributes for an input of spatial size `in_size`.
 

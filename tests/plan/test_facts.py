@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from session_harness import Net, check, session
 
 from infold.errors import ShapeError
+from infold.ops import base
+from infold.plan import facts
 from infold.plan.facts import VALUE_LIMIT, Fact, infer_node
 
 
@@ -104,3 +107,51 @@ def test_contradicting_shapes_name_the_node():
     with pytest.raises(ShapeError, match="first_convolution"):
         subject.run(None, {x: np.zeros((1, 5, 8, 8), np.float32)})
     np.testing.assert_equal(subject.run(None, net.feeds)[0].shape, (1, 4, 6, 6))
+
+
+X = (2, 6, 9, 8)
+FORMS = [
+    *[("MatMul", shapes, {}) for shapes in (
+        ((3, 4), (4, 5)), (X, (8, 3)), ((1, 5, 9, 8), (4, 1, 8, 2)), ((4,), (4, 3)), (X, (7, 3)), ((2, 3, 4), (3, 4, 5)),
+        ((0, 4), (4, 2)))],
+    *[("Reshape", (X, np.array(shape)), {"allowzero": zero}) for zero in (0, 1) for shape in (
+        [2, -1], [0, 0, -1], [0, -1, 0], [12, 9, 8], [-1], [2, 6, 9, 8, 1], [-1, -1], [5, -1], [3, 3], [-2, 4], [0] * 5, [])],
+    *[("Reshape", ((0, 3), np.array(shape)), {"allowzero": zero}) for zero in (0, 1) for shape in (
+        [0, -1], [-1, 3], [0, 7], [3, 0])],
+    *[("Split", (X, *sizes), {"axis": axis, **more}) for axis in (1, 2, -1, 5) for sizes, more in (
+        ((), {}), ((), {"num_outputs": 2}), ((), {"num_outputs": 3}), ((np.array([3, 3]),), {}), ((np.array([4, 5]),), {}),
+        ((np.array([9, -1]),), {}), ((np.array([8]),), {}))],
+    *[("ReduceMean", (X, *axes), {"keepdims": keep}) for keep in (0, 1) for axes in (
+        (), (np.array([1]),), (np.array([-1, 2]),), (np.array([], np.int64),), (np.array([2, -2]),), (np.array([4]),))],
+    *[(op, (X,), {"kernel_shape": kernel, **more}) for op in ("MaxPool", "AveragePool") for kernel in ([3, 2], [1, 1], [9, 9], [3])
+      for more in ({}, {"strides": [2, 3]}, {"pads": [1, 1, 0, 2]}, {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
+                   {"auto_pad": "VALID", "strides": [4, 1]}, {"ceil_mode": 1, "strides": [2, 2]}, {"dilations": [2, 1]})],
+]
+
+
+def test_the_operators_own_shapes_are_those_of_onnx():
+    """What `Op.infer` says of forms usual and not is what onnx says; where it says nothing, onnx decides anyway."""
+    answered = set()
+    for op, shapes, attributes in FORMS:
+        outputs = ["y", "z"] if op == "Split" else ["y"]
+        proto = onnx.helper.make_model(onnx.helper.make_graph([onnx.helper.make_node(
+            op, [f"i{i}" for i in range(len(shapes))], outputs, **attributes)], "g", [
+            onnx.helper.make_tensor_value_info(f"i{i}", 1, None) for i in range(len(shapes))], []),
+            opset_imports=[onnx.helper.make_opsetid("", 22)])
+        model = ir.from_proto(proto)
+        [node] = model.graph
+        known = {f"i{i}": Fact(s, np.dtype(np.float32)) if isinstance(s, tuple) else Fact.of(s) for i, s in enumerate(shapes)}
+        inputs = list(known.values())
+        try:
+            expected = facts._onnx_inference(node, inputs, model)
+        except ShapeError:
+            expected = None
+        try:
+            found = base.find(node).infer(node, inputs)
+        except ValueError:
+            found = None
+        if found is not None:
+            assert expected is not None, (op, shapes, attributes, found)
+            assert [tuple(s) for s in found] == [f.shape for f in expected], (op, shapes, attributes)
+            answered.add(op)
+    assert answered == {op for op, _, _ in FORMS}
