@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from itertools import chain
 
 import onnx
 
@@ -21,24 +22,45 @@ _PLAIN = frozenset(
 )
 
 
-def drop_notes(model: onnx.ModelProto) -> None:
+class Walk:
+    """A model's nodes (those of the main graph first), graphs and tensors (but the main graph's initializers), subgraphs and
+    functions included, gone through once: protobuf makes objects anew for everybody who looks."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model, self.graphs = model, [model.graph]
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
+        waiting = [*model.functions, model.graph]
+        while waiting:
+            nodes = list(waiting.pop().node)
+            self.nodes += nodes
+            for attribute in [a for node in nodes for a in node.attribute if a.type not in _PLAIN]:
+                if attribute.HasField("t"):
+                    self.tensors.append(attribute.t)
+                self.tensors += attribute.tensors
+                inner = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
+                self.tensors += [tensor for graph in inner for tensor in graph.initializer]
+                self.graphs += inner
+                waiting += inner
+
+
+def drop_notes(walk: Walk) -> None:
     """Remove what exporters write about nodes (source lines, module names) and nobody needs who only runs the model, in place."""
-    for item in [*_nodes(model), *model.graph.value_info]:
+    for item in [*walk.nodes, *walk.model.graph.value_info]:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
 
 
-def normalise(model: onnx.ModelProto) -> None:
+def normalise(walk: Walk) -> None:
     """Spell versions and domains in one way, in place, and refuse versions that are missing, impossible or too new.
 
     Models older than IR version 3 have no opset field: they are opset 1, and are given it here. Before IR version 4
     every initializer had to be an input as well, which passes need not keep up: the model becomes version 4, which
     means the same. The domain "ai.onnx" is the long name of "". Dimensions of -1 or "?" are open, each on its own.
     """
+    model, nodes, graphs = walk.model, walk.nodes, walk.graphs
     if not model.HasField("graph"):
         raise InvalidModelError("not an ONNX model, or truncated: there is no graph in it")
-    nodes = list(_nodes(model))
-    graphs = [model.graph, *(graph for node in nodes for graph in _subgraphs(node))]
     _check_text(model, nodes, graphs)
     if model.ir_version < 1:
         raise InvalidModelError("the model names no IR version")
@@ -96,8 +118,9 @@ def _check_text(model: onnx.ModelProto, nodes: list[onnx.NodeProto], graphs: lis
         texts.append(
             [item.name for field in (graph.input, graph.output, graph.value_info, graph.initializer) for item in field]
         )
-    for text in (text for group in texts for text in group if isinstance(text, bytes)):
-        raise InvalidModelError(f"a name in the model is not UTF-8: {text[:40]!r}")
+    if bytes in set(map(type, chain.from_iterable(texts))):
+        wrong = next(text for text in chain.from_iterable(texts) if isinstance(text, bytes))
+        raise InvalidModelError(f"a name in the model is not UTF-8: {wrong[:40]!r}")
 
 
 def sort(model: onnx.ModelProto) -> bool:
@@ -115,12 +138,13 @@ def sort(model: onnx.ModelProto) -> bool:
     return moved
 
 
-def check(model: onnx.ModelProto) -> None:
+def check(walk: Walk) -> None:
     """Run onnx.checker on a model whose tensor data is checked already; the model's tensors become empty.
 
     Shapes of the graph's inputs and outputs, and types of outputs, may be absent: onnxruntime and many exporters allow it.
     """
-    for tensor in [*model.graph.initializer, *tensors(model)]:
+    model = walk.model
+    for tensor in [*model.graph.initializer, *walk.tensors]:
         empty = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0])
         tensor.CopyFrom(empty)
     for value in model.graph.output:
@@ -133,7 +157,7 @@ def check(model: onnx.ModelProto) -> None:
         if value.type.HasField("tensor_type") and not value.type.tensor_type.elem_type:
             raise InvalidModelError(f"the input {value.name!r} has no data type")
     opset = max((item.version for item in model.opset_import if item.domain == ""), default=onnx.defs.onnx_opset_version())
-    for node in _nodes(model):
+    for node in walk.nodes:
         _check_node(node, opset)
     try:
         onnx.checker.check_model(model.SerializeToString())
@@ -252,21 +276,8 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
-def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor of a model but the main graph's initializers: attributes, subgraphs and functions."""
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            if attribute.type in _PLAIN:
-                continue
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-        for subgraph in _subgraphs(node):
-            yield from subgraph.initializer
-
-
-def _nodes(root: onnx.ModelProto | onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
-    graphs = [root.graph, *root.functions] if isinstance(root, onnx.ModelProto) else [root]
+def _nodes(root: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    graphs = [root]
     while graphs:
         for node in graphs.pop().node:
             yield node

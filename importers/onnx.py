@@ -14,6 +14,10 @@ import onnx_ir as ir
 from infold.errors import Error, InvalidModelError, MemoryLimitError, UnsupportedError
 from infold.importers import _legality, _protobuf, _tensors
 
+# Attributes of a Constant that hold numbers: (type, name) -> (field, type of the numbers)
+_NUMBERS = {(onnx.AttributeProto.INT, "value_int"): ("i", np.int64), (onnx.AttributeProto.INTS, "value_ints"): ("ints", np.int64),
+            (onnx.AttributeProto.FLOAT, "value_float"): ("f", np.float32),
+            (onnx.AttributeProto.FLOATS, "value_floats"): ("floats", np.float32)}
 EXTERNAL_FILES = "external_files"  # in a loaded model's `meta`: paths of the files beside its own, a list
 
 
@@ -127,9 +131,10 @@ def _from_bytes(data: memoryview, folder: str | None, lean: bool = False) -> ir.
 
 def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | None, lean: bool) -> ir.Model:
     """Check a model whose main graph's weights are set aside, and make the onnx_ir.Model."""
+    walk = _legality.Walk(proto)
     if lean:
-        _legality.drop_notes(proto)
-    _legality.normalise(proto)
+        _legality.drop_notes(walk)
+    _legality.normalise(walk)
     weights = {tensor.name: _tensors.read(tensor, data, folder, lean) for tensor, data in zip(proto.graph.initializer, raw)}
     for sparse in proto.graph.sparse_initializer:
         dense = proto.graph.initializer.add()
@@ -138,9 +143,13 @@ def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | N
     proto.graph.ClearField("sparse_initializer")
     if any(not tensor.name for tensor in proto.graph.initializer):
         raise InvalidModelError("an initializer of the model has no name")
-    _legality.sort(proto)
+    moved = _legality.sort(proto)
+    lifted = _lift(proto) if lean else {}
+    if moved or lifted:
+        walk = _legality.Walk(proto)
+    weights |= lifted
     external = {path for tensor in proto.graph.initializer for path in _tensors.external_file(tensor, folder)}
-    for tensor in _legality.tensors(proto):
+    for tensor in walk.tensors:
         external.update(_tensors.external_file(tensor, folder))
         _tensors.settle(tensor, folder)
     model = _deserialize(proto)
@@ -150,8 +159,41 @@ def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | N
         model.graph.initializers[name].const_value = tensor
         done.add(id(tensor))
     _tensors.map_tensors(model, lambda tensor: tensor if id(tensor) in done else _own(tensor))
-    _legality.check(proto)
+    _legality.check(walk)
     return model
+
+
+def _lift(proto: onnx.ModelProto) -> dict[str, ir.TensorProtocol]:
+    """Make initializers of the main graph's small Constants, of which some exporters write hundreds, before nodes are made of them.
+
+    Returns the tensors by name.
+    """
+    graph, lifted, places = proto.graph, {}, []
+    outputs = {value.name for value in graph.output}
+    opset = max((item.version for item in proto.opset_import if not item.domain), default=0)
+    for place, node in enumerate(graph.node):
+        if node.op_type != "Constant" or node.domain or node.input or len(node.output) != 1 or len(node.attribute) != 1:
+            continue
+        [name], [attribute] = node.output, node.attribute
+        kind, tensor = attribute.type, attribute.t
+        if not name or name in outputs or attribute.ref_attr_name:
+            continue
+        if attribute.name == "value" and kind == onnx.AttributeProto.TENSOR and tensor.ByteSize() < _tensors.LARGE \
+                and tensor.data_type != onnx.TensorProto.STRING and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            array = _tensors.read(tensor, None, None).numpy()
+            header = onnx.TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
+        elif (kind, attribute.name) in _NUMBERS and opset >= 12:
+            field, dtype = _NUMBERS[kind, attribute.name]
+            array = np.array(getattr(attribute, field), dtype)
+            header = onnx.TensorProto(name=name, data_type=int(ir.DataType.from_numpy(array.dtype)), dims=array.shape)
+        else:
+            continue
+        lifted[name] = ir.Tensor(array, dtype=ir.DataType(header.data_type), name=name)
+        graph.initializer.append(header)
+        places.append(place)
+    for place in reversed(places):
+        del graph.node[place]
+    return lifted
 
 
 def _deserialize(proto: onnx.ModelProto) -> ir.Model:
@@ -192,9 +234,9 @@ def _from_ir(model: ir.Model) -> ir.Model:
         proto = ir.to_proto(light)
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
         raise InvalidModelError(f"onnx_ir cannot serialise the model: {error}") from error
-    _legality.normalise(proto)
+    _legality.normalise(_legality.Walk(proto))
     moved = _legality.sort(proto)
-    _legality.check(proto)
+    _legality.check(_legality.Walk(proto))
     if not (external or moved):
         return model
     model = model.clone()
