@@ -15,7 +15,7 @@ from . import affine
 from .affine import Affine, Channels
 from .context import GraphContext, attribute, is_op
 from .linear import Convolution, read
-from .rounding import rounded
+from .rounding import rounded, rounded_rows
 
 
 def apply(context: GraphContext) -> bool:
@@ -189,13 +189,18 @@ def _box(group: list[_Branch]) -> _Box | None:
 def _merge(context: GraphContext, group: list[_Branch]) -> bool:
     """Make the first branch's convolution the sum of all; refuse where its weights would overflow."""
     node, box = group[0].nodes[0], _box(group)
-    weight = np.zeros((*group[0].weight.shape[:2], *box.size))
-    for branch in group:
-        corner = [(start - first) // step for start, first, step in zip(branch.begin, box.begin, box.dilation)]
-        place = tuple(slice(at, at + count) for at, count in zip(corner, branch.weight.shape[2:]))
-        weight[(..., *place)] += branch.weight  # the sum in float64
+    shape = (*group[0].weight.shape[:2], *box.size)
+
+    def wide(rows: slice) -> np.ndarray:
+        total = np.zeros((rows.stop - rows.start, *shape[1:]))
+        for branch in group:
+            corner = [(start - first) // step for start, first, step in zip(branch.begin, box.begin, box.dilation)]
+            place = tuple(slice(at, at + count) for at, count in zip(corner, branch.weight.shape[2:]))
+            total[(..., *place)] += branch.weight[rows]
+        return total
+
     dtype = context.tensor(node.inputs[1]).dtype.numpy()
-    weight, bias = rounded(weight, dtype), rounded(sum(branch.bias for branch in group), dtype)
+    weight, bias = rounded_rows(shape, dtype, wide), rounded(sum(branch.bias for branch in group), dtype)
     if weight is None or bias is None:
         return False
     name = node.inputs[1].name

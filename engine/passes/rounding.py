@@ -1,6 +1,7 @@
 """The one rounding at the end of a fold, from float64 to the type of the weights."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import ml_dtypes
@@ -23,15 +24,25 @@ def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
 
 
 def rounded_product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
-    """`rounded` of weight * scale (float64, which broadcasts to the weight) in the weight's type, a few rows at a time: the float64
-    numbers never leave the cache."""
-    out = _memory(weight.shape, weight.dtype)
-    rows = max(BLOCK // max(weight[:1].size, 1), 1)
+    """`rounded` of weight * scale (float64, which broadcasts to the weight) in the weight's type."""
+    whole = scale.ndim < weight.ndim or len(scale) == 1
+
+    def wide(rows: slice) -> np.ndarray:
+        some = weight[rows].astype(np.float64)
+        some *= scale if whole else scale[rows]
+        return some
+
+    return rounded_rows(weight.shape, weight.dtype, wide)
+
+
+def rounded_rows(shape: tuple[int, ...], dtype: np.dtype, wide: Callable[[slice], np.ndarray]) -> np.ndarray | None:
+    """`rounded` of the array whose rows `wide` gives, a few at a time: the float64 numbers never leave the cache."""
+    out = _memory(shape, dtype)
+    rows = max(BLOCK // max(prod(shape[1:]), 1), 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        for at in range(0, len(weight), rows):
-            wide = weight[at:at + rows].astype(np.float64)
-            wide *= scale[at:at + rows] if scale.ndim == weight.ndim and len(scale) > 1 else scale
-            if (some := rounded(wide, weight.dtype)) is None:
+        for at in range(0, shape[0], rows):
+            some = wide(slice(at, min(at + rows, shape[0])))
+            if not _is_within(some, dtype):
                 return None
             out[at:at + rows] = some
     return out
