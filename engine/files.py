@@ -1,10 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the pages of those that are mapped."""
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 
 def write(path: Path, save: Callable[[Path], None]) -> None:
@@ -21,3 +24,24 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
         save(Path(folder) / path.name)
         for made in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
             os.replace(made, path.parent / made.name)
+
+
+def mapping(array: object) -> mmap.mmap | None:
+    """The mapped file that an array is a view of, if it is one."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array.obj if isinstance(array, memoryview) and isinstance(array.obj, mmap.mmap) else None
+
+
+def pages(array: np.ndarray) -> tuple[int, int]:
+    """The whole pages under a contiguous view of a mapped file: the first one's place in the mapping, and their size; in bytes."""
+    start = array.ctypes.data - np.frombuffer(mapping(array), np.uint8).ctypes.data
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    return first, max(start + array.nbytes - first, 0) // mmap.PAGESIZE * mmap.PAGESIZE
+
+
+def give_back(array: np.ndarray) -> None:
+    """Let the pages under a view of a mapped file go; who reads them again gets them again. Nothing happens to other arrays."""
+    if array.nbytes >= mmap.PAGESIZE and array.flags.c_contiguous and (mapped := mapping(array)) is not None \
+            and hasattr(mmap, "MADV_DONTNEED") and (span := pages(array))[1]:
+        mapped.madvise(mmap.MADV_DONTNEED, *span)

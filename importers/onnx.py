@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from infold.errors import Error, InvalidModelError, MemoryLimitError, UnsupportedError
+from infold.files import mapping, pages
 from infold.importers import _legality, _protobuf, _tensors
 
 # Attributes of a Constant that hold numbers: (type, name) -> (field, type of the numbers)
@@ -67,32 +68,24 @@ def settle(model: ir.Model) -> None:
     """Give every initializer that still is a view of a mapped file (see `load`) memory of its own."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        if isinstance(tensor, ir.Tensor) and _mapping(tensor.numpy()) is not None:
+        if isinstance(tensor, ir.Tensor) and mapping(tensor.numpy()) is not None:
             value.const_value = ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
 
 
 def within_file(model: ir.Model) -> bool:
     """Whether all large weights of a model are views of its file (see `load`), which then is all it takes to read them again."""
     arrays = (value.const_value.numpy() for value in model.graph.initializers.values())
-    return all(type(_mapping(array)) is mmap.mmap for array in arrays if array.nbytes >= _tensors.LARGE)
+    return all(type(mapping(array)) is mmap.mmap for array in arrays if array.nbytes >= _tensors.LARGE)
 
 
-def _mapping(array: object) -> mmap.mmap | None:
-    while isinstance(array, np.ndarray):
-        array = array.base
-    return array.obj if isinstance(array, memoryview) and isinstance(array.obj, mmap.mmap) else None
-
-
-def _give_back_pages(model: ir.Model, start: int) -> None:
-    """Let the pages under each weight of the file that is mapped at address `start` go when its last view goes."""
+def _give_back_pages(model: ir.Model) -> None:
+    """Let the pages under each large weight of the mapped file go when its last view goes."""
     for value in model.graph.initializers.values():
         array = value.const_value.numpy()
         while isinstance(array.base, np.ndarray):  # which every view of it keeps alive
             array = array.base
-        if array.nbytes >= _tensors.LARGE and type(mapping := _mapping(array)) is mmap.mmap:
-            first = -(-(array.ctypes.data - start) // mmap.PAGESIZE) * mmap.PAGESIZE
-            pages = (array.ctypes.data - start + array.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
-            weakref.finalize(array, mapping.madvise, mmap.MADV_DONTNEED, first, pages).atexit = False
+        if array.nbytes >= _tensors.LARGE and type(mapped := mapping(array)) is mmap.mmap:
+            weakref.finalize(array, mapped.madvise, mmap.MADV_DONTNEED, *pages(array)).atexit = False
 
 
 def _from_path(path: str, folder: str | None, lean: bool) -> ir.Model:
@@ -109,7 +102,7 @@ def _from_path(path: str, folder: str | None, lean: bool) -> ir.Model:
         data = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
         model = _from_bytes(data, os.path.dirname(path) or "." if folder is None else folder, lean)
         if lean and hasattr(mmap, "MADV_DONTNEED"):
-            _give_back_pages(model, np.frombuffer(data, np.uint8).ctypes.data)
+            _give_back_pages(model)
         return model
     except Error as error:
         raise type(error)(f"{path}: {error}") from error.__cause__

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from .. import _native
 from ..errors import MemoryLimitError
+from ..files import give_back
 from ..ops.base import NeedsValue, NotNative
 from ..passes.context import node_name
 from .choice import Choice, Way, choose, offered
@@ -387,6 +388,7 @@ class Lowering:
             out, stage = self.store.zeros(count, dtype), self._file_stage
             for source, first, size, params in pieces:
                 evaluate(self.isa, step, stage(source), out[first:first + size], params, self.options.threads)
+                give_back(source)
             return out
         array = self.store.get((self.isa, *key), make)
         return Tensor(Buffer("const", array.nbytes, array), (count,), (1,), dtype)
