@@ -1,8 +1,10 @@
 """What a session imports, reads and keeps: little, once, and in one form."""
 import gc
+import mmap
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import infold
+from infold import files
 
 RNG = np.random.default_rng(7)
 
@@ -241,3 +244,26 @@ def test_memory_goes_with_the_session(tmp_path, batch):
                 assert not any(ref() is not None for ref in panels)
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_pages_of_a_mapped_file_are_given_back_and_come_again(tmp_path):
+    numbers, path = np.arange(1 << 18, dtype=np.float32), tmp_path / "numbers"
+    numbers.tofile(path)
+    with path.open("rb") as file:
+        array = np.frombuffer(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), np.float32)
+
+    def resident() -> int:
+        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+        return sum(1024 * int(next(each for each in lines if each.startswith("Rss")).split()[1])
+                   for line in lines if line.endswith(str(path)))
+
+    np.testing.assert_array_equal(array, numbers)
+    part = array[100:200_000].reshape(-1, 10)
+    for other in (part[::2], array[:10], numbers):  # no contiguous view, less than a page, no file
+        files.give_back(other)
+    assert resident() == numbers.nbytes
+    files.give_back(part)
+    assert 0 <= resident() - (numbers.nbytes - part.nbytes) < 2 * mmap.PAGESIZE
+    np.testing.assert_array_equal(array, numbers)
+    assert resident() == numbers.nbytes

@@ -320,3 +320,37 @@ def test_dispatch_by_suffix(tmp_path):
             infold.importers.load(tmp_path / f"net{suffix}")
     with pytest.raises(UnsupportedError, match="pickle"):
         infold.importers.load(tmp_path / "net.pt")
+
+
+CONSTANTS = """<ir_version: 8, opset_import: ["": 17]>
+g (float[2] x) => (float[2] y, float[2] kept, string[1] text) {
+    a = Constant <value_floats = [1.5, -2.0]> ()  b = Constant <value = float[2] {3, 4}> ()  s = Constant <value_float = 0.5> ()
+    shape = Constant <value_ints = [2]> ()  axis = Constant <value_int = 0> ()
+    kept = Constant <value_floats = [7.0, 8.0]> ()  text = Constant <value = string[1] {"abc"}> ()
+    c = Add (x, a)  d = Mul (c, b)  e = Mul (d, s)  f = Reshape (e, shape)  i = Gather (shape, axis)  j = Cast <to = 1> (i)
+    y = Add (f, j)
+}"""
+
+
+def test_a_lean_model_has_initializers_instead_of_constants(tmp_path):
+    onnx.save(onnx.parser.parse_model(CONSTANTS), tmp_path / "m.onnx")
+    whole, lean = load(tmp_path / "m.onnx"), load(tmp_path / "m.onnx", lean=True)
+    assert [n.op_type for n in whole.graph].count("Constant") == 7
+    assert {n.outputs[0].name for n in lean.graph if n.op_type == "Constant"} == {"kept", "text"}
+    found = {name: value.const_value.numpy() for name, value in lean.graph.initializers.items()}
+    assert {name: (array.dtype.name, array.tolist()) for name, array in found.items()} == {
+        "a": ("float32", [1.5, -2.0]), "b": ("float32", [3.0, 4.0]), "s": ("float32", 0.5), "shape": ("int64", [2]),
+        "axis": ("int64", 0)}
+    onnx.checker.check_model(ir.to_proto(lean))
+
+
+@pytest.mark.parametrize(("was", "becomes", "message"), [
+    ("opset_import: [\"\": 17]", "opset_import: [\"\": 11]", "value_floats"),
+    ("<value_int = 0>", "<value_floats = 3>", "value_floats"),
+    ("axis = Constant", "a = Constant", "already exists"),
+])
+def test_illegal_constants_stay_illegal(tmp_path, was, becomes, message):
+    assert was in CONSTANTS
+    onnx.save(onnx.parser.parse_model(CONSTANTS.replace(was, becomes)), tmp_path / "m.onnx")
+    with pytest.raises(InvalidModelError, match=message):
+        load(tmp_path / "m.onnx", lean=True)
