@@ -77,7 +77,7 @@ static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     conv_job j = conv_job_of(params, args, ctx, ctx->kernels->nr);
     j.piece = block;
-    conv_share(&j, ctx, ctx->kernels->mr, j.p->panels_per_block, 0);
+    conv_share(&j, ctx, ctx->kernels->mr, 0);
 }
 
 const infold_op infold_op_conv = {

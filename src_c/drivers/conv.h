@@ -69,9 +69,7 @@ typedef struct conv_job {
     void *const *args;
     int64_t nr;             /* columns of a panel */
     int64_t pixels, panels; /* panels of one group */
-    int64_t tile;           /* pixels that stay together */
     infold_grid grid;
-    int64_t bands, blocks; /* a part of the grid is cut into bands of pixels by blocks of panels, which other threads may take over */
     /* pixels [p0, p1) times panels [q0, q1) of one group */
     void (*piece)(const struct conv_job *, int64_t p0, int64_t p1, int64_t group, int64_t q0, int64_t q1, int64_t thread);
 } conv_job;
@@ -80,46 +78,28 @@ static inline conv_job conv_job_of(const conv_params *p, void *const *args, cons
     return (conv_job){.p = p, .ctx = ctx, .args = args, .nr = nr, .pixels = pixel_count(p->n), .panels = (p->columns + nr - 1) / nr};
 }
 
-/* Bands and blocks of the grid's parts, block by block; panels are counted across the groups. */
+/* Units of the grid; panels are counted across the groups. */
 static inline void conv_units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const conv_job *j = arg;
-    const int64_t across = j->grid.across, panels = j->panels * j->p->groups;
     for (int64_t unit = begin; unit < end; unit++) {
-        const int64_t part = unit / (j->bands * j->blocks), block = unit / j->bands % j->blocks, band = unit % j->bands;
-        const int64_t p0 = infold_cut(j->pixels, j->grid.down, part / across), q0 = infold_cut(panels, across, part % across);
-        const int64_t rows = infold_cut(j->pixels, j->grid.down, part / across + 1) - p0, tiles = (rows + j->tile - 1) / j->tile;
-        const int64_t columns = infold_cut(panels, across, part % across + 1) - q0;
-        const int64_t first = p0 + infold_cut(rows, tiles, infold_cut(tiles, j->bands, band));
-        const int64_t last = p0 + infold_cut(rows, tiles, infold_cut(tiles, j->bands, band + 1));
-        const int64_t stop = q0 + infold_cut(columns, j->blocks, block + 1);
-        for (int64_t at = q0 + infold_cut(columns, j->blocks, block); at < stop;) {
-            const int64_t g = at / j->panels, q = at % j->panels, q1 = q + stop - at < j->panels ? q + stop - at : j->panels;
-            if (first < last) j->piece(j, first, last, g, q, q1, thread);
+        const infold_part part = grid_part(&j->grid, unit);
+        for (int64_t at = part.c0; part.r0 < part.r1 && at < part.c1;) {
+            const int64_t g = at / j->panels, q = at % j->panels, q1 = q + part.c1 - at < j->panels ? q + part.c1 - at : j->panels;
+            j->piece(j, part.r0, part.r1, g, q, q1, thread);
             at += q1 - q;
         }
     }
 }
 
-static inline int64_t conv_within(int64_t low, int64_t x, int64_t high) { return x > high ? high : x < low ? low : x; }
-
-/* Fitted on two threads: rows may come from another core's cache, panels come in order and are prefetched. tile: `conv_job`'s;
- * block: panels that are better not mixed with others; staging: what is done to a pixel before it meets its first panel. */
-static inline void conv_share(conv_job *j, const infold_ctx *ctx, int64_t tile, int64_t block, double staging) {
+/* Fitted on two threads: rows may come from another core's cache, panels come in order and are prefetched. tile: pixels that stay
+ * together; staging: what is done to a pixel before it meets its first panel. */
+static inline void conv_share(conv_job *j, const infold_ctx *ctx, int64_t tile, double staging) {
     const conv_params *p = j->p;
-    const infold_work work = {.rows = j->pixels, .columns = j->panels * p->groups, .group = j->panels, .row_cost = 2 + staging,
-                              .column_cost = 4, .unit = (double)p->taps * (double)p->k * (double)j->nr};
     if (j->pixels == 0) return;
-    infold_ctx own = *ctx;
-    j->grid = grid_of(&work, ctx->threads);
-    j->tile = tile;
-    own.threads = j->grid.down * j->grid.across;
-    const int64_t panels = work.columns / j->grid.across, tiles = (j->pixels / j->grid.down + tile - 1) / tile;
-    const double worth = work.unit * grid_cost(&work, j->grid) / GRID_GRAIN;
-    const int64_t units = own.threads == 1 ? 1 : worth < INFOLD_TICKETS ? (int64_t)worth : INFOLD_TICKETS;
-    j->blocks = (panels + block - 1) / block;
-    if (j->grid.across > 1 && staging == 0) j->blocks = conv_within(j->blocks, units, panels);
-    j->bands = j->grid.across > 1 ? 1 : conv_within(1, units / j->blocks, tiles);
-    infold_parallel(&own, own.threads * j->bands * j->blocks, 1, conv_units, j);
+    j->grid = grid_of((infold_work){.rows = j->pixels, .columns = j->panels * p->groups, .group = j->panels, .row_cost = 2 + staging,
+                                    .column_cost = 4, .unit = (double)p->taps * (double)p->k * (double)j->nr, .tile = tile,
+                                    .block = p->panels_per_block, .staged = staging > 0}, ctx->threads);
+    grid_run(ctx, &j->grid, conv_units, j);
 }
 
 /* The operands of one group; res may be NULL. */

@@ -292,7 +292,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     if (own.threads > p->stage_threads) own.threads = p->stage_threads;
     conv_job j = conv_job_of(&p->conv, args, &own, INFOLD_BF16_COLUMNS);
     j.piece = piece;
-    conv_share(&j, &own, p->block_rows, INT64_MAX / 2, 2);
+    conv_share(&j, &own, p->block_rows, 2);
 }
 
 const infold_op infold_op_conv_bf16 = {

@@ -1,7 +1,7 @@
 /* Depthwise convolution: tiles of a few pixels, a block of channels of each. The image brings its own zero border. */
 #include "drivers/check.h"
 #include "drivers/epilogue.h"
-#include "drivers/parallel.h"
+#include "drivers/grid.h"
 #include "drivers/rows.h"
 
 typedef struct {
@@ -14,7 +14,6 @@ typedef struct {
     int64_t half; /* whether both images hold bf16 numbers, not float32 */
 } depthwise_params;
 
-enum { GRAIN = 262144 }; /* multiply-adds that are worth waking a thread for */
 enum { IN, W, BIAS, TAP, OUT, EPILOGUE };
 /* Channels of a block that is swept before it is rounded to bf16; pixels of a tile. */
 enum { SWEPT = 256, TILE = 2 * INFOLD_DW_MR };
@@ -50,6 +49,8 @@ typedef struct {
     const infold_ctx *ctx;
     const infold_depthwise *kernel;
     void *const *args;
+    int64_t segments;
+    infold_grid grid;
 } job;
 
 /* A tile of bf16 numbers that is swept before it is rounded. */
@@ -93,47 +94,46 @@ static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *e
     }
 }
 
-/* How the work is cut: blocks of channels, outermost, so that a window's rows stay in the cache; bands of one or two rows; segments
- * of a row, for images of few rows. */
+/* Threads share out rows, as those of a convolution before and behind do, by blocks of channels: these are outermost, so that a
+ * window's rows stay in the cache. A row is computed in segments, for images of few rows. */
 enum { SEGMENT = 64 };
-
-typedef struct {
-    int64_t blocks, bands, segments;
-} pieces;
-
-static pieces cut(const depthwise_params *p) {
-    return (pieces){(p->channels + p->block - 1) / p->block, p->n[0] * p->n[1] * ((p->n[2] + p->rows - 1) / p->rows),
-                    (p->n[3] + SEGMENT - 1) / SEGMENT};
-}
 
 static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
     const depthwise_params *p = j->p;
-    const pieces all = cut(p);
-    const int64_t bands = (p->n[2] + p->rows - 1) / p->rows; /* of an image */
-    for (int64_t at = begin; at < end; at++) {
-        const int64_t first = at / (all.bands * all.segments) * p->block, band = at / all.segments % all.bands;
-        const int64_t images = band / bands, segment = at % all.segments * SEGMENT;
-        const infold_pixel x = {{images / p->n[1], images % p->n[1], band % bands * p->rows, segment}};
-        const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->ctx->kernels, j->args + EPILOGUE, first);
-        infold_dw_tile tile = {.in_step = p->in_stride[3], .out_step = p->out_stride[3], .out_row = p->out_stride[2],
-                               .tap = j->args[TAP], .taps = p->taps, .run = p->run,
-                               .channels = p->block < p->channels - first ? p->block : p->channels - first,
-                               .rows = p->rows < p->n[2] - x.index[2] ? p->rows : p->n[2] - x.index[2],
-                               .w = (const float *)j->args[W] + first, .w_stride = p->w_stride,
-                               .bias = (const float *)j->args[BIAS] + first, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
-        stretch(j, &tile, &epilogue, x, SEGMENT < p->n[3] - segment ? SEGMENT : p->n[3] - segment, first);
+    for (int64_t unit = begin; unit < end; unit++) {
+        const infold_part part = grid_part(&j->grid, unit);
+        for (int64_t c = part.c0; c < part.c1; c++) {
+            const int64_t first = c / j->segments * p->block, from = c % j->segments * SEGMENT;
+            const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->ctx->kernels, j->args + EPILOGUE, first);
+            infold_dw_tile tile = {.in_step = p->in_stride[3], .out_step = p->out_stride[3], .out_row = p->out_stride[2],
+                                   .tap = j->args[TAP], .taps = p->taps, .run = p->run,
+                                   .channels = p->block < p->channels - first ? p->block : p->channels - first,
+                                   .w = (const float *)j->args[W] + first, .w_stride = p->w_stride,
+                                   .bias = (const float *)j->args[BIAS] + first, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
+            for (int64_t row = part.r0; row < part.r1; row += tile.rows) {
+                const int64_t y = row % p->n[2], image = row / p->n[2], left = p->n[2] - y < part.r1 - row ? p->n[2] - y : part.r1 - row;
+                tile.rows = p->rows < left ? p->rows : left;
+                stretch(j, &tile, &epilogue, (infold_pixel){{image / p->n[1], image % p->n[1], y, from}},
+                        SEGMENT < p->n[3] - from ? SEGMENT : p->n[3] - from, first);
+            }
+        }
     }
 }
 
+/* A multiply-add takes twice as long as in a matrix product; a row that another core has computed takes a sixteenth of its own
+ * work to fetch. */
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const depthwise_params *p = params;
-    const job j = {p, ctx, p->half ? &ctx->bf16->depthwise : &ctx->kernels->depthwise, args};
+    job j = {p, ctx, p->half ? &ctx->bf16->depthwise : &ctx->kernels->depthwise, args, (p->n[3] + SEGMENT - 1) / SEGMENT, {0}};
     if (pixel_count(p->n) == 0) return;
-    const pieces all = cut(p);
-    const double unit = (double)p->taps * (double)(p->block * p->rows) * (double)(p->n[3] < SEGMENT ? p->n[3] : SEGMENT);
-    infold_parallel(ctx, all.blocks * all.bands * all.segments, 1 + (int64_t)(GRAIN / (unit + 1)), units, &j);
+    const int64_t columns = (p->channels + p->block - 1) / p->block * j.segments;
+    j.grid = grid_of((infold_work){.rows = p->n[0] * p->n[1] * p->n[2], .columns = columns, .group = columns,
+                                   .row_cost = (double)columns / 16, .tile = p->rows, .block = columns,
+                                   .unit = 2.0 * (double)p->taps * (double)p->block * (double)(p->n[3] < SEGMENT ? p->n[3] : SEGMENT)},
+                     ctx->threads);
+    grid_run(ctx, &j.grid, units, &j);
 }
 
 const infold_op infold_op_depthwise = {

@@ -74,8 +74,13 @@ static void accumulate_columns(const job *j, infold_reduction kind, const int64_
     infold_pixel x = {{0}};
     for (int64_t at = 0; at < count;) {
         int64_t taps = 0;
-        for (; taps < INFOLD_REDUCE_BLOCK && at < count; at++, pixel_next(&x, shape))
-            tap[taps++] = pixel_offset(&x, stride);
+        for (int64_t run; taps < INFOLD_REDUCE_BLOCK && at < count; at += run, taps += run) {
+            const int64_t room = INFOLD_REDUCE_BLOCK - taps, left = shape[3] - x.index[3], first = pixel_offset(&x, stride);
+            run = room < left ? room : left;
+            for (int64_t i = 0; i < run; i++) tap[taps + i] = first + i * stride[3];
+            x.index[3] += run - 1;
+            pixel_next(&x, shape);
+        }
         (j->p->half ? j->bf16->reduce_columns : j->kernels->reduce_columns)(kind, n, taps, tap, in, shift, acc, comp);
     }
 }
@@ -152,7 +157,12 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
         return;
     }
     const int64_t rows = p->kept[0] * p->kept[1] * p->kept[2];
-    if (across) j.width = rows * p->kept[3] >= COLUMNS * ctx->threads ? COLUMNS : COLUMNS / 4;
+    if (rows == 0) return;
+    if (across) { /* as many chunks for each thread, of whole cache lines */
+        const int64_t each = rows < ctx->threads ? (ctx->threads + rows - 1) / rows : 1, least = (p->kept[3] + COLUMNS - 1) / COLUMNS;
+        const int64_t chunks = (least + each - 1) / each * each;
+        j.width = ((p->kept[3] + chunks - 1) / chunks + INFOLD_MAX_LANES - 1) / INFOLD_MAX_LANES * INFOLD_MAX_LANES;
+    }
     j.chunks = (p->kept[3] + j.width - 1) / j.width;
     infold_parallel(ctx, rows * j.chunks, 1 + 32768 / (size * j.width + 1), columns, &j);
 }

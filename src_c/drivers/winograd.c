@@ -183,22 +183,20 @@ static block scratch_of(const job *j, int64_t slot) {
     return (block){.v = v, .m = v + positions * p->v_position};
 }
 
-/* Parts of the grid, each in even blocks of tiles. Parts of the same tiles transform them each for itself: one core has what another
+/* Units of the grid, each in even blocks of tiles. Parts of the same tiles transform them each for itself: one core has what another
  * wrote only after a detour. */
-static void parts(const void *arg, int64_t begin, int64_t end, int64_t thread) {
+static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const job *j = arg;
-    const int64_t across = j->grid.across, panels = panels_of(j);
     block b = scratch_of(j, thread);
-    for (int64_t part = begin; part < end; part++) {
-        const int64_t first = infold_cut(j->tiles, j->grid.down, part / across);
-        const int64_t tiles = infold_cut(j->tiles, j->grid.down, part / across + 1) - first, blocks = (tiles + j->p->tiles - 1) / j->p->tiles;
-        const int64_t j0 = infold_cut(panels, across, part % across), j1 = infold_cut(panels, across, part % across + 1);
+    for (int64_t unit = begin; unit < end; unit++) {
+        const infold_part part = grid_part(&j->grid, unit);
+        const int64_t tiles = part.r1 - part.r0, blocks = (tiles + j->p->tiles - 1) / j->p->tiles;
         for (int64_t i = 0; i < blocks; i++) {
-            b.first = first + infold_cut(tiles, blocks, i);
-            b.count = first + infold_cut(tiles, blocks, i + 1) - b.first;
+            b.first = part.r0 + infold_cut(tiles, blocks, i);
+            b.count = part.r0 + infold_cut(tiles, blocks, i + 1) - b.first;
             transform_in(j, &b);
-            multiply(j, &b, j0, j1);
-            transform_out(j, &b, j0, j1);
+            multiply(j, &b, part.c0, part.c1);
+            transform_out(j, &b, part.c0, part.c1);
         }
     }
 }
@@ -215,10 +213,10 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     for (int i = 0; i < 2; i++) j.rows[i] = (p->n[1 + i] + p->side - 1) / p->side;
     j.tiles = p->n[0] * j.rows[0] * j.rows[1];
     if (j.tiles == 0) return;
-    const infold_work work = {.rows = j.tiles, .columns = panels_of(&j), .group = panels_of(&j), .row_cost = TILE_COST,
-                              .column_cost = PANEL_COST, .unit = (double)positions_of(p) * (double)p->k * (double)ctx->kernels->nr};
-    j.grid = grid_of(&work, ctx->threads < p->slots ? ctx->threads : p->slots);
-    infold_parallel(ctx, j.grid.down * j.grid.across, 1, parts, &j);
+    j.grid = grid_of((infold_work){.rows = j.tiles, .columns = panels_of(&j), .group = panels_of(&j), .row_cost = TILE_COST,
+                                   .column_cost = PANEL_COST, .unit = (double)positions_of(p) * (double)p->k * (double)ctx->kernels->nr,
+                                   .tile = p->tiles, .staged = true}, ctx->threads < p->slots ? ctx->threads : p->slots);
+    grid_run(ctx, &j.grid, units, &j);
 }
 
 const infold_op infold_op_winograd = {
