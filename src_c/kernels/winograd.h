@@ -48,6 +48,8 @@ INLINE void winograd_line_out(const winograd_points *p, const int side, const vf
     y[3] = v_fma(p->a3, odd_a, v_fma(p->b3, odd_b, m[5]));
 }
 
+enum { AHEAD = 4 }; /* pixels of a row fetched before their tile's turn: large images come from afar */
+
 /* One vector of channels from c on. inner: the tile lies in the image and all lanes are live. */
 INLINE void winograd_in(const infold_winograd_in *t, const winograd_points *p, const int side,
                                                               const int64_t c, const int64_t live, const bool inner) {
@@ -57,10 +59,13 @@ INLINE void winograd_in(const infold_winograd_in *t, const winograd_points *p, c
         const int64_t x = t->at[1] + j;
         UNROLL for (int i = 0; i < n; i++) {
             const int64_t y = t->at[0] + i;
-            if (inner || (y >= 0 && y < t->size[0] && x >= 0 && x < t->size[1]))
-                d[i] = n_load((const num *)t->in + y * t->step[0] + x * t->step[1] + c, live);
-            else
+            if (inner || (y >= 0 && y < t->size[0] && x >= 0 && x < t->size[1])) {
+                const num *from = (const num *)t->in + y * t->step[0] + x * t->step[1] + c;
+                if (inner && j >= n - side) __builtin_prefetch(from + AHEAD * t->step[1], 0, 3); /* no tile before read this pixel */
+                d[i] = n_load(from, live);
+            } else {
                 d[i] = v_set1(0.0f);
+            }
         }
         winograd_line_in(p, side, d, column);
         UNROLL for (int i = 0; i < n; i++) v[i][j] = column[i];
