@@ -14,6 +14,7 @@ PLAIN = {  # operator -> act
     "Mish": "MISH", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Reciprocal": "RECIPROCAL", "Abs": "ABS", "Neg": "NEG",
     "Floor": "FLOOR", "Ceil": "CEIL", "Round": "ROUND", "Erf": "ERF", "Sign": "SIGN",
 }
+DOUBLE = ("Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Reciprocal", "Erf", "Floor", "Ceil", "Round")  # of float64, too
 FUNCTIONS = {"HardSwish": "HARD_SWISH", "Silu": "SILU", "Gelu": "GELU", "GeluTanh": "GELU_TANH", "Mish": "MISH"}  # domain infold
 
 
@@ -95,8 +96,9 @@ def _prelu(ctx, node) -> Activation | None:
 
 
 @op("Abs", "Neg", "Sign", "Clip", infer=same_shape, types=NUMBERS)
-@op(*(name for name in PLAIN if name not in ("Abs", "Neg", "Sign")), "LeakyRelu", "HardSigmoid", "Elu", "Celu", "Selu",
-    "ThresholdedRelu", "Gelu", "Swish", infer=same_shape)
+@op(*DOUBLE, infer=same_shape, types=("f32", "f64"))
+@op("Relu", "HardSwish", "Softplus", "Softsign", "Mish", "LeakyRelu", "HardSigmoid", "Elu", "Celu", "Selu", "ThresholdedRelu",
+    "Gelu", "Swish", infer=same_shape)
 def unary(ctx, node) -> None:
     if ctx.facts[node.inputs[0].name].dtype != np.float32:
         _typed(ctx, node)

@@ -157,6 +157,15 @@ def hardmax(b: Body) -> ir.Value:
     return b("Reshape", out, b.ints(*fact.shape)) if old else out
 
 
+@composed("Pow")
+def power(b: Body) -> ir.Value:
+    """An exponent of another type."""
+    base, exponent = (f.dtype for f in b.facts)
+    if base.kind != "f" or base == exponent:
+        raise NotNative(f"powers of {base}")
+    return b("Pow", b.inputs[0], b.cast(b.inputs[1], base))
+
+
 @composed("CumSum")
 def cum_sum(b: Body) -> ir.Value:
     """After step k each entry is the sum of 2^k: log2 as many additions of a whole tensor (Hillis & Steele, 1986)."""

@@ -36,7 +36,8 @@ def broadcast_infer(node, inputs):
 @op("Add", infer=broadcast_infer, half=residual_in_half, types=NUMBERS)
 @op("Mul", infer=broadcast_infer, half=_scaled_in_half, types=NUMBERS)
 @op("Sub", "Div", infer=broadcast_infer, types=NUMBERS)
-@op("Pow", "PRelu", infer=broadcast_infer)
+@op("Pow", infer=broadcast_infer, types=("f32", "f64"))
+@op("PRelu", infer=broadcast_infer)
 def binary(ctx, node) -> None:
     if node.op_type == "Mul" and _excitation(ctx, node):
         return

@@ -2,7 +2,7 @@
 already become its attribute.)"""
 from __future__ import annotations
 
-from ..plan.tensor import Tensor, prefers_image
+from ..plan.tensor import ANY, F32, Tensor, prefers_image
 from .base import NotNative, attr, counted, op
 
 
@@ -13,7 +13,7 @@ def _opset_1_shape(node, inputs):
     return None if pads is None else [[n + a + b for n, a, b in zip(inputs[0].shape, pads, pads[len(pads) // 2:])]]
 
 
-@op("Pad", infer=_opset_1_shape)
+@op("Pad", infer=_opset_1_shape, types=ANY)
 def pad(ctx, node) -> None:
     mode = attr(node, "mode", "constant")
     source, output = ctx.tensor(node.inputs[0].name), node.outputs[0].name
@@ -23,7 +23,7 @@ def pad(ctx, node) -> None:
     else:
         given = [int(p) for p in ctx.need(node.inputs[1])]
         constant = ctx.need(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None and node.inputs[2].name else None
-        value = 0.0 if constant is None else float(constant.reshape(-1)[0])
+        value = 0.0 if constant is None else constant.reshape(-1)[0]
         some_axes = len(node.inputs) > 3 and node.inputs[3] is not None and node.inputs[3].name
         axes = ctx.need(node.inputs[3]) if some_axes else range(rank)
         pads = [0] * 2 * rank
@@ -32,7 +32,8 @@ def pad(ctx, node) -> None:
             pads[axis], pads[axis + rank] = given[i], given[i + len(given) // 2]
     if mode != "constant":
         _require_source(mode, source.shape, pads)
-    out = ctx.output(output, image=prefers_image(source) or ctx.placement.read_as_image(output))
+    out = ctx.output(output, image=source.dtype == F32 and (
+        prefers_image(source) or ctx.placement.read_as_image(output)))
     if mode == "constant":
         ctx.fill(out, value)
     # a negative pad cuts: the copied block starts where both exist

@@ -56,7 +56,13 @@ def global_lp_pool(b: Body) -> ir.Value:
 
 @composed("MaxPool")
 def max_pool_with_indices(b: Body) -> list[ir.Value]:
-    """Among the images that each tap of the window sees, the number of the first that has the maximum, then where that tap lies."""
+    """Among the images that each tap of the window sees, the number of the first that has the maximum, then where that tap lies.
+
+    Of small integers without the places: as float32, which holds them all.
+    """
+    if b.facts[0].dtype.itemsize == 1 and not any(v.name for v in b.node.outputs[1:]):
+        image = b("MaxPool", b.cast(b.inputs[0], np.float32), **{name: attr(b.node, name) for name in b.node.attributes})
+        return [b.cast(image, b.facts[0].dtype)]
     (win, counts, pads), (batch, channels, *size) = _windows(b), b.facts[0].shape
     if prod(win.kernel) > MOST_TAPS:
         raise NotNative(f"the places in a window of more than {MOST_TAPS} pixels")

@@ -1,18 +1,18 @@
 """DepthToSpace and SpaceToDepth: one copy between two views of six dimensions."""
 from __future__ import annotations
 
-from ..plan.tensor import Tensor, prefers_image
+from ..plan.tensor import ANY, F32, Tensor, prefers_image
 from .base import NotNative, attr, op
 
 
-@op("DepthToSpace")
+@op("DepthToSpace", types=ANY)
 def depth_to_space(ctx, node) -> None:
     x, out = _operands(ctx, node)
     block = attr(node, "blocksize")
     ctx.copy(_channels_split(x, block, attr(node, "mode", "DCR") == "CRD"), _pixels_split(out, block))
 
 
-@op("SpaceToDepth")
+@op("SpaceToDepth", types=ANY)
 def space_to_depth(ctx, node) -> None:
     x, out = _operands(ctx, node)
     block = attr(node, "blocksize")
@@ -23,7 +23,7 @@ def _operands(ctx, node) -> tuple[Tensor, Tensor]:
     x = ctx.tensor(node.inputs[0].name)
     if len(x.shape) != 4:
         raise NotNative(f"rank {len(x.shape)}")
-    return x, ctx.output(node.outputs[0].name, image=prefers_image(x))
+    return x, ctx.output(node.outputs[0].name, image=x.dtype == F32 and prefers_image(x))
 
 
 def _pixels_split(t: Tensor, block: int) -> Tensor:

@@ -16,7 +16,7 @@ from .facts import FEW, Fact, infer_node, known
 from .graph import reads
 from .tensor import ADDRESSABLE
 
-NARROW = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float64)}  # that bodies have no kernels for
+HALVES = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}  # that bodies have no kernels for
 
 CONTRADICTIONS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of numbers in a model
 
@@ -132,7 +132,7 @@ class Reach:
         """Whether the nodes of a body may stand in the node's place."""
         facts = [self.facts.get(v.name) for v in node.inputs if v is not None and v.name]
         return node not in self.whole and node not in self.open and calls.has_body(self.model, node) and (
-            calls.is_call(self.model, node) or all(known(f) and f.dtype not in NARROW for f in facts))
+            calls.is_call(self.model, node) or all(known(f) and f.dtype not in HALVES for f in facts))
 
     def expand(self, node: ir.Node, bodies: dict[ir.Node, list[ir.Node]]) -> None:
         """Put the node's body in its place, if shapes inside can be known."""

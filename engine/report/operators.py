@@ -68,7 +68,7 @@ def markdown() -> str:
         "this node, runs in the reference fallback, with the reason in `session.report` and in `infold profile`; so do",
         "strings, sequences and optionals. Models in float16 and bfloat16 are computed in float32; an If is planned as",
         "the branch it chooses, Loop and Scan run around bodies that have plans of their own. What is left to the fallback is",
-        "rare: no model of the tests spends more than 5 % of a run there (`tests/models/test_profile.py`).", "",
+        "rare: no step of a model of the tests (`tests/models/test_profile.py`).", "",
         f"{sum(row.native for row in rows)} of {len(rows)} operators have a native form. *Versions* are the opsets that",
         "changed the operator; *types* those of its first input and output; *falls back for* lists what the native form",
         "leaves to the fallback (… depends on the node). *As others*: the operator is planned as the nodes of a body,",

@@ -54,13 +54,17 @@ FLOAT_TYPES(FLOAT_LOOPS)
 LOOP1(ABS_f64, double, double, fabs(a))
 LOOP1(NEG_f64, double, double, -a)
 LOOP1(SIGN_f64, double, double, a != a ? a : (a > 0) - (a < 0))
+LOOP1(RECIPROCAL_f64, double, double, 1 / a)
+LOOP1(SIGMOID_f64, double, double, 1 / (1 + exp(-a)))
+LOOP2(POW_f64, double, double, pow(a, b))
 
-/* Of angles, computed in float64 */
-#define ANGLES(name, S, V)                                                                                              \
-    LOOP1(SIN_##name, S, S, (S)sin((double)a)) LOOP1(COS_##name, S, S, (S)cos((double)a))                               \
-    LOOP1(TAN_##name, S, S, (S)tan((double)a)) LOOP1(ASIN_##name, S, S, (S)asin((double)a))                             \
-    LOOP1(ACOS_##name, S, S, (S)acos((double)a)) LOOP1(ATAN_##name, S, S, (S)atan((double)a))
-FLOAT_TYPES(ANGLES)
+/* Functions of the C library; of float32 those that no kernel has, computed in float64 */
+#define LIBRARY_f64(NAME, call) LOOP1(NAME##_f64, double, double, call(a))
+#define LIBRARY(NAME, call) LOOP1(NAME##_f32, float, float, (float)call((double)a)) LIBRARY_f64(NAME, call)
+LIBRARY(SIN, sin) LIBRARY(COS, cos) LIBRARY(TAN, tan) LIBRARY(ASIN, asin) LIBRARY(ACOS, acos) LIBRARY(ATAN, atan)
+LIBRARY(SINH, sinh) LIBRARY(COSH, cosh) LIBRARY(ASINH, asinh) LIBRARY(ACOSH, acosh) LIBRARY(ATANH, atanh)
+LIBRARY_f64(EXP, exp) LIBRARY_f64(LOG, log) LIBRARY_f64(SQRT, sqrt) LIBRARY_f64(TANH, tanh) LIBRARY_f64(ERF, erf)
+LIBRARY_f64(FLOOR, floor) LIBRARY_f64(CEIL, ceil) LIBRARY_f64(ROUND, rint) /* to even */
 
 LOOP2(AND_b8, uint8_t, uint8_t, a && b)
 LOOP2(OR_b8, uint8_t, uint8_t, a || b)
@@ -86,6 +90,7 @@ SIZES(BITS)
 #undef SIGNED_DIVISION
 #undef UNSIGNED_DIVISION
 #undef FLOAT_LOOPS
-#undef ANGLES
+#undef LIBRARY_f64
+#undef LIBRARY
 #undef SIZES
 #undef BITS

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from session_harness import Net, check, session
 
-from infold.ops.activations import PLAIN
+from infold.ops.activations import DOUBLE, PLAIN
+from infold.reference import run_float64
 
 POSITIVE = {"Log", "Sqrt", "Reciprocal"}
 
@@ -65,3 +67,15 @@ def test_nan_goes_through(op: str):
     net.feeds[x][0, 1, 2, 3] = np.nan
     found = session(net.model(y)).run(None, net.feeds)[0]
     assert np.isnan(found[0, 1, 2, 3]) and np.isnan(found).sum() == 1
+
+
+@pytest.mark.parametrize("op", DOUBLE)
+def test_float64(op: str):
+    net = Net(2, 13)
+    x = net.feed(net.rng.uniform(0.1, 0.9, (3, 4, 5)))
+    y = net("Mul", net(op, x), net("Pow", x, net.feed(net.rng.uniform(-2, 2, (4, 1)))))
+    model = net.model(y, types={y: onnx.TensorProto.DOUBLE})
+    expected = run_float64(model, net.feeds)[y]
+    (found,) = session(model, native_only=True).run(None, net.feeds)
+    assert found.dtype == np.float64 and (expected.any() or op == "Floor")
+    np.testing.assert_allclose(found, expected, rtol=1e-13)

@@ -96,14 +96,23 @@ def test_attention_as_onnx_defines_it():
     check(net, y)
 
 
-def test_types_without_kernels_stay_whole():
-    """A body in double precision would be a fallback for each of its nodes."""
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float64])
+def test_powers_of_another_type(dtype, like_onnxruntime):
+    net = Net(opset=13)
+    x = net("Abs", net.input(3, 4))
+    y = net("Add", net("Pow", x, net.constant(np.array(3, dtype))), net("Pow", x, net.feed(np.array([[2], [-1], [0]], dtype))))
+    check(net, y)
+    like_onnxruntime(net, y)
+
+
+def test_double_precision():
+    """The nodes of a body that have no kernel for it fall back, and only these."""
     net = Net(opset=13)
     x = net.feed(net.rng.standard_normal((3, 4)))
     y = net("Einsum", x, x, equation="ij,kj->ik")
     subject = session(net.model(y, types={y: onnx.TensorProto.DOUBLE}))
     np.testing.assert_allclose(subject.run(None, net.feeds)[0], net.feeds[x] @ net.feeds[x].T)
-    assert [f.op_type for f in subject.report.fallbacks] == ["Einsum"]
+    assert [f.op_type for f in subject.report.fallbacks] == ["MatMul"]
 
 
 def test_defaults_of_a_definition():

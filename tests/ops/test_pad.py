@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,3 +70,16 @@ def test_other_modes(mode: str):
 def test_rare_forms_fall_back(mode: str, pads: list[int]):
     net = Net(4, 19)
     check(net, net("Pad", net.input(3), net.ints(*pads), mode=mode), native=False)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge", "wrap"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64])
+def test_other_types(mode, dtype, like_onnxruntime):
+    """A value that float64 does not hold, too."""
+    net = Net(3, 19)
+    x = net.feed(net.rng.integers(1, 99, (1, 3, 4, 5)).astype(dtype))
+    value = [net.constant(np.array((1 << 53) + 1 if dtype == np.int64 else 7, dtype))] if mode == "constant" else []
+    y = net("Pad", x, net.ints(0, 1, 2, 1, 0, 0, 1, 2), *value, mode=mode)
+    types = {y: onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))}
+    check(net, y, types=types)
+    like_onnxruntime(net, y, tolerance=0, types=types)

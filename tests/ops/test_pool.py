@@ -4,6 +4,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import onnx
 import pytest
 from session_harness import Net, check, session
 
@@ -103,3 +104,13 @@ def test_pooling_of_a_border_that_a_convolution_wants():
     m = net("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     c = net("Conv", x, net.weight(6, 6, 3, 3), strides=[2, 2], pads=[1] * 4)
     check(net, net("Conv", net("Concat", a, m, c, axis=1), net.weight(5, 18, 5, 5), pads=[2] * 4), a)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_small_integers(dtype, like_onnxruntime):
+    net = Net(opset=12)
+    x = net.feed(net.rng.integers(-99 if dtype == np.int8 else 0, 99, (2, 5, 9, 8)).astype(dtype))
+    y = net("MaxPool", x, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1], ceil_mode=1)
+    types = {y: onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))}
+    check(net, y, types=types)
+    like_onnxruntime(net, y, tolerance=0, types=types)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx
 import pytest
 from session_harness import Net, check
 
@@ -30,3 +32,10 @@ def test_space_to_depth(block, like_onnxruntime):
     net = Net(opset=13)
     y = net("SpaceToDepth", net("Conv", net.input(1, 3, 2 * block, 3 * block), net.weight(7, 3, 1, 1)), blocksize=block)
     check(net, net("Conv", y, net.weight(4, 7 * block * block, 1, 1)))
+
+
+def test_other_types():
+    net = Net(opset=13)
+    x = net.feed(net.rng.integers(0, 255, (2, 8, 4, 6)).astype(np.uint8))
+    y, z = net("DepthToSpace", x, blocksize=2), net("SpaceToDepth", x, blocksize=2)
+    check(net, y, z, types=dict.fromkeys((y, z), onnx.TensorProto.UINT8))

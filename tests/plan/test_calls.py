@@ -48,4 +48,4 @@ def test_a_data_type_that_the_operator_of_the_function_refuses():
     wide = x.astype(np.float64)
     np.testing.assert_allclose(y, wide / (1 + np.exp(-wide)), rtol=2e-3)
     assert [key[1] for key in session.model.functions] == ["Silu"]
-    assert {item.op_type for item in session.report.fallbacks} == {"Sigmoid"}
+    assert session.report.fallbacks == []  # the body's nodes have loops for it
