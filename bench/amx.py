@@ -4,8 +4,9 @@
 
 Every distinct convolution of the models (default: ResNet-50's) runs once, alone, as the planner chooses for AMX, its instructions
 executed and counted by tests/native/amx_trap.c. For each model and precision: the share of the multiply-adds that AMX does; of
-those, the share of tile products that is of use (the rest are rows, columns and depth that fill no tile); tile loads for each
-product; and the share of the peak that the tile instructions alone allow (see `clock_of` there), all data in the first-level cache.
+those, the share of tile products that is of use if each counts as 16 rows, and as the rows it has (the rest are columns and depth
+that fill no tile); tile loads for each product; and the share of the peak that the tile instructions alone allow (see `clock_of`
+there: 16 cycles each, whatever its rows), all data in the first-level cache.
 """
 from __future__ import annotations
 
@@ -42,10 +43,10 @@ def counted(layer: Layer, precision: str) -> dict:
 def summary(rows: list[dict], precision: str) -> dict:
     """rows: of `counted`, with the `number` of such layers."""
     tiled = [r for r in rows if r["dot"]]
-    total = {name: sum(r["number"] * r[name] for r in tiled) for name in ("dot", "load", "store", "configure", "cycles", "macs")}
+    total = {name: sum(r["number"] * r[name] for r in tiled) for name in ("dot", "row", "load", "cycles", "macs")}
     useful = total["macs"] * PRODUCTS[precision]
     return {"on_amx": total["macs"] / sum(r["number"] * r["macs"] for r in rows), "macs": total["macs"],
-            "useful": useful / max(1, MACS * total["dot"]), "loads": total["load"] / max(1, total["dot"]),
+            "useful": useful / max(1, MACS * total["dot"]), "rows": useful / max(1, MACS // 16 * total["row"]), "loads": total["load"] / max(1, total["dot"]),
             "of_peak": useful / max(1, 512 * total["cycles"]), "cycles": total["cycles"]}
 
 
@@ -63,14 +64,14 @@ def main() -> None:
             done = amx_trap.run(Path(folder), __file__, *sys.argv[1:], capture_output=False)
             sys.exit(done.returncode)
     every = {}
-    print("| model | precision | on AMX | of use | loads a product | of AMX peak |\n|---|---|---|---|---|---|")
+    print("| model | precision | on AMX | of use | by rows | loads a product | of AMX peak |\n|---|---|---|---|---|---|---|")
     for path in arguments.models or [""]:
         layers = layers_of(path) if path else RESNET50
         for precision in arguments.precision:
             rows = [{**counted(layer, precision), "number": number} for layer, number in layers.items()]
             s = summary(rows, precision)
-            print(f"| {Path(path).stem or 'resnet50'} | {precision} | {s['on_amx']:.0%} | {s['useful']:.0%} | {s['loads']:.2f} "
-                  f"| {s['of_peak']:.0%} |", flush=True)
+            print(f"| {Path(path).stem or 'resnet50'} | {precision} | {s['on_amx']:.0%} | {s['useful']:.0%} | {s['rows']:.0%} "
+                  f"| {s['loads']:.2f} | {s['of_peak']:.0%} |", flush=True)
             every[f"{Path(path).stem}:{precision}"] = {**s, "layers": rows}
             for r in rows if arguments.layers else []:
                 one = summary([r], precision) if r["dot"] else None

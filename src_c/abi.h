@@ -97,6 +97,7 @@ typedef struct {
     const uint16_t *b;       /* a plane: taps * k / 2 rows of INFOLD_BF16_COLUMNS pairs, those of row 2k and of row 2k + 1 */
     int64_t b_plane;
     int64_t terms;           /* 1 to INFOLD_BF16_TERMS */
+    int64_t height;          /* what `begin` was given */
     infold_store out;
 } infold_bf16_tile;
 
@@ -151,12 +152,12 @@ typedef struct {
 enum { INFOLD_WINOGRAD_2, INFOLD_WINOGRAD_4, INFOLD_WINOGRAD_SIDES }; /* the sides 2 and 4 */
 
 typedef struct {
-    int64_t mr, m_step;      /* rows of a full tile; a tile costs what the next multiple of m_step costs. mr <= INFOLD_BF16_ROWS */
+    int64_t mr, m_step;      /* the most rows at once, and the most in a tile: mr / m_step tiles, one above the other. mr <= INFOLD_BF16_ROWS */
     int64_t depth_step;      /* divides INFOLD_BF16_DEPTH */
     bool anywhere;           /* reads rows of A that lie anywhere, under several taps */
     double macs_per_cycle;   /* multiply-adds of the instruction; 0: emulated, never the fastest */
-    void (*begin)(void), (*end)(void); /* around a thread's tiles */
-    void (*gemm)(const infold_bf16_tile *, int64_t m); /* 1 <= m <= mr */
+    void (*begin)(int64_t height), (*end)(void); /* around a thread's tiles; height: their rows, up to m_step */
+    void (*gemm)(const infold_bf16_tile *, int64_t m); /* 1 <= m <= mr / m_step * height */
     /* n floats as sums of `terms` bf16 numbers, the planes `plane` elements apart */
     void (*split)(int64_t n, const float *x, int64_t terms, uint16_t *out, int64_t plane);
     void (*widen)(int64_t n, const uint16_t *x, float *out);

@@ -10,7 +10,7 @@ enum {
 
 typedef float tile_sums[INFOLD_BF16_ROWS][INFOLD_BF16_COLUMNS];
 
-/* The products of rows [k, end). tall, wide: more than 16 rows, more than 16 columns. A product adds to its tile long after the next one
+/* The products of rows [k, end). tall, wide: more rows than a tile has, more columns. A product adds to its tile long after the next one
  * could start: in a narrow block the tiles on the right, which would have no columns, take every second product. (Those of a block that
  * is not tall may not: a pixel's numbers must not depend on how pixels are shared out.) */
 static inline __attribute__((always_inline)) void tile_block(const infold_bf16_tile *t, int64_t k, int64_t end, tile_sums sums,
@@ -25,7 +25,7 @@ static inline __attribute__((always_inline)) void tile_block(const infold_bf16_t
         for (int64_t i = 0; i < t->terms; i++) {
             const uint16_t *a = t->a[0] + i * t->a_plane + k;
             tile_load(4, a, a_bytes);
-            if (tall) tile_load(5, a + TILE * t->a_row, a_bytes);
+            if (tall) tile_load(5, a + t->height * t->a_row, a_bytes);
             for (int64_t j = 0; i + j < t->terms; j++, second = !second && !wide) {
                 const uint16_t *b = t->b + j * t->b_plane + k * INFOLD_BF16_COLUMNS;
                 tile_load(6, b, b_bytes);
@@ -45,14 +45,14 @@ static inline __attribute__((always_inline)) void tile_block(const infold_bf16_t
         }
     tile_store(0, sums[0], s_bytes);
     tile_store(1, sums[0] + TILE, s_bytes);
-    if (tall) tile_store(2, sums[TILE], s_bytes);
-    if (tall) tile_store(3, sums[TILE] + TILE, s_bytes);
+    if (tall) tile_store(2, sums[t->height], s_bytes);
+    if (tall) tile_store(3, sums[t->height] + TILE, s_bytes);
 }
 
 static void tile_gemm(const infold_bf16_tile *t, int64_t m) {
     _Alignas(64) tile_sums sums, more;
     const int64_t chunk = t->terms < INFOLD_BF16_TERMS ? t->k : TILE_CHUNK;
-    const bool tall = m > TILE, wide = t->out.n > TILE;
+    const bool tall = m > t->height, wide = t->out.n > TILE;
     for (int64_t k = 0; k == 0 || k < t->k; k += chunk) {
         const int64_t end = t->k - k < chunk ? t->k : k + chunk;
         float(*to)[INFOLD_BF16_COLUMNS] = k == 0 ? sums : more;
@@ -74,7 +74,7 @@ static void tile_gemm(const infold_bf16_tile *t, int64_t m) {
 
 static float tile_peak(int64_t iterations) {
     tile_sums sums;
-    tile_begin();
+    tile_begin(TILE);
     tile_zero(0);
     tile_zero(1);
     tile_zero(2);

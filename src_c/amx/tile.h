@@ -2,14 +2,19 @@
  * without the instructions. */
 #include <immintrin.h>
 
-/* Every thread configures its own registers, and lets go of them: what they hold would be saved at every switch of threads. */
-static void tile_begin(void) {
-    static const struct {
+/* Every thread configures its own registers, and lets go of them: what they hold would be saved at every switch of threads. Those of B
+ * have 16 rows, the others `height`. */
+static void tile_begin(int64_t height) {
+    struct {
         uint8_t palette, start_row, reserved[14];
         uint16_t row_bytes[16];
         uint8_t rows[16];
-    } config = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-    __asm__ volatile("" ::: "memory"); /* GCC 12's intrinsic does not say that it reads all of it */
+    } config = {.palette = 1};
+    for (int t = 0; t < 8; t++) {
+        config.row_bytes[t] = 64;
+        config.rows[t] = t < 6 ? (uint8_t)height : 16;
+    }
+    __asm__ volatile("" ::"r"(&config) : "memory"); /* GCC 12's intrinsic does not say that it reads all of it */
     _tile_loadconfig(&config);
 }
 static void tile_end(void) { _tile_release(); }

@@ -10,21 +10,27 @@ typedef union {
 } tile_register;
 
 static _Thread_local tile_register tile_registers[8];
+static _Thread_local int tile_height;
 
-static void tile_begin(void) { memset(tile_registers, 0, sizeof tile_registers); }
+static int tile_rows(int t) { return t < 6 ? tile_height : 16; }
+
+static void tile_begin(int64_t height) {
+    memset(tile_registers, 0, sizeof tile_registers);
+    tile_height = (int)height;
+}
 static void tile_end(void) { memset(tile_registers, 0xff, sizeof tile_registers); } /* NaN, should anybody go on using them */
 static void tile_zero(int t) { memset(&tile_registers[t], 0, sizeof(tile_register)); }
 
 static void tile_load(int t, const void *from, int64_t row_bytes) {
-    for (int i = 0; i < 16; i++) memcpy(tile_registers[t].f[i], (const char *)from + i * row_bytes, 64);
+    for (int i = 0; i < tile_rows(t); i++) memcpy(tile_registers[t].f[i], (const char *)from + i * row_bytes, 64);
 }
 
 static void tile_store(int t, void *to, int64_t row_bytes) {
-    for (int i = 0; i < 16; i++) memcpy((char *)to + i * row_bytes, tile_registers[t].f[i], 64);
+    for (int i = 0; i < tile_rows(t); i++) memcpy((char *)to + i * row_bytes, tile_registers[t].f[i], 64);
 }
 
 static void tile_dot(int sum, int a, int b) {
-    for (int m = 0; m < 16; m++) {
+    for (int m = 0; m < tile_rows(sum); m++) {
         vf even[16 / VL], odd[16 / VL];
         for (int j = 0; j < 16 / VL; j++) even[j] = odd[j] = v_set1(0.0f);
         for (int k = 0; k < 16; k++) {

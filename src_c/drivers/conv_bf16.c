@@ -236,18 +236,18 @@ static void swept(const conv_job *j, const operands *o, infold_bf16_tile tile, c
     epilogue_round(&epilogue, j->ctx->bf16, m, c, out, n);
 }
 
-/* Pixels [p0, p1), staged or as they lie (stage is NULL), times panels [q0, q1). */
-static void block(const conv_job *j, const operands *o, int64_t group, const uint16_t *stage, int64_t p0, int64_t p1, int64_t q0,
-                  int64_t q1) {
+/* Pixels [p0, p1), staged or as they lie (stage is NULL), times panels [q0, q1), in tiles of `height` rows. */
+static void block(const conv_job *j, const operands *o, int64_t group, const uint16_t *stage, int64_t height, int64_t p0, int64_t p1,
+                  int64_t q0, int64_t q1) {
     const bf16_params *p = (const bf16_params *)j->p;
     const conv_params *c = j->p;
     const infold_bf16 *kernel = j->ctx->bf16;
-    const int64_t row = p->terms * plane_of(c), at_row = 0;
+    const int64_t row = p->terms * plane_of(c), at_row = 0, most = kernel->mr / kernel->m_step * height;
     const infold_epilogue epilogue = conv_epilogue_of(j, group, 0);
     const bool sweep = epilogue_sweeps(&epilogue), res = o->res.at != NULL;
     tile_rows rows;
     infold_bf16_tile tile = {.a = rows.a, .a_row = row, .a_plane = plane_of(c), .b_plane = panel_of(p) / p->terms, .terms = p->terms,
-                             .tap = &at_row, .taps = 1, .k = round_up(c->taps * c->k, kernel->depth_step),
+                             .height = height, .tap = &at_row, .taps = 1, .k = round_up(c->taps * c->k, kernel->depth_step),
                              .out = {.c = p->out_half ? NULL : rows.c, .c16 = p->out_half ? rows.c16 : NULL,
                                      .r = res && !p->res_half ? rows.r : NULL, .r16 = res && p->res_half ? rows.r16 : NULL,
                                      .lo = epilogue.act.lo, .hi = epilogue.act.hi}};
@@ -258,8 +258,8 @@ static void block(const conv_job *j, const operands *o, int64_t group, const uin
     }
     infold_pixel x = pixel_at(c->n, p0);
     for (int64_t at = p0, m; at < p1; at += m) {
-        const int64_t tiles = (p1 - at + kernel->mr - 1) / kernel->mr; /* of even height, as far as m_step lets them */
-        m = round_up((p1 - at + tiles - 1) / tiles, kernel->m_step);
+        const int64_t blocks = (p1 - at + most - 1) / most; /* of even height, as far as the tiles' lets them */
+        m = round_up((p1 - at + blocks - 1) / blocks, height);
         if (m > p1 - at) m = p1 - at;
         list_rows(j, o, &x, m, stage ? stage + (at - p0) * row : NULL, &rows);
         if (!sweep || !p->out_half) panels(j, o, &tile, m, q0, q1, 0);
@@ -271,19 +271,23 @@ static void block(const conv_job *j, const operands *o, int64_t group, const uin
 static void piece(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int64_t q0, int64_t q1, int64_t thread) {
     const bf16_params *p = (const bf16_params *)j->p;
     const conv_params *c = j->p;
+    const infold_bf16 *kernel = j->ctx->bf16;
     const operands o = operands_of(j, group);
-    uint16_t *stage = (uint16_t *)j->args[STAGE] + thread * round_up(p->block_rows, INFOLD_BF16_ROWS) * p->terms * plane_of(c);
+    const int64_t room = round_up(p->block_rows, INFOLD_BF16_ROWS);
+    uint16_t *stage = (uint16_t *)j->args[STAGE] + thread * room * p->terms * plane_of(c);
     if (as_it_lies(j)) stage = NULL;
-    j->ctx->bf16->begin();
+    const int64_t tiles = (p1 - p0 + kernel->m_step - 1) / kernel->m_step, height = (p1 - p0 + tiles - 1) / tiles;
+    const int64_t most = kernel->mr / kernel->m_step * height, step = kernel->m_step > 1 ? room / most * most : p->block_rows;
+    kernel->begin(height);
     for (int64_t at = p0, end; at < p1; at = end) {
-        end = at + p->block_rows < p1 ? at + p->block_rows : p1;
+        end = at + step < p1 ? at + step : p1;
         if (stage) stage_rows(j, o.in, at, end, stage);
         for (int64_t q = q0, stop; q < q1; q = stop) {
             stop = q + c->panels_per_block < q1 ? q + c->panels_per_block : q1;
-            block(j, &o, group, stage, at, end, q, stop);
+            block(j, &o, group, stage, height, at, end, q, stop);
         }
     }
-    j->ctx->bf16->end();
+    kernel->end();
 }
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {

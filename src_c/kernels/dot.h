@@ -87,7 +87,8 @@ static void dot_run(const infold_bf16_tile *t, int64_t m) {
 static void dot_run(const infold_bf16_tile *t, int64_t m) { dot_tile(t, (int)m, DOT_NV); }
 #endif
 
-static void dot_nothing(void) {}
+static void dot_begin(int64_t height) { (void)height; }
+static void dot_end(void) {}
 
 static float dot_peak_run(int64_t iterations) {
     vf acc[VEC_MR][2];
@@ -108,8 +109,8 @@ const infold_bf16 ISA(infold_bf16) = {
 #ifdef v_dot2
     .macs_per_cycle = 4 * VL,
 #endif
-    .begin = dot_nothing,
-    .end = dot_nothing,
+    .begin = dot_begin,
+    .end = dot_end,
     .gemm = dot_run,
     BF16_IMAGES,
     .peak = dot_peak_run,

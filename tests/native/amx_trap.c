@@ -23,9 +23,10 @@
 #include <unistd.h>
 
 enum { TILES = 8, ROWS = 16, BYTES = 64, MAX_SITES = 256, ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
-enum { PERMISSION, CONFIGURE, RELEASE, CONFIGURED, ZERO, LOAD, STORE, DOT, CYCLES, COUNTS };
+enum { PERMISSION, CONFIGURE, RELEASE, CONFIGURED, ZERO, LOAD, STORE, DOT, ROW, CYCLES, COUNTS };
 
-static _Atomic int64_t counts[COUNTS]; /* CONFIGURED: threads whose tiles are configured now; CYCLES: see `clock_of` */
+/* CONFIGURED: threads whose tiles are configured now; ROW: rows of products; CYCLES: see `clock_of` */
+static _Atomic int64_t counts[COUNTS];
 
 static void count(int what, int64_t by) { atomic_fetch_add_explicit(&counts[what], by, memory_order_relaxed); }
 
@@ -173,6 +174,7 @@ static const uint8_t *execute(const greg_t *r, const uint8_t *at) {
     if (code == 0x5c && prefix == 2 && o.mod == 3 && vector < TILES) {
         dot(o.reg, o.rm, vector, at);
         count(DOT, 1);
+        count(ROW, state.config.rows[o.reg]);
         pass_time(DOT, o.reg, o.rm, vector);
     } else if (code == 0x49 && o.mod == 3 && prefix == 3 && o.rm == 0) {
         need(o.reg, at);

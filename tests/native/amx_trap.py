@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-COUNTS = ("permission", "configure", "release", "configured", "zero", "load", "store", "dot", "cycles")
+COUNTS = ("permission", "configure", "release", "configured", "zero", "load", "store", "dot", "row", "cycles")
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
 
 

@@ -99,11 +99,11 @@ def test_same_numbers_as_the_emulation(folder):
 
 
 def counted_run() -> dict:
-    """Counts of one step of 49 x 300 times 300 x 70 numbers on two threads, and what is left configured at each look."""
+    """Counts of one step of 49 x 300 times 300 x 70 numbers, and what runs of a network on two threads leave configured."""
     rng, left = np.random.default_rng(4), []
     x, w = normal(rng, 49, 300), normal(rng, 300, 70)
     before = amx_trap.counts()
-    product("amx", x, w, 1, threads=2)
+    product("amx", x, w, 1, block=64)
     after = amx_trap.counts()
     model, feeds = network()
     for level in LEVELS:
@@ -115,11 +115,12 @@ def counted_run() -> dict:
 @trapped
 def test_nothing_stays_configured(folder):
     """Each thread configures its tiles and releases them before its share of a step is over: what stays would be saved at every
-    switch of threads. The permission is asked for once in a process. The work is what the shape says: 49 rows are 4 tiles, 70
-    columns 5, of 10 products, however they are shared out."""
+    switch of threads. The permission is asked for once in a process. The work is what the shape says: 49 rows are 4 tiles of
+    13 rows, 70 columns 5, of 10 products."""
     found = in_amx(folder, "counted_run")
     step, everything = found["step"], found["all"]
     assert step["configure"] == step["release"] >= 1 and step["dot"] == 4 * 5 * 10
+    assert step["row"] == 52 * 5 * 10
     assert found["left"] == [0, 0, 0]
     assert everything["configure"] == everything["release"] > 20 and everything["configured"] == 0
     assert everything["permission"] == 1
