@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from .. import inference
+from ..errors import Error
 from .context import GraphContext, attribute, is_op, literal
 from .shapes import dtype
 
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
            "Dropout"}
 _DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the size follows from the data, and is at most the input's
-_EXCLUDED = _RANDOM | {"BatchNormalization"}  # the reference mixes batch statistics into opset 9-13's inference form
 _FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 _TYPE_INFERENCE_LIMIT = 1024  # elements of a constant that shape inference may look at
 
@@ -54,6 +54,8 @@ def _replace(context: GraphContext, evaluate: Callable[[ir.Node], list[ir.Tensor
         tensors = evaluate(node)
         if tensors is None:
             continue
+        if is_op(node, "BatchNormalization"):  # weights that are standardised
+            context.folded(node, *(use.node for use in node.outputs[0].uses()))
         for output, tensor in zip(node.outputs, tensors):
             _become_initializer(context, output, tensor)
         context.remove(node)
@@ -79,7 +81,7 @@ def _evaluate(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
         known = _known_dimensions(context, node)
         if known is not None:
             return known
-    if node.op_type in _EXCLUDED or (context.quantized and node.op_type == "DequantizeLinear"):
+    if node.op_type in _RANDOM or (context.quantized and node.op_type == "DequantizeLinear"):
         return None
     if any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()):
         return None
@@ -202,16 +204,10 @@ def _infer(context: GraphContext, node: ir.Node,
 
 
 def _reference(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | None]) -> list[np.ndarray] | None:
-    from onnx.reference import ReferenceEvaluator
+    from ..reference import NodeRunner
 
-    proto = ir.serde.serialize_node(node)
-    feeds = {name: array for name, array in zip(proto.input, inputs) if name}
-    graph = onnx.helper.make_graph([proto], "constant", [onnx.ValueInfoProto(name=name) for name in feeds],
-                                   [onnx.ValueInfoProto(name=name) for name in proto.output])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", context.opset(node))])
     try:
-        with np.errstate(all="ignore"):
-            return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, feeds)]
-    except Exception as error:  # the reference has gaps, of many exception types; the node then stays as it is
+        return [np.asarray(array) for array in NodeRunner(node, {"": context.opset(node)}).run(inputs)]
+    except Error as error:  # the reference has gaps; the node then stays as it is
         logger.debug("not folding %s: %s", node.name, error)
         return None

@@ -1,4 +1,7 @@
-"""BatchNormalizations exported in training mode: refused, turned to their running statistics, or left as they are."""
+"""BatchNormalizations exported in training mode: refused, turned to their running statistics, or left as they are.
+
+Those of constants are left alone: their result is a constant, too.
+"""
 
 from __future__ import annotations
 
@@ -60,8 +63,23 @@ def resolve(model: ir.Model, mode: str) -> ir.Model:
 def _in_training(model: ir.Model) -> Iterator[tuple[ir.Node, int]]:
     for body in (model.graph, *model.functions.values()):
         for node in all_nodes(body):
-            if is_op(node, "BatchNormalization") and is_training(node, opset := node.version or body.opset_imports.get("", 1)):
+            if is_op(node, "BatchNormalization") and is_training(node, opset := node.version or body.opset_imports.get("", 1)) \
+                    and not _is_constant(node.inputs[0]):
                 yield node, opset
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    """Whether no input has a part in a value: the batch of a standardised weight (Brock et al., 2021) is the weight itself."""
+    ahead, seen = [value], set()
+    while ahead:
+        value = ahead.pop()
+        if value is None or value in seen or value.is_initializer() and not value.is_graph_input():
+            continue
+        if value.producer() is None:
+            return False
+        seen.add(value)
+        ahead += value.producer().inputs
+    return True
 
 
 def _use_running_statistics(node: ir.Node, opset: int) -> None:

@@ -35,7 +35,7 @@ class BatchNormalization(OpRun):
         training = bool(training_mode) if opset >= 14 else len(self.onnx_node.output) > 1 if opset >= 7 else not is_test
         running = mean, var
         if training:
-            mean, var = x.mean(axis=axes), x.var(axis=axes)
+            mean, var = x.mean(axis=axes, dtype=np.float64), x.var(axis=axes, dtype=np.float64)
         factor = scale.reshape(per_channel) / np.sqrt(var.reshape(per_channel) + epsilon)
         y = ((x - mean.reshape(per_channel)) * factor + bias.reshape(per_channel)).astype(x.dtype)
         if not training:

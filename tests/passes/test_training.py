@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from passes_harness import assert_close, batchnorm, model, normal, run, statistics
+from exports import export
+from passes_harness import assert_close, batchnorm, fold_and_compare, model, normal, operators, run, statistics
 
 import infold
 from infold.errors import UnsupportedError
@@ -101,3 +102,23 @@ def test_several_are_counted() -> None:
     )
     with pytest.raises(UnsupportedError, match=r"'y' \(and 1 more\)"):
         training.resolve(subject, "error")
+
+
+@pytest.mark.parametrize("how, opset", [("script", 17), ("traced", 18)])
+def test_a_standardised_weight_is_no_batch(how: str, opset: int) -> None:
+    """Normaliser-free networks standardise their weights with a BatchNormalization in training mode."""
+    torch = pytest.importorskip("torch")
+
+    class ScaledStdConv(torch.nn.Conv2d):  # as timm's
+        def forward(self, x):
+            weight = torch.nn.functional.batch_norm(
+                self.weight.reshape(1, len(self.weight), -1), None, None, weight=self.gain, training=True, momentum=0.0)
+            return self._conv_forward(x, weight.reshape_as(self.weight), self.bias)
+
+    torch.manual_seed(0)
+    layer = ScaledStdConv(4, 6, 3)
+    layer.gain = torch.nn.Parameter(torch.rand(6) + 0.5)
+    subject = export(layer.eval(), torch.randn(2, 4, 7, 7), how, opset, dynamic=(0,))
+    training.resolve(subject, "error")
+    result = fold_and_compare(subject, {"x": normal(np.random.default_rng(0), 2, 4, 7, 7)})[0]
+    assert operators(result) == {"Conv": 1}
