@@ -21,6 +21,8 @@ from .rounding import rounded, rounded_rows
 def apply(context: GraphContext) -> bool:
     """Merge the branches of each sum that read one input, where the merged kernel has no more taps than they had."""
     modified = False
+    for node in context.nodes():
+        modified |= _add_negative(context, node)
     for node in reversed(list(context.nodes())):  # the last addition of a sum first: it sees all the terms
         if node.graph is not None and _is_sum(node):
             modified |= _merge_branches(context, node)
@@ -55,6 +57,21 @@ class _Branch:
         """Whether both read the same source and make outputs of the same size."""
         return self.source is other.source and self.strides == other.strides and self.group == other.group \
             and self.growth == other.growth and self.weight.shape[:2] == other.weight.shape[:2]
+
+
+def _add_negative(context: GraphContext, node: ir.Node) -> bool:
+    """a - b as a + (-b) where a BatchNormalization or convolution makes b for it alone and can take the sign, which is exact."""
+    layer = node.inputs[1].producer() if is_op(node, "Sub") and "broadcast" not in node.attributes else None
+    if not is_op(layer, "BatchNormalization", "Conv") or context.sole_user(layer.outputs[0]) is not node:
+        return False
+    arrays = {place: context.array(value) for place, value in enumerate(layer.inputs[1:3], 1) if value is not None}
+    if any(array is None for array in arrays.values()):
+        return False
+    for place, array in arrays.items():
+        context.set_constant(layer, place, -array, f"{layer.inputs[place].name}_negative")
+    context.rename(layer.outputs[0])
+    node.op_type = "Add"
+    return True
 
 
 def _is_sum(node: ir.Node | None) -> bool:

@@ -39,6 +39,7 @@ REPLACEMENTS = [
     elementwise.Erf,
     *elementwise.BROADCASTING,
     legacy.Dropout,
+    legacy.GridSample,
     legacy.Pad,
     legacy.Reshape,
     legacy.Scatter,

@@ -42,6 +42,13 @@ class Dropout(OpRun):
         return ((x * keep / (1 - float(ratio))).astype(x.dtype), keep)[: len(self.onnx_node.output)]
 
 
+class GridSample(load_op("", "GridSample")):
+    """GridSample; from opset 16 to 19 its modes are called bilinear and bicubic."""
+
+    def _run(self, x, grid, mode=None, **attributes):
+        return super()._run(x, grid, mode=mode.removeprefix("bi"), **attributes)
+
+
 class Reshape(OpRun):
     """Reshape; `shape` is an attribute before opset 5. 0 copies the input's dimension unless `allowzero`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from session_harness import Net, session
+from session_harness import Net, check, session
 
 import infold
 
@@ -71,4 +71,6 @@ def test_grid_sample(opset, mode, padding, corners, like_onnxruntime):
     name = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode) if opset == 16 else mode
     y = net("GridSample", net.input(2, 5, 7, 9), grid, mode=name, padding_mode=padding, align_corners=corners)
     assert not session(net.model(y)).report.fallbacks
-    like_onnxruntime(net, y)  # onnx.reference repeats borders under cubic weights in a way of its own
+    like_onnxruntime(net, y)
+    if mode != "cubic":  # onnx.reference repeats borders under cubic weights in a way of its own
+        check(net, y)

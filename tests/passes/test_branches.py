@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from exports import export
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from passes_harness import assert_close, constant, fold, fold_and_compare, model, normal, operators, run, statistics
@@ -175,3 +176,29 @@ def test_branches_whose_statistics_are_broken_stay_with_the_reason():
     )
     result, report = fold(subject)
     assert operators(result) == operators(subject) and report.items[0].verdict == "kept"
+
+
+@pytest.mark.parametrize("how, opset", [("script", 17), ("traced", 18)])
+def test_a_branch_that_is_subtracted(how: str, opset: int) -> None:
+    """FastViT mixes tokens by x + scale * (branches(x) - norm(x)): one depthwise convolution."""
+    torch = pytest.importorskip("torch")
+
+    class Mixer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.scale = torch.nn.Conv2d(3, 8, 1), torch.nn.Parameter(torch.rand(8, 1, 1))
+            self.conv = torch.nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+            self.norms = torch.nn.ModuleList(torch.nn.BatchNorm2d(8) for _ in range(3))
+            for norm in self.norms:
+                for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                    torch.nn.init.uniform_(values, 0.5, 1.5)
+
+        def forward(self, x):
+            x = self.first(x).relu()
+            mixed = self.norms[0](self.conv(x)) + self.norms[1](x)
+            return x + self.scale * (mixed - self.norms[2](x))
+
+    torch.manual_seed(0)
+    subject = export(Mixer().eval(), torch.randn(2, 3, 9, 9), how, opset, dynamic=(0,))
+    result, report = fold_and_compare(subject, {"x": normal(np.random.default_rng(0), 2, 3, 9, 9)})
+    assert operators(result) == {"Conv": 2, "Relu": 1} and report.folded == 3
