@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .errors import InvalidModelError
+from .locks import lock
 
 
 class Reread:
@@ -23,7 +23,7 @@ class Reread:
 
     def __init__(self, path: str | os.PathLike, make: Callable[[Path], ir.Model]) -> None:
         self._path, self._make, self._version = Path(path).absolute(), make, _version(path)
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._wanted: set[str] = set()
         self._rest: dict[str, np.ndarray] = {}  # of the last reading, for those asked for next
 

@@ -1,7 +1,6 @@
 """Running a model: one plan per input shape, kept."""
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ import onnx_ir as ir
 from . import tuned
 from .bodies import ControlRunner
 from .errors import memory_for
+from .locks import lock
 from .plan import calls
 from .plan.build import make_plan
 from .plan.facts import Fact
@@ -39,7 +39,7 @@ class Runner:
             if Fact.of_constant(value.const_value).dtype is None}
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._rests: OrderedDict[tuple, Plan] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = lock()
 
     def run(self, feeds: dict[str, object], threads: int, seconds: dict | None = None,
             out: Mapping[str, np.ndarray] | None = None, turns: Turns | None = None) -> dict[str, object]:

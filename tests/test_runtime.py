@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from session_harness import Net, session
 
+from infold import runtime
 from infold.errors import ShapeError
 
 
@@ -102,6 +103,39 @@ def test_fork_with_a_live_session():
         np.testing.assert_array_equal(subject.run(None, {x: image})[0], expected)  # the parent goes on meanwhile
         child.join(30)
         assert child.exitcode == 0, "the child hangs" if child.exitcode is None else "the child's results differ"
+
+
+@pytest.mark.timeout(100)
+def test_fork_while_another_thread_plans(monkeypatch):
+    """The child has neither that thread nor its lock."""
+    model, x = network(32, 16)
+    subject, planning, go_on = session(model, 2), threading.Event(), threading.Event()
+    small, large = images(1, 24)[0], images(1, 32)[0]
+    expected = {image.shape: subject.run(None, {x: image})[0] for image in (small, large)}
+    subject = session(model, 2)
+    subject.run(None, {x: large})
+    real = runtime.make_plan
+
+    def make_plan(*args):
+        planning.set()
+        assert go_on.wait(60)
+        return real(*args)
+
+    monkeypatch.setattr(runtime, "make_plan", make_plan)
+    thread = threading.Thread(target=subject.run, args=(None, {x: small}))
+    thread.start()
+    assert planning.wait(60)
+    monkeypatch.undo()
+    children = [multiprocessing.get_context("fork").Process(target=_in_child, args=(subject, x, image, expected[image.shape]))
+                for image in (large, small)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+        child.kill()
+    go_on.set()
+    thread.join()
+    assert [child.exitcode for child in children] == [0, 0]
 
 
 @pytest.mark.timeout(60)

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import _native
 from ..files import write
+from ..locks import lock
 from ..plan.plan import FallbackStep
 from ..plan.program import Step
 from .session import StepRecord
@@ -27,7 +28,7 @@ class Trace:
     def __init__(self) -> None:
         self._events: list[dict] = []
         self._lanes: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._lock = lock()
 
     def run(self, runner, feeds: dict[str, object], threads: int, out: Mapping[str, np.ndarray] | None = None) -> dict[str, object]:
         """A runner's run, added to the trace."""

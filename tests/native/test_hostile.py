@@ -12,8 +12,8 @@ import test_counted
 import test_index
 import test_order
 import test_sample
-from native_harness import OPERATIONS, Guarded, arguments, dims, pack, refusal, strides
-from test_conv import DEPTHWISE, GEMM, packed, whole_vectors
+from native_harness import OPERATIONS, Guarded, arguments, dims, pack, refusal, run, strides
+from test_conv import AFTER, DEPTHWISE, GEMM, packed, whole_vectors
 
 from infold import _native
 
@@ -27,47 +27,55 @@ def zeros(*shape: int) -> np.ndarray:
     return np.zeros(shape, F32)
 
 
+def wave(*shape: int) -> np.ndarray:
+    """Numbers that depend on the place alone: a narrower array holds the first ones of a wider one."""
+    return np.sin(1 + sum(axis * place for axis, place in zip((3, 7, 11, 13), np.indices(shape)))).astype(F32)
+
+
 def image_params(x: np.ndarray, channels_last: bool = True) -> dict:
     steps = strides(x)
     return {"n": dims(x.shape[:-1], 4, 1), "in_stride": dims(steps[:-1], 4, 0), "out_stride": dims(steps[:-1], 4, 0)}
 
 
-def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
-    """op: (parameters, arrays, names of constants), all legal."""
-    x = zeros(2, 5, 6, 19)
+def cases(isa: str, width: int = 19) -> dict[str, tuple[dict, dict, tuple]]:
+    """op: (parameters, arrays, names of constants), all legal; width: channels, columns or elements in a row."""
+    lanes = _native.isa_info(isa)["lanes"]
+    padded, line, image = -(-width // lanes) * lanes, 6 * width, 30 * width
+    x = wave(2, 5, 6, width)
     rows = {"shape": dims(x.shape, 6, 1), "a_stride": dims(strides(x), 6, 0), "out_stride": dims(strides(x), 6, 0)}
     by_channel = {**rows, "b_stride": dims([1], 6, 0)}
-    channel, table, index = zeros(19), np.array([[0, 1], [2, 3], [3, 4]]), np.array([0, 29, -1, 5])
-    conv = GEMM | {"in_stride": [0, 0, 0, 6]}
+    channel, table, index = wave(width), np.array([[0, 1], [2, 3], [3, 4]]), np.array([0, 29, -1, 5])
+    weight, bias = wave(6, width), whole_vectors(channel, isa)
+    conv = GEMM | {"in_stride": [0, 0, 0, 6], "columns": width, "out_stride": [0, 0, 0, width], "res_stride": [0, 0, 0, width]}
     product = {name: value for name, value in conv.items() if name != "chunk"}  # conv_bf16 sums as its kernels do
     pool = {
         "n": [2, 1, 3, 3],
-        "in_stride": [570, 570, 114, 19],
-        "out_stride": [171, 171, 57, 19],
+        "in_stride": [image, image, line, width],
+        "out_stride": [9 * width, 9 * width, 3 * width, width],
         "in_size": [1, 5, 6],
         "kernel": [1, 3, 2],
         "stride": [1, 2, 2],
         "pad": [0, 1, 0],
         "pad_end": [0, 1, 0],
         "dilation": [1, 1, 1],
-        "channels": 19,
+        "channels": width,
     }
     reduce = {
-        "kept": [1, 1, 2, 19],
+        "kept": [1, 1, 2, width],
         "reduced": [1, 1, 5, 6],
-        "in_kept": [0, 0, 570, 1],
-        "in_reduced": [0, 0, 114, 19],
-        "out_stride": [0, 0, 19, 1],
+        "in_kept": [0, 0, image, 1],
+        "in_reduced": [0, 0, line, width],
+        "out_stride": [0, 0, width, 1],
     }
     norm = {
         "n": [1, 1, 1, 2],
-        "in_stride": [0, 0, 0, 570],
-        "out_stride": [0, 0, 0, 570],
+        "in_stride": [0, 0, 0, image],
+        "out_stride": [0, 0, 0, image],
         "pixels": [1, 1, 5, 6],
-        "in_pixel": [0, 0, 114, 19],
-        "out_pixel": [0, 0, 114, 19],
-        "stat_stride": [0, 0, 0, 19],
-        "channels": 19,
+        "in_pixel": [0, 0, line, width],
+        "out_pixel": [0, 0, line, width],
+        "stat_stride": [0, 0, 0, width],
+        "channels": width,
         "group": 1,
         "affine_channel": 1,
         "stat_group": 1,
@@ -76,25 +84,25 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
     }
     resize = {
         "n": [2, 3, 3],
-        "in_stride": [570, 114, 19],
-        "out_stride": [171, 57, 19],
+        "in_stride": [image, line, width],
+        "out_stride": [9 * width, 3 * width, width],
         "in_size": [5, 6],
         "taps": [2, 2],
-        "channels": 19,
+        "channels": width,
     }
-    lanes, winograd = _native.isa_info(isa)["lanes"], {
+    winograd = {
         "side": 2,
         "n": [1, 3, 4],
         "in_size": [3, 4],
         "pad": [1, 1],
         "in_stride": [36, 12, 3],
-        "out_stride": [24, 8, 2],
+        "out_stride": [12 * width, 4 * width, width],
         "k": 3,
-        "columns": 2,
+        "columns": width,
         "slots": 2,
         "tiles": 2,
         "v_position": 6,
-        "m_position": 4,
+        "m_position": 2 * width,
         "chunk": 16,
         "point": [1.0, 0.0],
     }
@@ -103,67 +111,87 @@ def cases(isa: str) -> dict[str, tuple[dict, dict, tuple]]:
         "steps": 3,
         "batch": 2,
         "directions": 2,
-        "hidden": 5,
-        "in_step": 80,
-        "in_batch": 40,
-        "out_step": 20,
-        "out_batch": 5,
-        "out_direction": 10,
-        "h_batch": 5,
-        "h_direction": 10,
-        "w_gate": 5 * lanes,
+        "hidden": width,
+        "in_step": 16 * width,
+        "in_batch": 8 * width,
+        "out_step": 4 * width,
+        "out_batch": width,
+        "out_direction": 2 * width,
+        "h_batch": width,
+        "h_direction": 2 * width,
+        "w_gate": width * padded,
         "act": [1, 1, 2, 1, 1, 1],
     }
+    depthwise = DEPTHWISE | AFTER | {"channels": width, "w_stride": padded}
+    depthwise |= {"in_stride": [0, 0, 0, width], "out_stride": [0, 0, 0, width]}
+    gates = np.concatenate([packed(wave(width, width), isa)] * 8)
     return {
-        "recurrent": (recurrent, {"in": zeros(3, 2, 40), "w": zeros(8, 5, lanes), "bias": zeros(2, lanes), "h": zeros(2, 2, 5),
-                                  "cell": zeros(2, 2, 5), "out": zeros(3, 2, 2, 5), "index": np.array([3, 1]),
-                                  "peephole": zeros(2, 15), "stage": zeros(4, 25)}, ("w", "bias", "peephole")),
-        "winograd": (winograd, {"in": zeros(3, 4, 3), "w": zeros(16, 3, lanes), "bias": zeros(lanes), "out": zeros(3, 4, 2),
-                                "scratch": zeros(2 * 16 * (6 + 4))}, ("w", "bias")),
-        "conv": (conv, {"in": zeros(24), "w": packed(zeros(6, 5), isa), "bias": whole_vectors(zeros(5), isa),
-                        "tap": np.array([0, 3]), "out": zeros(4, 5), "slope": zeros(5), "scale": zeros(5),
-                        "shift": zeros(5)}, ("w", "bias", "tap", "slope", "scale", "shift")),
+        "recurrent": (recurrent, {"in": wave(3, 2, 8 * width), "w": gates, "bias": zeros(2, padded), "h": zeros(2, 2, width),
+                                  "cell": zeros(2, 2, width), "out": zeros(3, 2, 2, width), "index": np.array([3, 1]),
+                                  "peephole": zeros(2, 3 * width), "stage": zeros(4, 5 * width)}, ("w", "bias", "peephole")),
+        "winograd": (winograd, {"in": wave(3, 4, 3), "w": np.concatenate([packed(wave(3, width), isa)] * 16), "bias": bias,
+                                "out": zeros(3, 4, width), "scratch": zeros(2 * 16 * (6 + 2 * width))}, ("w", "bias")),
+        "conv": (conv | AFTER, {"in": wave(24), "w": packed(weight, isa), "bias": bias, "tap": np.array([0, 3]),
+                        "out": zeros(4, width), "slope": channel, "scale": channel, "shift": channel}, ("w", "bias", "tap", "slope", "scale", "shift")),
         "conv_bf16": ({**product, "terms": 3, "block_rows": 20, "stage_threads": 2},
-                      {"in": zeros(24), "w": test_bf16.packed(zeros(6, 5), 3), "bias": whole_vectors(zeros(5), isa),
-                       "tap": np.array([0, 3]), "out": zeros(4, 5), "stage": test_bf16.stage(6, 3, 2, 20)}, ("w", "bias", "tap")),
-        "pack_bf16": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1, "terms": 2},
-                      {"in": zeros(6, 5), "out": test_bf16.packed(zeros(6, 5), 2)}, ()),
-        "pack": ({"k": [1, 2, 3], "k_stride": [0, 15, 5], "columns": 5, "column_stride": 1, "groups": 1},
-                 {"in": zeros(6, 5), "out": packed(zeros(6, 5), isa)}, ()),
-        "pack_winograd": ({"side": 2, "k": 3, "columns": 5, "out_group": 3 * 2 * lanes, "g": [0.5] * 18},
-                          {"in": zeros(5, 3, 3, 3), "out": zeros(16, 3 * 2 * lanes)}, ()),
-        "depthwise": (DEPTHWISE, {"in": zeros(5, 20), "w": zeros(2, 32), "bias": zeros(32), "tap": np.array([0, 20]),
-                                  "out": zeros(4, 20), "scale": zeros(20), "shift": zeros(20)},
+                      {"in": wave(24), "w": test_bf16.packed(weight, 3), "bias": bias, "tap": np.array([0, 3]),
+                       "out": zeros(4, width), "stage": test_bf16.stage(6, 3, 2, 20)}, ("w", "bias", "tap")),
+        "pack_bf16": ({"k": [1, 2, 3], "k_stride": [0, 3 * width, width], "columns": width, "column_stride": 1, "groups": 1,
+                       "terms": 2}, {"in": weight, "out": test_bf16.packed(weight, 2)}, ()),
+        "pack": ({"k": [1, 2, 3], "k_stride": [0, 3 * width, width], "columns": width, "column_stride": 1, "groups": 1},
+                 {"in": weight, "out": packed(weight, isa)}, ()),
+        "pack_winograd": ({"side": 2, "k": 3, "columns": width, "out_group": 3 * padded, "g": [0.5] * 18},
+                          {"in": wave(width, 3, 3, 3), "out": zeros(16, 3 * padded)}, ()),
+        "depthwise": (depthwise, {"in": wave(5, width), "w": np.stack([whole_vectors(row, isa) for row in wave(2, width)]), "bias": bias,
+                                  "tap": np.array([0, width]), "out": zeros(4, width), "scale": channel, "shift": channel},
                       ("w", "bias", "tap", "scale", "shift")),
         "unary": (rows, {"in": x, "out": x}, ()),
         "binary": (by_channel, {"a": x, "b": channel, "out": x}, ()),
         "affine": (by_channel, {"x": x, "scale": channel, "shift": channel, "out": x}, ()),
         "fill": ({k: rows[k] for k in ("shape", "out_stride")} | {"item": 4}, {"out": x}, ()),
-        "pool": (pool, {"in": x, "out": zeros(2, 3, 3, 19)}, ()),
-        "reduce": (reduce, {"in": x, "out": zeros(2, 19)}, ()),
-        "softmax": ({**image_params(x), "length": 19}, {"in": x, "out": x}, ()),
-        "norm": (norm, {"in": x, "gamma": channel, "beta": channel, "v": channel, "floor": channel, "out": x, "mean": zeros(2, 19),
-                        "spread": zeros(2, 19)}, ()),
-        "lrn": ({**image_params(x), "channels": 19, "before": 2, "after": 2, "bias": 1.0}, {"in": x, "out": x}, ()),
-        "resize": (resize, {"in": x, "row": table, "row_weight": zeros(3, 2), "column": table,
-                            "column_weight": zeros(3, 2), "out": zeros(2, 3, 3, 19)},
+        "pool": (pool, {"in": x, "out": zeros(2, 3, 3, width)}, ()),
+        "reduce": (reduce, {"in": x, "out": zeros(2, width)}, ()),
+        "softmax": ({**image_params(x), "length": width}, {"in": x, "out": x}, ()),
+        "norm": (norm, {"in": x, "gamma": channel, "beta": channel, "v": channel, "floor": channel, "out": x,
+                        "mean": zeros(2, width), "spread": zeros(2, width)}, ()),
+        "lrn": ({**image_params(x), "channels": width, "before": 2, "after": 2, "bias": 1.0}, {"in": x, "out": x}, ()),
+        "resize": (resize, {"in": x, "row": table, "row_weight": wave(3, 2), "column": table,
+                            "column_weight": wave(3, 2), "out": zeros(2, 3, 3, width)},
                    ("row", "row_weight", "column", "column_weight")),
         "map": ({**by_channel, "c_stride": rows["a_stride"], "loop": _native.LOOPS["WHERE_4"]},
                 {"a": x > 0, "b": channel, "c": x, "out": x}, ()),
-        "gather": (test_index.rows_params(zeros(2, 30, 19), index), {"in": x, "index": index, "out": zeros(2, 4, 19)}, ()),
-        "scatter": (test_index.rows_params(zeros(2, 30, 19), index, "ADD_f32"),
-                    {"in": zeros(2, 4, 19), "index": index, "out": x}, ()),
-        "nonzero": ({"shape": rows["shape"], "dims": 4}, {"in": x > 0, "out": np.zeros((4, 1140), np.int64),
+        "gather": (test_index.rows_params(zeros(2, 30, width), index), {"in": x, "index": index, "out": zeros(2, 4, width)}, ()),
+        "scatter": (test_index.rows_params(zeros(2, 30, width), index, "ADD_f32"),
+                    {"in": wave(2, 4, width), "index": index, "out": x}, ()),
+        "nonzero": ({"shape": rows["shape"], "dims": 4}, {"in": x > 0, "out": np.zeros((4, x.size), np.int64),
                                                          "count": np.zeros(1, np.int64)}, ()),
-        "nms": (*test_counted.boxes_call(2, 3, 7, 4), ()),
+        "nms": (*test_counted.boxes_call(2, 3, max(width, 4), 4), ()),
         "roi_align": (*test_sample.regions_call(x, np.full((3, 4), 2.5)), ()),
         "grid_sample": (*test_sample.grid_call(x, np.full((2, 3, 4, 2), 0.3)), ()),
-        "order": (test_order.call(x, 3), {"in": x, "out": np.zeros((60, 3), np.int64)}, ()),
+        "order": (test_order.call(x, min(width, 3)), {"in": x, "out": np.zeros((60, min(width, 3)), np.int64)}, ()),
     }  # fmt: skip
 
 
 def test_every_operation_is_covered():
     assert set(cases("scalar")) == set(OPERATIONS)
+
+
+ONE_BY_ONE = {"conv", "conv_bf16", "winograd", "depthwise", "unary", "binary", "affine", "pool", "reduce", "norm", "resize", "map",
+              "gather", "scatter", "roi_align", "grid_sample"}  # whose channels have nothing to do with one another
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_every_tail(op: str, isa: str, side: str):
+    """Rows of 1 to twice a vector's elements and one: inside their buffers, and with the numbers that a wide row begins with."""
+    most = 2 * _native.isa_info(isa)["lanes"] + 1
+    found = {}
+    for width in range(1, most + 1):
+        params, arrays, constants = cases(isa, width)[op]
+        found[width] = run(op, isa, params, side=side, constants=constants, **arrays)["out"]
+    for width in range(1, most) if op in ONE_BY_ONE else ():
+        expected = found[most].reshape(-1, most)[:, :width]
+        assert np.ptp(expected.astype(np.float64)) > 0
+        np.testing.assert_allclose(found[width].reshape(-1, width), expected, rtol=1e-5, atol=1e-5)
 
 
 def bend(params: dict, fields: list[str], rng: np.random.Generator) -> dict:
