@@ -19,7 +19,7 @@ from infold import _native
 
 F32 = np.float32
 EDGES = [-1, 0, 1, 2, 3, 5, 17, 2**31 - 1, 2**31, 2**32 - 1, 2**32 + 1, 2**62, 2**63 - 1, -(2**31), -(2**63)]
-STEP = re.compile(r"stride|^in_|^out_|^res_").search
+STEP = re.compile(r"stride|_position|^in_|^out_|^res_").search
 WORK = 10**6  # elements: a legal operation may be as large as it likes where its strides are 0, but not in a test
 
 
@@ -124,6 +124,7 @@ def cases(isa: str, width: int = 19) -> dict[str, tuple[dict, dict, tuple]]:
     }
     depthwise = DEPTHWISE | AFTER | {"channels": width, "w_stride": padded}
     depthwise |= {"in_stride": [0, 0, 0, width], "out_stride": [0, 0, 0, width]}
+    taps = np.stack([whole_vectors(row, isa) for row in wave(2, width)])
     gates = np.concatenate([packed(wave(width, width), isa)] * 8)
     return {
         "recurrent": (recurrent, {"in": wave(3, 2, 8 * width), "w": gates, "bias": zeros(2, padded), "h": zeros(2, 2, width),
@@ -132,7 +133,8 @@ def cases(isa: str, width: int = 19) -> dict[str, tuple[dict, dict, tuple]]:
         "winograd": (winograd, {"in": wave(3, 4, 3), "w": np.concatenate([packed(wave(3, width), isa)] * 16), "bias": bias,
                                 "out": zeros(3, 4, width), "scratch": zeros(2 * 16 * (6 + 2 * width))}, ("w", "bias")),
         "conv": (conv | AFTER, {"in": wave(24), "w": packed(weight, isa), "bias": bias, "tap": np.array([0, 3]),
-                        "out": zeros(4, width), "slope": channel, "scale": channel, "shift": channel}, ("w", "bias", "tap", "slope", "scale", "shift")),
+                        "out": zeros(4, width), "slope": channel, "scale": channel, "shift": channel},
+                 ("w", "bias", "tap", "slope", "scale", "shift")),
         "conv_bf16": ({**product, "terms": 3, "block_rows": 20, "stage_threads": 2},
                       {"in": wave(24), "w": test_bf16.packed(weight, 3), "bias": bias, "tap": np.array([0, 3]),
                        "out": zeros(4, width), "stage": test_bf16.stage(6, 3, 2, 20)}, ("w", "bias", "tap")),
@@ -142,7 +144,7 @@ def cases(isa: str, width: int = 19) -> dict[str, tuple[dict, dict, tuple]]:
                  {"in": weight, "out": packed(weight, isa)}, ()),
         "pack_winograd": ({"side": 2, "k": 3, "columns": width, "out_group": 3 * padded, "g": [0.5] * 18},
                           {"in": wave(width, 3, 3, 3), "out": zeros(16, 3 * padded)}, ()),
-        "depthwise": (depthwise, {"in": wave(5, width), "w": np.stack([whole_vectors(row, isa) for row in wave(2, width)]), "bias": bias,
+        "depthwise": (depthwise, {"in": wave(5, width), "w": taps, "bias": bias,
                                   "tap": np.array([0, width]), "out": zeros(4, width), "scale": channel, "shift": channel},
                       ("w", "bias", "tap", "scale", "shift")),
         "unary": (rows, {"in": x, "out": x}, ()),
