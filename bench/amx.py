@@ -1,12 +1,12 @@
-"""What the AMX kernels execute for each convolution of a model: counts, not times, so that they need no CPU with AMX.
+"""What the AMX kernels execute in one run of each model: counts, not times, so that they need no CPU with AMX.
 
-    python bench/amx.py [MODEL.onnx ...] [--precision medium high highest] [--layers]
+    python bench/amx.py MODEL.onnx ... [--precision medium high highest] [--json OUT.json]
 
-Every distinct convolution of the models (default: ResNet-50's) runs once, alone, as the planner chooses for AMX, its instructions
-executed and counted by tests/native/amx_trap.c. For each model and precision: the share of the multiply-adds that AMX does; of
-those, the share of tile products that is of use if each counts as 16 rows, and as the rows it has (the rest are columns and depth
-that fill no tile); tile loads for each product; and the share of the peak that the tile instructions alone allow (see `clock_of`
-there: 16 cycles each, whatever its rows), all data in the first-level cache.
+The planner chooses as it would with AMX, and tests/native/amx_trap.c executes and counts the instructions. For each model and
+precision: the share of the multiply-adds that AMX does; of those, the share of tile products that is of use if each counts as 16
+rows, and as the rows it has (the rest are columns and depth that fill no tile); tile loads for each product; and the share of the
+peak that the tile instructions alone allow (see `clock_of` there: 16 cycles a product, whatever its rows), all data in the
+first-level cache.
 """
 from __future__ import annotations
 
@@ -16,69 +16,56 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests" / "native")]
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "native"))
 
-import amx_trap  # noqa: E402
-from kernels import RESNET50, Layer, layer_model, layers_of  # noqa: E402
+import amx_trap
 
-MACS = 16 * 16 * 32  # of a tile product, in 16 cycles
+ROW_MACS = 16 * 32  # of a row of a tile product
 PRODUCTS = {"medium": 1, "high": 3, "highest": 6}
+HEADER = "| model | precision | on AMX | of use | by rows | loads a product | of AMX peak |\n|---|---|---|---|---|---|---|"
 
 
-def counted(layer: Layer, precision: str) -> dict:
-    """Counts of one run of a layer, and what of it was of use."""
+def counted(path: str, precision: str) -> dict[str, float]:
+    """Counts of one run, on one thread."""
     import numpy as np
 
     import infold
 
-    session = infold.InferenceSession(layer_model(layer, 1), infold.SessionOptions(intra_op_num_threads=1, precision=precision,
-                                                                                  tuned=False))
-    x = np.random.default_rng(1).standard_normal((1, layer.channels, layer.size, layer.size)).astype(np.float32)
+    session = infold.InferenceSession(path, infold.SessionOptions(intra_op_num_threads=1, precision=precision, tuned=False))
+    rng = np.random.default_rng(1)
+    feeds = {x.name: rng.standard_normal([n if isinstance(n, int) else 1 for n in x.shape]).astype(np.float32)
+             for x in session.get_inputs()}
     before = amx_trap.counts()
-    session.run(None, {"x": x})
-    found = {name: n - before[name] for name, n in amx_trap.counts().items()}
-    return {**found, "layer": str(layer), "macs": layer.flops(1) // 2}
-
-
-def summary(rows: list[dict], precision: str) -> dict:
-    """rows: of `counted`, with the `number` of such layers."""
-    tiled = [r for r in rows if r["dot"]]
-    total = {name: sum(r["number"] * r[name] for r in tiled) for name in ("dot", "row", "load", "cycles", "macs")}
-    useful = total["macs"] * PRODUCTS[precision]
-    return {"on_amx": total["macs"] / sum(r["number"] * r["macs"] for r in rows), "macs": total["macs"],
-            "useful": useful / max(1, MACS * total["dot"]), "rows": useful / max(1, MACS // 16 * total["row"]), "loads": total["load"] / max(1, total["dot"]),
-            "of_peak": useful / max(1, 512 * total["cycles"]), "cycles": total["cycles"]}
+    session.run(None, feeds)
+    found: dict[str, float] = {name: n - before[name] for name, n in amx_trap.counts().items()}
+    steps = [step for plan in session.runner.plans for step in plan.steps]
+    macs = sum(step.flops for step in steps if step.op.name == "conv_bf16") / 2
+    useful, products = macs * PRODUCTS[precision], max(1, found["dot"])
+    return {**found, "macs": macs, "on_amx": 2 * macs / sum(step.flops for step in steps),
+            "of_use": useful / (16 * ROW_MACS * products), "by_rows": useful / (ROW_MACS * max(1, found["row"])),
+            "loads": found["load"] / products, "of_peak": useful / (ROW_MACS * max(1, found["cycles"]))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL.onnx")
+    parser.add_argument("models", nargs="+", metavar="MODEL.onnx")
     parser.add_argument("--precision", nargs="+", choices=PRODUCTS, default=list(PRODUCTS))
-    parser.add_argument("--layers", action="store_true", help="each layer, too")
-    parser.add_argument("--json", help="write all counts here")
+    parser.add_argument("--json", metavar="OUT.json", help="write all counts here")
     arguments = parser.parse_args()
-    if "AMX_TRAP_SITES" not in amx_trap.os.environ:
-        if amx_trap.obstacle():
-            sys.exit(amx_trap.obstacle())
+    if not amx_trap.trapped():
+        if problem := amx_trap.obstacle():
+            sys.exit(problem)
         with tempfile.TemporaryDirectory() as folder:
-            done = amx_trap.run(Path(folder), __file__, *sys.argv[1:], capture_output=False)
-            sys.exit(done.returncode)
-    every = {}
-    print("| model | precision | on AMX | of use | by rows | loads a product | of AMX peak |\n|---|---|---|---|---|---|---|")
-    for path in arguments.models or [""]:
-        layers = layers_of(path) if path else RESNET50
+            sys.exit(amx_trap.run(Path(folder), __file__, *sys.argv[1:], capture_output=False).returncode)
+    results = {}
+    print(HEADER)
+    for path in arguments.models:
         for precision in arguments.precision:
-            rows = [{**counted(layer, precision), "number": number} for layer, number in layers.items()]
-            s = summary(rows, precision)
-            print(f"| {Path(path).stem or 'resnet50'} | {precision} | {s['on_amx']:.0%} | {s['useful']:.0%} | {s['rows']:.0%} "
-                  f"| {s['loads']:.2f} | {s['of_peak']:.0%} |", flush=True)
-            every[f"{Path(path).stem}:{precision}"] = {**s, "layers": rows}
-            for r in rows if arguments.layers else []:
-                one = summary([r], precision) if r["dot"] else None
-                print(f"    {r['number']:>3} x {r['layer']:<28} {r['macs'] / 1e6:8.1f} M "
-                      + (f"useful {one['useful']:.2f} loads {one['loads']:.2f} peak {one['of_peak']:.2f}" if one else "-"))
+            r = results[f"{Path(path).stem}:{precision}"] = counted(path, precision)
+            print(f"| {Path(path).stem} | {precision} | {r['on_amx']:.0%} | {r['of_use']:.0%} | {r['by_rows']:.0%} "
+                  f"| {r['loads']:.2f} | {r['of_peak']:.0%} |", flush=True)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(every, indent=1))
+        Path(arguments.json).write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "LD_PRELOAD": str(library), "AMX_TRAP_LIBRARY": _native.__file__, "AMX_TRAP_SITES": " ".join(sites)}
 
 
+def trapped() -> bool:
+    """Whether the instructions of this process are executed by amx_trap.c."""
+    return "AMX_TRAP_SITES" in os.environ
+
+
 def run(folder: Path, *arguments: object, capture_output: bool = True, **more: str) -> subprocess.CompletedProcess:
     """`python ARGUMENTS` in such a process; more: for its environment."""
     return subprocess.run([sys.executable, str(HERE / "amx_trap.py"), *map(str, arguments)], env={**environment(folder), **more},
@@ -76,7 +81,7 @@ def _patch() -> None:
 
 
 if __name__ == "__main__":
-    if "AMX_TRAP_SITES" in os.environ:
+    if trapped():
         _patch()
     sys.argv = sys.argv[1:]
     if sys.argv[0] == "-m":
