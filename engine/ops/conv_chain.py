@@ -64,12 +64,29 @@ def chain(ctx, c: Convolution) -> Way | None:
     if band is None:
         return None
     images = [prod(link.c.out_shape) * dtype.itemsize for link in links[:-1]]
-    saved = sum(2 * n for n in images if n > far) * FAR_BYTE
+    saved = sum(2 * n for n in images if n > far * threads) * FAR_BYTE  # layer by layer, threads keep to their rows, too
     bands = c.out_shape[0] * (-(-height // band) + threads)
     moved = sum(bands * (link.c.window.reach(0) - 1) * before.row_bytes(dtype) for before, link in pairwise(links)) * FAR_BYTE
-    own = way.cycles if (way := depthwise(ctx, c)) is not None else cycles(ctx, fastest(ctx, product_size(c)), product_size(c))
-    return Way("chain", own - saved + moved + bands * 2 * len(links) * STEP, lambda: _emit(ctx, links, band),
-               half=dtype == BF16, alone=False)
+    return Way("chain", _cycles(ctx, c) - saved + moved + _division(ctx, links) + bands * 2 * len(links) * STEP,
+               lambda: _emit(ctx, links, band), half=dtype == BF16, alone=False)
+
+
+def _cycles(ctx, c: Convolution) -> float:
+    """Of one layer alone."""
+    way = depthwise(ctx, c)
+    return way.cycles if way is not None else cycles(ctx, fastest(ctx, product_size(c)), product_size(c))
+
+
+def _division(ctx, links: list[Link]) -> float:
+    """What is lost between threads: rows of the images in between that two of them compute, and those that one has more to do."""
+    rows = links[-1].c.out_shape[0] * links[-1].c.out_shape[2]
+    pieces = _pieces(rows, ctx.options.threads)
+    again = 0.0
+    for before, link in pairwise(links):
+        shared = max(link.c.window.reach(0) - link.c.window.stride[0], 0)
+        again += shared * _cycles(ctx, before.c) / (before.c.out_shape[0] * before.c.out_shape[2])
+    uneven = len(pieces) * max(end - begin for begin, end in pieces) / rows - 1
+    return (len(pieces) - 1) * again + uneven * sum(_cycles(ctx, link.c) for link in links)
 
 
 def _dtype(ctx, links: list[Link]) -> np.dtype:

@@ -86,3 +86,18 @@ def test_chosen_where_the_middle_leaves_the_cache():
         return kernels(model, net).count("depthwise")
 
     assert bands(8) == 1 and bands(160) > 1
+
+
+def test_threads_do_not_compute_much_of_the_middle_twice(monkeypatch):
+    """At 14 x 14 two bands under a 5x5 window would share 4 of 14 rows; at 112 x 112 they hardly count."""
+    monkeypatch.setattr("infold._native.cache_bytes", lambda level: 1 << 20)
+
+    def chosen(size: int, channels: int, threads: int) -> bool:
+        net = Net(1)
+        x = net("Conv", net.input(1, 16, size, size), net.weight(channels, 16, 1, 1))
+        x = net("Conv", x, net.weight(channels, 1, 5, 5), group=channels, pads=[2] * 4)
+        subject = session(net.model(net("Conv", x, net.weight(16, channels, 1, 1))), threads)
+        return any(step.side_by_side for step in subject.profile(net.feeds, runs=1))
+
+    assert chosen(14, 700, 1) and not chosen(14, 700, 2)
+    assert chosen(112, 64, 1) and chosen(112, 64, 2)
