@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from . import _native, tuned
 from .compiled import CompiledFile, machine, save
 from .errors import Error, UnsupportedError
+from .files import version
 
 if TYPE_CHECKING:
     from .api import InferenceSession
@@ -57,10 +58,10 @@ class Entry:
     def keep(self, session: InferenceSession, files: list[str]) -> None:
         """Write the session's plan; files: all that it was made from. One that Python has a part in is left out."""
         try:
-            versions = {path: _version(path) for path in (self.source, *files)}
-            if max(max(times) for *_, times in versions.values()) > 1e9 * (self._begun - RECENT):
+            versions = {path: version(path) for path in (self.source, *files)}
+            if None in versions.values() or max(max(each[3:]) for each in versions.values()) > 1e9 * (self._begun - RECENT):
                 return
-            made = {"tuned": _tunings(), "files": {path: [version, _digest(path)] for path, version in versions.items()}}
+            made = {"tuned": _tunings(), "files": {path: [each, _digest(path)] for path, each in versions.items()}}
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             save(session, self.path, [{}], fallback=False, made=made)
         except UnsupportedError as error:
@@ -74,15 +75,10 @@ def current(file: CompiledFile) -> bool:
     return all(_same(path, *was) for path, was in file.header["made"]["files"].items())
 
 
-def _version(path: str | os.PathLike) -> list:
-    status = os.stat(path)
-    return [status.st_dev, status.st_ino, status.st_size, [status.st_mtime_ns, status.st_ctime_ns]]
-
-
-def _same(path: str, version: list, digest: str) -> bool:
+def _same(path: str, was: list[int], digest: str) -> bool:
+    now = version(path)
     try:
-        now = _version(path)
-        return now == version or (now[2] == version[2] and _digest(path) == digest)
+        return now is not None and (now == was or (now[2] == was[2] and _digest(path) == digest))
     except OSError:
         return False
 

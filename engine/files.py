@@ -26,6 +26,16 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
             os.replace(made, path.parent / made.name)
 
 
+def version(path: str | os.PathLike) -> list[int] | None:
+    """What tells whether a file was changed: device, inode, size, and when its contents, and anything of it, last changed (ns);
+    None if it cannot be seen."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
 def mapping(array: object) -> mmap.mmap | None:
     """The mapped file that an array is a view of, if it is one."""
     while isinstance(array, np.ndarray):
