@@ -1,5 +1,7 @@
 /* Pooling over channel vectors; the driver has already clipped the window to the image. */
 
+enum { POOL_AHEAD = 2048 / sizeof(num) }; /* the next windows of the row: images this large come from afar, from pixel to pixel */
+
 /* nv vectors of channels, whose results do not wait for one another; live: of the last */
 #define POOL_VECTORS(nv, live, init, step, finish)                                                                      \
     {                                                                                                                   \
@@ -7,7 +9,9 @@
         UNROLL for (int v = 0; v < nv; v++) result[v] = init;                                                           \
         for (int64_t t = 0; t < taps; t++)                                                                              \
             UNROLL for (int v = 0; v < nv; v++) {                                                                       \
-                const vf x = n_load((const num *)in + tap[t] + c + v * VL, live), acc = result[v];                      \
+                const num *from = (const num *)in + tap[t] + c + v * VL;                                                \
+                __builtin_prefetch(from + POOL_AHEAD, 0, 3);                                                            \
+                const vf x = n_load(from, live), acc = result[v];                                                       \
                 result[v] = step;                                                                                       \
             }                                                                                                           \
         UNROLL for (int v = 0; v < nv; v++) {                                                                           \
