@@ -11,6 +11,7 @@ from pathlib import Path
 
 import amx_trap
 import numpy as np
+import onnx_ir as ir
 import pytest
 from native_harness import normal
 from test_bf16 import product
@@ -124,6 +125,19 @@ def test_nothing_stays_configured(folder):
     assert found["left"] == [0, 0, 0]
     assert everything["configure"] == everything["release"] > 20 and everything["configured"] == 0
     assert everything["permission"] == 1
+
+
+@trapped
+def test_counts_of_a_model(folder, tmp_path):
+    """bench/amx.py: what tiles gain most from is on AMX, the more the fewer products it takes; part of each tile is of use."""
+    model, _ = network()
+    ir.save(model, tmp_path / "net.onnx")
+    done = amx_trap.run(folder, HERE.parents[2] / "bench" / "amx.py", tmp_path / "net.onnx", "--json", tmp_path / "counts.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert counts["net:medium"]["on_amx"] >= counts["net:high"]["on_amx"] >= counts["net:highest"]["on_amx"]
+    for found in counts.values():
+        assert 0.1 < found["on_amx"] <= 1 and 0.1 < found["of_use"] <= found["by_rows"] < 1 and 0 < found["of_peak"] < 1
 
 
 def forked() -> dict:
