@@ -23,8 +23,9 @@ def identity(ctx, node) -> None:
 def _new_shape(node, inputs) -> list[list[int]] | None:
     """Of Reshape; before opset 5 the shape is an attribute."""
     shape = attr(node, "shape")
-    if node.op_type == "Reshape" and len(inputs) == 2 and inputs[1].value is not None and inputs[1].value.ndim == 1:
-        shape = inputs[1].value.tolist()
+    given = inputs[1].value if node.op_type == "Reshape" and len(inputs) == 2 else None
+    if given is not None and given.ndim == 1 and given.dtype == np.int64:
+        shape = given.tolist()
     old = inputs[0].shape
     if shape is None or min(shape, default=0) < -1 or shape.count(-1) > 1 or (0 in shape and attr(node, "allowzero", 0)):
         return None

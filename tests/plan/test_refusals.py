@@ -165,3 +165,10 @@ def test_an_output_of_undefined_type():
     except infold.Error:
         return
     np.testing.assert_allclose(found[1].ravel(), x.mean((1, 2)))
+
+
+def test_a_shape_of_fractions():
+    net = Net(0, 22)
+    y = net("Reshape", net.input(2, 6), net.constant(np.array([3.0, 4.0])))
+    with pytest.raises(infold.Error, match="Reshape"):
+        session(net.model(y)).run(None, net.feeds)
