@@ -1,6 +1,7 @@
 """Convolution as an implicit matrix product: output pixels x (taps, channels) x filters."""
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -24,7 +25,28 @@ def direct(ctx, c: Convolution) -> Way:
 
 def product_way(ctx, c: Convolution, name: str) -> Way:
     """name: one of SPLITS; but for "direct" the weights must be constant."""
+    c = replace(c, groups=c.groups // _beside(ctx, c))
     return Way(name, cycles(ctx, name, product_size(c)), lambda: _emit(ctx, c, name), half=name == "bf16")
+
+
+def _beside(ctx, c: Convolution) -> int:
+    """How many groups of few filters to compute as one, with zeros between them: as many as fill a vector, so that it takes no more
+    vector operations. (An infinity or NaN so reaches the groups beside its own.)"""
+    each = c.columns // c.groups
+    most = 1 if c.weight is None else max(ctx.lanes // each, 1)
+    return max(n for n in range(1, min(most, c.groups) + 1) if c.groups % n == 0)
+
+
+def _block_diagonal(c: Convolution) -> np.ndarray:
+    """The weights (M, C/g, spatial...), with zeros where several of the node's groups are one of `c`."""
+    count = c.channels // c.groups // c.weight.shape[1]
+    if count == 1:
+        return c.weight
+    parts = c.weight.reshape(c.groups, count, -1, *c.weight.shape[1:])
+    weight = np.zeros((*parts.shape[:3], count, *parts.shape[3:]), parts.dtype)
+    for i in range(count):
+        weight[:, i, :, i] = parts[:, i]
+    return weight.reshape(c.columns, -1, *c.window.kernel)
 
 
 def product_size(c: Convolution) -> ProductSize:
@@ -77,10 +99,11 @@ def _pack(ctx, c: Convolution, terms: int, row: int | None = None) -> Packed:
     per_group, columns, area = c.channels // c.groups, c.columns // c.groups, prod(c.window.kernel)
     k, k_stride = (area, per_group), (1, area)
     shape = (columns, per_group * area, c.groups, columns * per_group * area)
+    if c.weight is None:
+        return pack_step(ctx, ctx.rows(c.w), k, k_stride, *shape)
+    weight, key = _block_diagonal(c), ctx.key(c.w)
     if row is not None:
-        rows = np.moveaxis(c.weight, 1, -1).reshape(columns, area // c.window.kernel[-1], -1)
+        rows = np.moveaxis(weight, 1, -1).reshape(columns, area // c.window.kernel[-1], -1)
         rows = np.pad(rows, ((0, 0), (0, 0), (0, row - rows.shape[2])))
-        return pack_constant(ctx, (*ctx.key(c.w), "rows"), rows, rows.shape[1:], (row, 1), columns, rows[0].size, terms=terms)
-    if c.weight is not None:
-        return pack_constant(ctx, ctx.key(c.w), c.weight, k, k_stride, *shape, terms)
-    return pack_step(ctx, ctx.rows(c.w), k, k_stride, *shape)
+        return pack_constant(ctx, (*key, "rows"), rows, rows.shape[1:], (row, 1), columns, rows[0].size, terms=terms)
+    return pack_constant(ctx, key if weight is c.weight else (*key, "block diagonal"), weight, k, k_stride, *shape, terms)

@@ -155,9 +155,11 @@ def concat(ctx, node) -> None:
         return
     wanted = ctx.placement.parent(node) is not None or any(map(prefers_image, parts))
     image = axis == 1 and ctx.facts[output].dtype == np.float32 and wanted
-    out = ctx.placement.parent(node) if image else None
+    out, like = ctx.placement.parent(node) if image else None, None
     if out is None:
-        out = ctx.output(output, image=image)
+        if image and len(shape) > 4 and all(part.shape[1] == 1 for part in parts):  # a stack of images is none: each stays as it is
+            like = parts[0].view(shape, [prod(shape) if d == axis else s for d, s in enumerate(parts[0].strides)])
+        out = ctx.output(output, image=image and like is None, like=like)
     ctx.bind(output, out)
     at = 0
     for part in parts:

@@ -31,6 +31,8 @@ CASES = {
     "valid": ((1, 3, 11, 14), (4, 3, 4, 3), dict(auto_pad="VALID")),
     "grouped": ((2, 12, 7, 7), (18, 4, 3, 3), dict(group=3, pads=[1, 1, 1, 1])),
     "grouped-wide": ((1, 64, 6, 6), (96, 32, 3, 3), dict(group=2, pads=[1, 1, 1, 1])),
+    "grouped-narrow": ((2, 60, 7, 7), (60, 3, 3, 3), dict(group=20, pads=[1, 1, 1, 1])),
+    "grouped-1d": ((1, 64, 9), (128, 2, 5), dict(group=32, pads=[2, 1], strides=[2])),
     "depthwise": ((2, 21, 9, 8), (21, 1, 3, 3), dict(group=21, pads=[1, 1, 1, 1], strides=[2, 1])),
     "depthwise-dilated": ((1, 35, 9, 9), (35, 1, 5, 3), dict(group=35, dilations=[1, 2], pads=[2, 2, 2, 2])),
     "depthwise-multiplied": ((1, 6, 9, 9), (18, 1, 3, 3), dict(group=6, pads=[1, 1, 1, 1])),

@@ -155,6 +155,17 @@ def test_concat(axis: int, layout: str):
     check(net, y, net("Relu", y))
 
 
+def test_a_stack_of_images_keeps_their_layout():
+    """Selective kernels (Li et al., 2019) sum over branches that are stacked in a dimension of their own."""
+    net = Net(31)
+    branches = [net("Conv", net.input(2, 5, 6, 7), net.weight(8, 5, 1, 1)) for _ in range(3)]
+    stack = net("Concat", *(net("Unsqueeze", branch, net.ints(1)) for branch in branches), axis=1)
+    weighted = net("ReduceSum", net("Mul", stack, net.input(2, 3, 8, 1, 1)), net.ints(1))
+    subject = check(net, net("ReduceSum", stack, net.ints(1), keepdims=0), weighted)
+    read = [step.args[0].strides for plan in subject.runner.plans for step in plan.steps if step.op.name == "reduce"]
+    assert any(strides[2] == 1 and strides[1] > strides[3] for strides in read)  # whole vectors of channels, branches apart
+
+
 def test_concat_of_everything_twice():
     """A part that occurs twice, a graph input, a constant, a view of another part, and an empty one."""
     net = Net(13)
