@@ -8,6 +8,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 
@@ -86,6 +87,12 @@ def counted(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise ValueError(f"axis {axis} of {rank} dimensions")
     return int(axis) % rank
+
+
+def integers(fact: Any) -> list[int] | None:
+    """What a list of int64 numbers holds, where it is known before the run; None for anything else."""
+    known = None if fact is None else fact.value
+    return known.tolist() if known is not None and known.dtype == np.int64 and known.ndim == 1 else None
 
 
 def same_shape(node: ir.Node, inputs: list) -> list:

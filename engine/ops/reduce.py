@@ -5,7 +5,7 @@ from math import prod
 
 from .. import _native
 from ..plan.tensor import BF16, prefers_image
-from .base import NotNative, attr, counted, op
+from .base import NotNative, attr, counted, integers, op
 from .space import check_rank, space
 
 REDUCE = {
@@ -27,7 +27,7 @@ def _over_pixels(ctx, node, name: str) -> bool:
 def _reduced_shape(node, inputs) -> list[list[int]] | None:
     shape, axes = inputs[0].shape, attr(node, "axes")
     if len(inputs) > 1:
-        axes = None if inputs[1] is None or inputs[1].value is None else inputs[1].value.reshape(-1).tolist()
+        axes = integers(inputs[1])
     if not axes or not all(-len(shape) <= axis < len(shape) for axis in axes):
         return None
     gone, keep = {axis % len(shape) for axis in axes}, attr(node, "keepdims", 1)

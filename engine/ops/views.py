@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from ..plan.tensor import ANY, prefers_image
-from .base import NotNative, attr, counted, op
+from .base import NotNative, attr, counted, integers, op
 
 
 @op("Identity", "Dropout", types=ANY)
@@ -23,9 +23,8 @@ def identity(ctx, node) -> None:
 def _new_shape(node, inputs) -> list[list[int]] | None:
     """Of Reshape; before opset 5 the shape is an attribute."""
     shape = attr(node, "shape")
-    given = inputs[1].value if node.op_type == "Reshape" and len(inputs) == 2 else None
-    if given is not None and given.ndim == 1 and given.dtype == np.int64:
-        shape = given.tolist()
+    if node.op_type == "Reshape" and len(inputs) == 2:
+        shape = integers(inputs[1])
     old = inputs[0].shape
     if shape is None or min(shape, default=0) < -1 or shape.count(-1) > 1 or (0 in shape and attr(node, "allowzero", 0)):
         return None
@@ -87,7 +86,7 @@ def _part_shapes(node, inputs) -> list[list[int]] | None:
     shape, count, sizes = list(inputs[0].shape), len(node.outputs), attr(node, "split")
     axis = counted(attr(node, "axis", 0), len(shape))
     if len(inputs) > 1 and inputs[1] is not None:
-        sizes = None if inputs[1].value is None else inputs[1].value.reshape(-1).tolist()
+        sizes = integers(inputs[1])
     elif sizes is None and attr(node, "num_outputs") == count and shape[axis] % count == 0:
         sizes = [shape[axis] // count] * count
     if sizes is None or len(sizes) != count or sum(sizes) != shape[axis] or min(sizes) < 0:

@@ -118,6 +118,7 @@ FORMS = [
         [2, -1], [0, 0, -1], [0, -1, 0], [12, 9, 8], [-1], [2, 6, 9, 8, 1], [-1, -1], [5, -1], [3, 3], [-2, 4], [0] * 5, [])],
     *[("Reshape", ((0, 3), np.array(shape)), {"allowzero": zero}) for zero in (0, 1) for shape in (
         [0, -1], [-1, 3], [0, 7], [3, 0])],
+    *[(op, (X, np.array(wrong)), {}) for op in ("Reshape", "Split", "ReduceMean") for wrong in ([1.0], [[1]], 1, [True])],
     *[("Split", (X, *sizes), {"axis": axis, **more}) for axis in (1, 2, -1, 5) for sizes, more in (
         ((), {}), ((), {"num_outputs": 2}), ((), {"num_outputs": 3}), ((np.array([3, 3]),), {}), ((np.array([4, 5]),), {}),
         ((np.array([9, -1]),), {}), ((np.array([8]),), {}))],
