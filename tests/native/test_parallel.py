@@ -77,11 +77,14 @@ print(tasks() - before)"""
 def test_a_fault_in_a_worker_is_told():
     """Workers leave signals to the program's threads, but for those that their own instructions raise: faulthandler shows where."""
     code = TASKS + """
-import signal
-_native.dispatch_seconds(2, 10)
-worker = max(map(int, os.listdir('/proc/self/task')))
-lines = open(f'/proc/self/task/{worker}/status').read().splitlines()
-blocked = next(int(line.split()[1], 16) for line in lines if line.startswith('SigBlk'))
+import signal, time
+_native.dispatch_seconds(2, 10)  # which does not wait for a worker that has not begun; until then all signals are blocked
+worker, deadline = max(map(int, os.listdir('/proc/self/task'))), time.monotonic() + 20
+def mask():
+    lines = open(f'/proc/self/task/{worker}/status').read().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith('SigBlk'))
+while (blocked := mask()) >> signal.SIGSEGV - 1 & 1 and time.monotonic() < deadline:
+    time.sleep(0.01)
 numbers = signal.SIGINT, signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE
 print(*(blocked >> number - 1 & 1 for number in numbers))"""
     assert run_python(code) == ["1", "1", "0", "0", "0", "0"]
