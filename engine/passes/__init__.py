@@ -20,6 +20,7 @@ from . import (
     recognise,
     sequences,
     shapes,
+    taps,
     through,
 )
 from .context import GraphContext, Pass, is_op, node_name
@@ -65,7 +66,7 @@ def simplified(model: ir.Model) -> GraphContext:
 
 
 _SIMPLIFY: tuple[Pass, ...] = (constants.apply, identity.apply, sequences.apply)
-_FOLD: tuple[Pass, ...] = (pad.apply, backward.apply, through.apply, branches.apply, chains.apply, forward.apply,
+_FOLD: tuple[Pass, ...] = (pad.apply, taps.apply, backward.apply, through.apply, branches.apply, chains.apply, forward.apply,
                            dead.apply, cleanup.apply)
 
 
