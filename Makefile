@@ -49,8 +49,8 @@ docs: $(VENV)/.docs
 # AddressSanitizer and UndefinedBehaviorSanitizer (gcc): a build of its own, then the tests that reach the native code and all file
 # formats. PYTEST= adds options. Leaks are looked for by `make soak`: CPython's own would hide them here.
 SANITIZE := build/sanitize
-SANITIZED := tests/native tests/ops tests/plan tests/fuzz tests/models/test_light.py tests/importers tests/test_api.py tests/test_out.py \
-  tests/test_runtime.py
+SANITIZED := tests/native tests/ops tests/plan tests/fuzz tests/models tests/importers tests/conformance tests/test_api.py \
+  tests/test_backend.py tests/test_compiled.py tests/test_control.py tests/test_host.py tests/test_out.py tests/test_runtime.py
 PRELOAD = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so) $(shell $(CC) -print-file-name=libstdc++.so.6)
 sanitize: CC := gcc
 sanitize: $(VENV)/.infold $(VENV)/.test
@@ -59,7 +59,7 @@ sanitize: $(VENV)/.infold $(VENV)/.test
 	LD_PRELOAD="$(PRELOAD)" PYTHONPATH=$(SANITIZE)/lib PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$(SANITIZE)/report \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:log_path=$(SANITIZE)/report \
-	  $(BIN)/python -m pytest -q -p no:cacheprovider -o timeout=3600 $(PYTEST) $(SANITIZED)
+	  $(BIN)/python -m pytest -q -o timeout=3600 $(PYTEST) $(SANITIZED)
 
 # Mutants of models of every format, and of graphs that are run; counts grow in build/fuzz.json from call to call.
 MINUTES ?= 10

@@ -47,7 +47,8 @@ def infer_node(
 
 @cache
 def type_variables(op_type: str, opset: int, domain: str, count: int) -> list[str | None]:
-    """The type variable of each of `count` inputs of an operator, None where its type is free of the others'."""
+    """The type variable of each of `count` inputs of an operator, or its one type, as tensor(int64); None where it is free of the
+    others' types."""
     return _variables(op_type, opset, domain, count, "inputs")
 
 
@@ -66,6 +67,8 @@ def require_one_type(node: ir.Node, opset: int, dtypes: Sequence[np.dtype | None
     found: dict[str, tuple[str, np.dtype]] = {}
     for word, dtype, value in zip(type_variables(node.op_type, opset, node.domain, len(dtypes)), dtypes, node.inputs):
         if dtype is not None and word is not None:
+            if "(" in word and word != f"tensor({ir.DataType.from_numpy(dtype).name.lower()})":
+                raise InvalidModelError(f"node {node.name!r} ({node.op_type}): {value.name!r} is {dtype}, which must be {word}")
             name, first = found.setdefault(word, (value.name, dtype))
             if first != dtype:
                 raise InvalidModelError(f"node {node.name!r} ({node.op_type}): {name!r} is {first} and {value.name!r} is"
@@ -80,7 +83,7 @@ def _variables(op_type: str, opset: int, domain: str, count: int, which: str) ->
         return []
     if formal and formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic:
         formal += [formal[-1]] * (count - len(formal))
-    return [each.type_str if each.is_homogeneous and "(" not in each.type_str else None for each in formal]
+    return [each.type_str if each.is_homogeneous else None for each in formal]
 
 
 def infer_model(model: onnx.ModelProto) -> onnx.ModelProto:

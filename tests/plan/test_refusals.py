@@ -63,6 +63,8 @@ CONTRADICTIONS = {  # operator, input shape, constants (a tuple: shape of a floa
     "cast-to-nothing": ("Cast", (2, 3), dict(to=0)),
     "batchnorm-mean": ("BatchNormalization", (2, 3, 4, 5), (3,), (3,), (2,), (3,), {}),
     "ceil-mode": ("MaxPool", (1, 3, 4, 4), dict(kernel_shape=[1, 1], ceil_mode=-1)),
+    "reduce-axes-of-floats": ("ReduceMean", (2, 3, 4), (2,), {}),
+    "reshape-to-floats": ("Reshape", (2, 3), (2,), {}),
     "split-outputs": ("Split", (4, 3), dict(num_outputs=1 << 62, outputs=2)),
 }
 
