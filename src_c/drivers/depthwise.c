@@ -113,7 +113,8 @@ static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
                                    .w = (const float *)j->args[W] + first, .w_stride = p->w_stride,
                                    .bias = (const float *)j->args[BIAS] + first, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
             for (int64_t row = part.r0; row < part.r1; row += tile.rows) {
-                const int64_t y = row % p->n[2], image = row / p->n[2], left = p->n[2] - y < part.r1 - row ? p->n[2] - y : part.r1 - row;
+                const int64_t y = row % p->n[2], image = row / p->n[2];
+                const int64_t left = p->n[2] - y < part.r1 - row ? p->n[2] - y : part.r1 - row;
                 tile.rows = p->rows < left ? p->rows : left;
                 stretch(j, &tile, &epilogue, (infold_pixel){{image / p->n[1], image % p->n[1], y, from}},
                         SEGMENT < p->n[3] - from ? SEGMENT : p->n[3] - from, first);

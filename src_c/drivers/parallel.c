@@ -88,7 +88,7 @@ static struct {
     } slots[MAX_PIECES];
 } pool = {.taken = ATOMIC_FLAG_INIT};
 
-/* A piece and the units of its tickets: a multiple of the grain, so that the pieces' cuts are the only ones that meet a pair of rows. */
+/* A piece, and the units of each of its tickets: a multiple of the grain. */
 typedef struct {
     int64_t begin, end, ticket;
 } span;
@@ -186,7 +186,8 @@ void infold_parallel(const infold_ctx *ctx, int64_t count, int64_t grain, infold
     pool.job = j;
     for (int64_t t = 0; t < j.pieces; t++) {
         const span s = piece(&j, t);
-        atomic_store_explicit(&pool.books[t].left, (uint_least64_t)((s.end - s.begin + s.ticket - 1) / s.ticket) << 32, memory_order_relaxed);
+        const int64_t tickets = (s.end - s.begin + s.ticket - 1) / s.ticket;
+        atomic_store_explicit(&pool.books[t].left, (uint_least64_t)tickets << 32, memory_order_relaxed);
     }
     for (int64_t i = 0; i < j.pieces - 1; i++) gate_set(&pool.slots[i].go, 1);
     take_part(&j, 0);

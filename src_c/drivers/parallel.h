@@ -1,4 +1,4 @@
-/* The only door to threads: split [0, count) into a contiguous piece for each thread. A session of one thread calls straight through. */
+/* The only door to threads: split [0, count) into a piece for each thread. A session of one thread calls straight through. */
 #ifndef INFOLD_PARALLEL_H
 #define INFOLD_PARALLEL_H
 

@@ -159,7 +159,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const int64_t rows = p->kept[0] * p->kept[1] * p->kept[2];
     if (rows == 0) return;
     if (across) { /* as many chunks for each thread, of whole cache lines */
-        const int64_t each = rows < ctx->threads ? (ctx->threads + rows - 1) / rows : 1, least = (p->kept[3] + COLUMNS - 1) / COLUMNS;
+        const int64_t each = rows < ctx->threads ? (ctx->threads + rows - 1) / rows : 1;
+        const int64_t least = (p->kept[3] + COLUMNS - 1) / COLUMNS;
         const int64_t chunks = (least + each - 1) / each * each;
         j.width = ((p->kept[3] + chunks - 1) / chunks + INFOLD_MAX_LANES - 1) / INFOLD_MAX_LANES * INFOLD_MAX_LANES;
     }
