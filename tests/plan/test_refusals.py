@@ -169,8 +169,9 @@ def test_an_output_of_undefined_type():
     np.testing.assert_allclose(found[1].ravel(), x.mean((1, 2)))
 
 
-def test_a_shape_of_fractions():
+@pytest.mark.parametrize(("op", "fractions"), [("Reshape", [3.0, 4.0]), ("ReduceMean", [0.1, 1.2]), ("Expand", [2.0, 6.0])])
+def test_fractions_for_sizes_and_axes(op, fractions):
     net = Net(0, 22)
-    y = net("Reshape", net.input(2, 6), net.constant(np.array([3.0, 4.0])))
-    with pytest.raises(infold.Error, match="Reshape"):
+    y = net(op, net.input(2, 6), net.constant(np.array(fractions, np.float32)))
+    with pytest.raises(infold.Error, match=op):
         session(net.model(y)).run(None, net.feeds)
