@@ -94,9 +94,10 @@ def same_as_emulated() -> dict:
 
 
 def test_same_numbers_as_the_emulation(folder):
-    """Bit for bit under the trap. The manual fixes the order of a silicon's sums too, but nobody has tried it with this."""
+    """Bit for bit under the trap. The manual fixes the order of a silicon's sums too, but nobody has tried it with this; a sum in
+    another order may round to another bf16 number."""
     found = in_amx(folder, "same_as_emulated")
-    assert found["live"] > 10000 and found["worst"] <= (1e-6 if "amx" in _native.isa_names() else 0)
+    assert found["live"] > 10000 and found["worst"] <= (2**-8 if "amx" in _native.isa_names() else 0)
 
 
 def counted_run() -> dict:
