@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 ZOO    := build/zoo
-NATIVE := setup.py pyproject.toml engine/_native.pyx $(shell find src_c -name '*.[ch]')
+NATIVE := setup.py pyproject.toml engine/_native.pyx engine/_program.pxi $(shell find src_c -name '*.[ch]')
 
 .PHONY: demo test browser batch serving serve-tests bench zoo docs lint aarch64 packages sanitize fuzz corpus soak clean
 

@@ -144,7 +144,7 @@ def libraries() -> list[tuple[str, dict]]:
 
 native = Extension(
     "infold._native",
-    ["engine/_native.pyx"],
+    ["engine/_native.pyx"],  # includes _program.pxi
     include_dirs=["src_c"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
     py_limited_api=STABLE_ABI,

@@ -17,9 +17,9 @@ from .locks import lock
 from .plan import calls
 from .plan.build import make_plan
 from .plan.facts import Fact
-from .plan.lowering import Store
 from .plan.options import PlanOptions
 from .plan.plan import ControlStep, Plan, deliver, execute, plan_key
+from .plan.store import Store
 from .plan.turns import Turns, repeat
 from .ports import Port
 

@@ -78,7 +78,8 @@ def test_twine_has_nothing_to_say(packages, repaired):
 def test_the_sdist_has_what_a_build_needs_and_nothing_built(packages):
     with tarfile.open(packages[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "LICENSE", "README.md", "engine/_native.pyx", "src_c/abi.h", "importers/onnx.py"} <= names
+    sources = {"engine/_native.pyx", "engine/_program.pxi", "src_c/abi.h", "importers/onnx.py"}
+    assert {"setup.py", "LICENSE", "README.md"} | sources <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".o")) or name == "engine/_native.c"]
 
 
@@ -88,7 +89,7 @@ def test_the_wheel_has_the_package_alone(packages):
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"infold"}
     assert [name for name in names if name.endswith(".so")] == ["infold/_native.abi3.so"]
     assert "infold/demo/lenet.onnx" in names
-    assert not [name for name in names if name.endswith((".pyx", ".c", ".h"))]
+    assert not [name for name in names if name.endswith((".pyx", ".pxi", ".c", ".h"))]
 
 
 def test_the_wheel_is_for_every_cpython_and_linux(repaired):

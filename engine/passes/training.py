@@ -73,7 +73,7 @@ def _is_constant(value: ir.Value | None) -> bool:
     ahead, seen = [value], set()
     while ahead:
         value = ahead.pop()
-        if value is None or value in seen or value.is_initializer() and not value.is_graph_input():
+        if value is None or value in seen or (value.is_initializer() and not value.is_graph_input()):
             continue
         if value.producer() is None:
             return False

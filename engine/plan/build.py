@@ -16,12 +16,13 @@ from ..ops.base import NeedsValue, NotNative
 from ..passes.context import node_name
 from .facts import Fact, known
 from .graph import GraphView, opsets, reads
-from .lowering import Lowering, Store
+from .lowering import Lowering
 from .memory import plan_arena
 from .options import PlanOptions
 from .plan import ControlStep, FallbackStep, HostStep, Plan
 from .program import Step, assemble
 from .reach import Reach
+from .store import Store
 from .tensor import TYPES, Buffer, Tensor, row_strides
 
 if TYPE_CHECKING:

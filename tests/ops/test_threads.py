@@ -7,8 +7,8 @@ from session_harness import Net, session
 
 
 def network(size: int = 45) -> tuple[Net, object]:
-    """Products that are shared out by rows, by columns and by groups, of one pixel and of many; depthwise and Winograd convolutions,
-    pools, a squeeze-and-excitation; odd sizes."""
+    """Products that are shared out by rows, by columns and by groups, of one pixel and of many; depthwise and Winograd
+    convolutions, pools, a squeeze-and-excitation; odd sizes."""
     net = Net(5)
 
     def conv(x: str, channels: int, filters: int, kernel: int, groups: int = 1, stride: int = 1) -> str:
