@@ -15,7 +15,7 @@ from onnx.reference.op_run import RuntimeContextError, RuntimeImplementationErro
 
 from infold.errors import Error, InvalidModelError, ShapeError, UnsupportedError
 from infold.plan.graph import captured
-from infold.reference import control, convolution, elementwise, legacy, normalization, pooling, resize
+from infold.reference import control, convolution, elementwise, gather, legacy, normalization, pooling, resize
 
 REPLACEMENTS = [
     convolution.Conv,
@@ -38,6 +38,7 @@ REPLACEMENTS = [
     control.Scan,
     elementwise.Erf,
     *elementwise.BROADCASTING,
+    gather.GatherElements,
     legacy.Dropout,
     legacy.GridSample,
     legacy.Pad,
