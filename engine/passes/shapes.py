@@ -38,6 +38,16 @@ def believable(context: GraphContext) -> bool:
         is_op(node, "Shape", "Size") and context.tensor(node.inputs[0]) is None for node in context.nodes())
 
 
+def derived(context: GraphContext) -> dict[str, ir.Shape]:
+    """The shapes that follow from those of the graph's inputs, whatever a model declares inside; none if it contradicts itself."""
+    try:
+        graph = inference.infer_model(_without_weights(context.model, believed=False)).graph
+    except inference.Contradiction:
+        return {}
+    found = {info.name: ir.serde.deserialize_type_proto_for_shape(info.type) for info in (*graph.input, *graph.value_info)}
+    return {name: shape for name, shape in found.items() if shape is not None}
+
+
 def _all_known(model: ir.Model) -> bool:
     """Whether every value has a static shape and a type already: exporters write them beside the values."""
     graphs = list(model.graphs())

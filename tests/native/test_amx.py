@@ -134,7 +134,8 @@ def test_counts_of_a_model(folder, tmp_path):
     net = Net(13)
     model = net.model(net("Conv", net.input(2, 256, 7, 7), net.weight(256, 256, 1, 1), net.normal(256)))
     ir.save(model, tmp_path / "net.onnx")
-    done = amx_trap.run(folder, HERE.parents[2] / "bench" / "amx.py", tmp_path / "net.onnx", "--json", tmp_path / "counts.json")
+    done = amx_trap.run(folder, HERE.parents[2] / "bench" / "amx.py", tmp_path / "net.onnx", "--json", tmp_path / "counts.json",
+                        INFOLD_ISA="amx")
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads((tmp_path / "counts.json").read_text())
     for level, products in (("medium", 1), ("high", 3), ("highest", 6)):

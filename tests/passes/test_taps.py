@@ -54,3 +54,12 @@ def test_atrous_pyramid():
     result = fold_and_compare(subject, {"x": normal(np.random.default_rng(0), 2, 4, 8, 8)})[0]
     assert operators(result) == {"Conv": 3, "Relu": 3, "Concat": 1}
     assert sorted(node.inputs[1].shape[2] for node in result.graph if node.op_type == "Conv") == [1, 1, 3]
+
+
+def test_a_declared_size_that_is_false_cuts_nothing():
+    rng = np.random.default_rng(0)
+    subject = model(
+        "g (float[1,3,9,9] x) => (float[1,4,9,9] y) <float[1,3,2,2] r>"
+        " { r = Relu (x)  y = Conv <pads = [3, 3, 3, 3], dilations = [3, 3]> (r, w) }", {"w": normal(rng, 4, 3, 3, 3)})
+    result = fold(subject)[0]
+    assert constant(result, result.graph.node(1).inputs[1].name).shape == (4, 3, 3, 3)
