@@ -127,7 +127,8 @@ static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
  * work to fetch. */
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const depthwise_params *p = params;
-    job j = {p, ctx, p->half ? &ctx->bf16->depthwise : &ctx->kernels->depthwise, args, (p->n[3] + SEGMENT - 1) / SEGMENT, {0}};
+    job j = {.p = p, .ctx = ctx, .kernel = p->half ? &ctx->bf16->depthwise : &ctx->kernels->depthwise, .args = args,
+             .segments = (p->n[3] + SEGMENT - 1) / SEGMENT};
     if (pixel_count(p->n) == 0) return;
     const int64_t columns = (p->channels + p->block - 1) / p->block * j.segments;
     j.grid = grid_of((infold_work){.rows = p->n[0] * p->n[1] * p->n[2], .columns = columns, .group = columns,
