@@ -62,11 +62,8 @@ def require_one_type(node: ir.Node, opset: int, dtypes: Sequence[np.dtype | None
     """The type that each type variable of the operator stands for; dtypes: of the inputs, as far as they are known.
 
     Raises:
-        InvalidModelError: operands that the operator wants of one type and that are not, or fractions where it wants integers.
+        InvalidModelError: operands that the operator wants of one type and that are not.
     """
-    for wanted, dtype, value in zip(_integers(node.op_type, opset, node.domain), dtypes, node.inputs):
-        if wanted and dtype is not None and dtype.kind == "f":
-            raise InvalidModelError(f"node {node.name!r} ({node.op_type}): {value.name!r} is {dtype}, integers expected")
     found: dict[str, tuple[str, np.dtype]] = {}
     for word, dtype, value in zip(type_variables(node.op_type, opset, node.domain, len(dtypes)), dtypes, node.inputs):
         if dtype is not None and word is not None:
@@ -79,21 +76,11 @@ def require_one_type(node: ir.Node, opset: int, dtypes: Sequence[np.dtype | None
     return {word: dtype for word, (_, dtype) in found.items()}
 
 
-@cache
-def _integers(op_type: str, opset: int, domain: str) -> list[bool]:
-    """Which inputs of an operator are of an integer type, whatever the others are."""
-    return [value.type_str in ("tensor(int64)", "tensor(int32)") for value in _formal(op_type, opset, domain, "inputs")]
-
-
-def _formal(op_type: str, opset: int, domain: str, which: str) -> list[onnx.defs.OpSchema.FormalParameter]:
+def _variables(op_type: str, opset: int, domain: str, count: int, which: str) -> list[str | None]:
     try:
-        return list(getattr(onnx.defs.get_schema(op_type, opset, domain), which))
+        formal = list(getattr(onnx.defs.get_schema(op_type, opset, domain), which))
     except onnx.defs.SchemaError:
         return []
-
-
-def _variables(op_type: str, opset: int, domain: str, count: int, which: str) -> list[str | None]:
-    formal = _formal(op_type, opset, domain, which)
     if formal and formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic:
         formal += [formal[-1]] * (count - len(formal))
     return [each.type_str if each.is_homogeneous else None for each in formal]
