@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -140,3 +142,14 @@ def test_every_installed_engine_computes_the_same(name: str, tmp_path: Path) -> 
     exact = list(run_float64(load(LENET), feeds).values())
     prepared = registry.ENGINES[name](folded, feeds, 1)
     assert prepared.version and worst_error(prepared.run(), exact) < (2e-2 if "@" in name else 1e-5)
+
+
+@pytest.mark.parametrize("name", registry.installed())
+def test_engines_leave_standard_output_to_the_caller(name: str, tmp_path: Path) -> None:
+    folded = write_folded(load(LENET), tmp_path / "folded.onnx")
+    code = (
+        "import numpy as np; from infold.report import engines\n"
+        f"engines.ENGINES[{name!r}]({folded!r}, {{'image': np.zeros((1, 1, 28, 28), np.float32)}}, 1).run(); print('{{}}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{}\n"

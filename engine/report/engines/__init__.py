@@ -48,4 +48,4 @@ def installed(every: bool = False) -> list[str]:
     ]
 
 
-from infold.report.engines import infold, onnxruntime, openvino, ncnn, tract  # noqa: E402, F401, I001  (in the order of tables)
+from infold.report.engines import infold, onnxruntime, openvino, ncnn, mnn, tract  # noqa: E402, F401, I001  (in the order of tables)
