@@ -44,28 +44,32 @@ DOT_INLINE void dot_clear(vf acc[][DOT_NV], const int m, const int nv) {
     DOT_UNROLL for (int i = 0; i < m; i++) DOT_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_set1(0.0f);
 }
 
+/* With several terms there is a single tap. */
 DOT_INLINE void dot_tile(const infold_bf16_tile *t, const int m, const int nv) {
-    vf acc[VEC_MR][DOT_NV], total[VEC_MR][DOT_NV];
+    vf acc[VEC_MR][DOT_NV];
+    volatile vf total[VEC_MR][DOT_NV]; /* in memory, as in gemm.h */
     const uint16_t *a[VEC_MR], *b = t->b;
+    const int64_t chunk = t->terms == 1 ? t->k : DOT_CHUNK;
     DOT_UNROLL for (int i = 0; i < m; i++) a[i] = t->a[i];
+    const infold_store *s = &t->out; /* what the epilogue needs arrives while k runs */
+    if (s->r16) DOT_UNROLL for (int i = 0; i < m; i++) __builtin_prefetch(s->r16[i] + s->column, 0, 3);
+    if (s->c16) DOT_UNROLL for (int i = 0; i < m; i++) __builtin_prefetch(s->c16[i] + s->column, 1, 3);
     dot_clear(acc, m, nv);
-    if (t->terms == 1) {
-        for (int64_t tap = 0; tap < t->taps; tap++, b += t->k * INFOLD_BF16_COLUMNS)
-            dot_rows(a, b, t->tap[tap], t->tap[tap] + t->k, acc, m, nv);
-    } else { /* a single tap */
-        dot_clear(total, m, nv);
-        for (int64_t k = 0; k < t->k; k += DOT_CHUNK) {
-            const int64_t count = t->k - k < DOT_CHUNK ? t->k - k : DOT_CHUNK;
+    for (int64_t tap = 0; tap < t->taps; tap++)
+        for (int64_t k = 0; k < t->k; k += chunk, b += chunk * INFOLD_BF16_COLUMNS) {
+            const int64_t count = t->k - k < chunk ? t->k - k : chunk;
             for (int64_t order = t->terms - 1; order >= 0; order--) /* the smallest first: large sums are rounded less often */
                 for (int64_t i = 0; i <= order; i++) {
-                    const int64_t from = t->tap[0] + i * t->a_plane + k;
-                    dot_rows(a, b + (order - i) * t->b_plane + k * INFOLD_BF16_COLUMNS, from, from + count, acc, m, nv);
+                    const int64_t from = t->tap[tap] + i * t->a_plane + k;
+                    dot_rows(a, b + (order - i) * t->b_plane, from, from + count, acc, m, nv);
                 }
-            DOT_UNROLL for (int i = 0; i < m; i++) DOT_UNROLL for (int j = 0; j < nv; j++) total[i][j] += acc[i][j];
-            dot_clear(acc, m, nv);
+            if (t->terms == 1) continue;
+            DOT_UNROLL for (int i = 0; i < m; i++) DOT_UNROLL for (int j = 0; j < nv; j++) {
+                if (k > 0) acc[i][j] += total[i][j];
+                total[i][j] = acc[i][j];
+            }
+            if (k + count < t->k) dot_clear(acc, m, nv);
         }
-        DOT_UNROLL for (int i = 0; i < m; i++) DOT_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = total[i][j];
-    }
     DOT_STORE(&t->out, acc, m, nv);
 }
 
