@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 from google.protobuf.message import Message
 
-from infold.errors import Error, InvalidModelError, UnsupportedError
+from infold.errors import Error, UnsupportedError
 from infold.importers import (  # noqa: F401 - the modules of layers register them
     caffe_detection,
     caffe_elementwise,
@@ -24,6 +24,7 @@ from infold.importers import (  # noqa: F401 - the modules of layers register th
     caffe_schema,
     caffe_shapes,
 )
+from infold.importers._files import mapped
 from infold.importers.onnx import load as load_onnx
 
 Shapes = Mapping[str, Sequence[int]]
@@ -83,20 +84,9 @@ def _convert(net: Message, weights: Message | None, input_shapes: Shapes | None)
 def _parse(parse: Callable[[bytes], Message], path: Path) -> Message:
     """Parse a file; its bytes are gone when this returns."""
     try:
-        return parse(_read(path))
+        data = bytes(mapped(path))
+        if data.startswith(b"\x89HDF"):
+            raise UnsupportedError("Caffe models in HDF5 are not supported; save the net as a binary .caffemodel")
+        return parse(data)
     except Error as error:
         raise type(error)(f"{path}: {error}") from error.__cause__
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise InvalidModelError("is no regular file" if path.exists() else "no such file")
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise InvalidModelError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not data:
-        raise InvalidModelError("the file is empty")
-    if data.startswith(b"\x89HDF"):
-        raise UnsupportedError("Caffe models in HDF5 are not supported; save the net as a binary .caffemodel")
-    return data

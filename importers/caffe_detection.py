@@ -17,7 +17,6 @@ from infold.importers.caffe_graph import INT_MAX, Site, layer
 _MAX_PRIORS = 1 << 22
 _MAX_RATIOS = 1 << 10
 _MAX_BATCH = 64
-_INT64 = ir.DataType.INT64
 
 
 @layer("PriorBox")
@@ -52,7 +51,7 @@ def prior_box(site: Site) -> ir.Value:
     if len(variances) not in (1, 4) or min(variances) <= 0:
         site.fail(f"the variances {variances} must be one or four positive numbers")
     result = np.stack([boxes, np.resize(variances, boxes.size)])[None]
-    return site.node("Identity", [site.constant(result, "boxes")], result.shape)
+    return site.node("Identity", [site.constant(result, "boxes")])
 
 
 def _box_sizes(site: Site, param: Message, limit: int) -> np.ndarray:
@@ -112,76 +111,55 @@ def detection_output(site: Site) -> ir.Value:
         site.fail("there is no class but the background")
     if batch > _MAX_BATCH:
         site.fail(f"a batch of {batch} images; the limit is {_MAX_BATCH}", UnsupportedError)
-    boxes = _decode(site, param, site.reshape(loc, (batch, priors, 4), "loc"), prior, (batch, priors))
-    scores = site.node(
-        "Transpose",
-        [site.reshape(conf, (batch, priors, classes), "conf")],
-        (batch, classes, priors),
-        "scores",
-        perm=[0, 2, 1],
-    )
+    boxes = _decode(site, param, site.reshape(loc, (batch, priors, 4), "loc"), prior, priors)
+    scores = site.node("Transpose", [site.reshape(conf, (batch, priors, classes), "conf")], "scores", perm=[0, 2, 1])
     if len(labels) < classes:
-        scores = site.node(
-            "Gather", [scores, site.constant(labels, "labels")], (batch, len(labels), priors), "foreground", axis=1
-        )
+        scores = site.node("Gather", [scores, site.constant(labels, "labels")], "foreground", axis=1)
     limit = param.nms_param.top_k
     if 0 <= limit < priors:
-        scores = _best_candidates(site, scores, (batch, len(labels), priors), limit)
+        scores = _best_candidates(site, scores, limit)
     threshold = param.confidence_threshold if param.HasField("confidence_threshold") else np.finfo(np.float32).min
-    selected = site.node(
-        "NonMaxSuppression",
-        [
-            boxes,
-            scores,
-            site.constant([min(limit if limit >= 0 else priors, INT_MAX)], "per_class"),
-            site.constant([param.nms_param.nms_threshold], "iou"),
-            site.constant([threshold], "threshold"),
-        ],
-        ("selected", 3),
-        "suppress",
-        dtype=_INT64,
-    )
+    limits = [
+        site.constant([min(limit if limit >= 0 else priors, INT_MAX)], "per_class"),
+        site.constant([param.nms_param.nms_threshold], "iou"),
+        site.constant([threshold], "threshold"),
+    ]
+    selected = site.node("NonMaxSuppression", [boxes, scores, *limits], "suppress", shape=("selected", 3))
     return _Rows(site, boxes, scores, labels, selected).table(batch, param.keep_top_k)
 
 
-def _decode(site: Site, param: Message, loc: ir.Value, prior: ir.Value, shape: tuple[int, int]) -> ir.Value:
+def _decode(site: Site, param: Message, loc: ir.Value, prior: ir.Value, priors: int) -> ir.Value:
     """Return the boxes (batch, priors, 4) that the locations mean: corners, in units of the image."""
-    whole, half = (*shape, 4), (*shape, 2)
-    one, pair = (1, shape[1], 4), (1, shape[1], 2)
-    parts = site.constant([1, 1], "parts")
-    rows = site.reshape(prior, (2, shape[1], 4), "priors")
-    anchor, variance = site.nodes("Split", [rows, parts], [(one, ir.DataType.FLOAT)] * 2, "variance", axis=0)
+    rows = site.reshape(prior, (2, priors, 4), "priors")
+    anchor, variance = site.nodes("Split", [rows, site.constant([1, 1], "parts")], 2, "variance", axis=0)
     if not param.variance_encoded_in_target:
-        loc = site.node("Mul", [loc, variance], whole, "offsets")
+        loc = site.node("Mul", [loc, variance], "offsets")
     if param.code_type == 1:
-        return site.node("Add", [anchor, loc], whole, "decode")
+        return site.node("Add", [anchor, loc], "decode")
     halves = site.constant([2, 2], "halves")
-    low, high = site.nodes("Split", [anchor, halves], [(pair, ir.DataType.FLOAT)] * 2, "corners", axis=2)
-    size = site.node("Sub", [high, low], pair, "size")
+    low, high = site.nodes("Split", [anchor, halves], 2, "corners", axis=2)
+    size = site.node("Sub", [high, low], "size")
     if param.code_type == 3:
-        sizes = site.node("Concat", [size, size], one, "sizes", axis=2)
-        return site.node("Add", [anchor, site.node("Mul", [loc, sizes], whole, "scaled")], whole, "decode")
-    half_of = site.constant(0.5, "half")
-    centre = site.node("Mul", [site.node("Add", [low, high], pair, "sum"), half_of], pair, "centre")
-    move, grow = site.nodes("Split", [loc, halves], [(half, ir.DataType.FLOAT)] * 2, "moves", axis=2)
-    middle = site.node("Add", [site.node("Mul", [move, size], half, "move"), centre], half, "middle")
-    extent = site.node("Mul", [site.node("Exp", [grow], half, "grow"), size], half, "extent")
-    radius = site.node("Mul", [extent, half_of], half, "radius")
-    ends = [site.node("Sub", [middle, radius], half, "low"), site.node("Add", [middle, radius], half, "high")]
-    return site.node("Concat", ends, whole, "decode", axis=2)
+        sizes = site.node("Concat", [size, size], "sizes", axis=2)
+        return site.node("Add", [anchor, site.node("Mul", [loc, sizes], "scaled")], "decode")
+    half = site.constant(0.5, "half")
+    centre = site.node("Mul", [site.node("Add", [low, high], "sum"), half], "centre")
+    move, grow = site.nodes("Split", [loc, halves], 2, "moves", axis=2)
+    middle = site.node("Add", [site.node("Mul", [move, size], "move"), centre], "middle")
+    extent = site.node("Mul", [site.node("Exp", [grow], "grow"), size], "extent")
+    radius = site.node("Mul", [extent, half], "radius")
+    ends = [site.node("Sub", [middle, radius], "low"), site.node("Add", [middle, radius], "high")]
+    return site.node("Concat", ends, "decode", axis=2)
 
 
-def _best_candidates(site: Site, scores: ir.Value, shape: tuple[int, int, int], count: int) -> ir.Value:
+def _best_candidates(site: Site, scores: ir.Value, count: int) -> ir.Value:
     """Return the scores with all but the best `count` of each class lowered beyond every threshold."""
     if count < 1:
         site.fail(f"top_k of nms_param is {count}, must be at least 1 (or -1 for all)")
-    best = (*shape[:2], count)
-    values = site.nodes(
-        "TopK", [scores, site.constant([count], "top_k")], [(best, ir.DataType.FLOAT), (best, _INT64)], "best", axis=2
-    )[0]
-    least = site.node("ReduceMin", [values, site.constant([2], "last_axis")], (*shape[:2], 1), "least", keepdims=1)
-    is_best = site.node("GreaterOrEqual", [scores, least], shape, "is_best", dtype=ir.DataType.BOOL)
-    return site.node("Where", [is_best, scores, site.constant(np.finfo(np.float32).min, "lowest")], shape, "candidates")
+    values = site.nodes("TopK", [scores, site.constant([count], "top_k")], 2, "best", axis=2)[0]
+    least = site.node("ReduceMin", [values, site.constant([2], "last_axis")], "least", keepdims=1)
+    is_best = site.node("GreaterOrEqual", [scores, least], "is_best")
+    return site.node("Where", [is_best, scores, site.constant(np.finfo(np.float32).min, "lowest")], "candidates")
 
 
 class _Rows:
@@ -197,74 +175,35 @@ class _Rows:
             if keep >= 0
             else [self._describe(self._selected, "all")]
         )
-        rows = tables[0] if len(tables) == 1 else self._site.node("Concat", tables, ("detections", 7), "images", axis=0)
-        return self._site.node("Unsqueeze", [rows, self._site.constant([0, 1], "outer_axes")], (1, 1, "detections", 7))
+        rows = tables[0] if len(tables) == 1 else self._site.node("Concat", tables, "images", axis=0)
+        axes = self._site.constant([0, 1], "outer_axes")
+        return self._site.node("Unsqueeze", [rows, axes], shape=(1, 1, "detections", 7))
 
     def _image(self, index: int, keep: int, batch: int) -> ir.Value:
         """Return one image's best rows, by class and then by score, as they were selected."""
         site, name = self._site, f"image{index}"
         chosen = self._selected
         if batch > 1:
-            image = site.node(
-                "Gather",
-                [chosen, site.constant(0, f"{name}/first")],
-                ("selected",),
-                f"{name}/images",
-                dtype=_INT64,
-                axis=1,
-            )
-            equal = site.node(
-                "Equal",
-                [image, site.constant(index, f"{name}/number")],
-                ("selected",),
-                f"{name}/equal",
-                dtype=ir.DataType.BOOL,
-            )
-            chosen = site.node(
-                "Compress", [chosen, equal], (f"selected{index}", 3), f"{name}/chosen", dtype=_INT64, axis=0
-            )
+            image = site.node("Gather", [chosen, site.constant(0, f"{name}/first")], f"{name}/images", axis=1)
+            equal = site.node("Equal", [image, site.constant(index, f"{name}/number")], f"{name}/equal")
+            chosen = site.node("Compress", [chosen, equal], f"{name}/chosen", axis=0)
         rows = self._describe(chosen, name)
-        score = site.node(
-            "Gather", [rows, site.constant(2, f"{name}/column")], (f"selected{index}",), f"{name}/score", axis=1
-        )
-        count = site.node(
-            "Min",
-            [site.node("Shape", [score], (1,), f"{name}/found", dtype=_INT64), site.constant([keep], f"{name}/keep")],
-            (1,),
-            f"{name}/count",
-            dtype=_INT64,
-        )
-        best = self._top(score, count, f"{name}/best", f"kept{index}", largest=1, dtype=ir.DataType.FLOAT)[1]
-        order = self._top(best, count, f"{name}/order", f"kept{index}", largest=0, dtype=_INT64)[0]
-        return site.node("Gather", [rows, order], (f"kept{index}", 7), f"{name}/rows", axis=0)
-
-    def _top(
-        self, value: ir.Value, count: ir.Value, name: str, dim: str, *, largest: int, dtype: ir.DataType
-    ) -> list[ir.Value]:
-        return self._site.nodes(
-            "TopK", [value, count], [((dim,), dtype), ((dim,), _INT64)], name, axis=0, largest=largest, sorted=1
-        )
+        score = site.node("Gather", [rows, site.constant(2, f"{name}/column")], f"{name}/score", axis=1)
+        found = site.node("Shape", [score], f"{name}/found")
+        count = site.node("Min", [found, site.constant([keep], f"{name}/keep")], f"{name}/count")
+        best = site.nodes("TopK", [score, count], 2, f"{name}/best", axis=0, largest=1, sorted=1)[1]
+        order = site.nodes("TopK", [best, count], 2, f"{name}/order", axis=0, largest=0, sorted=1)[0]
+        return site.node("Gather", [rows, order], f"{name}/rows", axis=0)
 
     def _describe(self, chosen: ir.Value, name: str) -> ir.Value:
         """Return the rows (image, label, score, box) of selected triples."""
-        site, rows = self._site, chosen.shape[0].value
+        site, labels = self._site, np.asarray(self._labels, np.float32)
         parts = site.constant([1, 1, 1], f"{name}/parts")
-        image, label, box = site.nodes("Split", [chosen, parts], [((rows, 1), _INT64)] * 3, f"{name}/split", axis=1)
-        score = site.node("GatherND", [self._scores, chosen], (rows,), f"{name}/scores")
-        place = site.node("Concat", [image, box], (rows, 2), f"{name}/place", dtype=_INT64, axis=1)
-        corners = site.node("GatherND", [self._boxes, place], (rows, 4), f"{name}/boxes")
-        named = site.node(
-            "Gather",
-            [site.constant(np.asarray(self._labels, np.float32), f"{name}/labels"), label],
-            (rows, 1),
-            f"{name}/label",
-        )
-        columns = [
-            site.node("Cast", [image], (rows, 1), f"{name}/image", to=ir.DataType.FLOAT),
-            named,
-            site.node(
-                "Unsqueeze", [score, site.constant([1], f"{name}/score_axis")], (rows, 1), f"{name}/score_column"
-            ),
-            corners,
-        ]
-        return site.node("Concat", columns, (rows, 7), f"{name}/table", axis=1)
+        image, label, box = site.nodes("Split", [chosen, parts], 3, f"{name}/split", axis=1)
+        score = site.node("GatherND", [self._scores, chosen], f"{name}/scores")
+        place = site.node("Concat", [image, box], f"{name}/place", axis=1)
+        corners = site.node("GatherND", [self._boxes, place], f"{name}/boxes")
+        named = site.node("Gather", [site.constant(labels, f"{name}/labels"), label], f"{name}/label")
+        number = site.node("Cast", [image], f"{name}/image", to=ir.DataType.FLOAT)
+        column = site.node("Unsqueeze", [score, site.constant([1], f"{name}/score_axis")], f"{name}/score_column")
+        return site.node("Concat", [number, named, column, corners], f"{name}/table", axis=1)

@@ -15,33 +15,30 @@ _UNARY = {"Sigmoid": "Sigmoid", "TanH": "Tanh", "AbsVal": "Abs", "BNLL": "Softpl
 @layer(*_UNARY)
 def unary(site: Site) -> ir.Value:
     """Layers that are one ONNX operator without attributes; Dropout does nothing at test time."""
-    return site.node(_UNARY[site.layer.type], [site.bottom], site.shape(site.bottom))
+    return site.node(_UNARY[site.layer.type], [site.bottom])
 
 
 @layer("ReLU")
 def relu(site: Site) -> ir.Value:
     """max(x, 0) + slope·min(x, 0)."""
-    slope, shape = site.layer.relu_param.negative_slope, site.shape(site.bottom)
-    return (
-        site.node("LeakyRelu", [site.bottom], shape, alpha=slope) if slope else site.node("Relu", [site.bottom], shape)
-    )
+    slope = site.layer.relu_param.negative_slope
+    return site.node("LeakyRelu", [site.bottom], alpha=slope) if slope else site.node("Relu", [site.bottom])
 
 
 @layer("ReLU6")
 def relu6(site: Site) -> ir.Value:
     """min(max(x, 0), 6)."""
-    return site.node(
-        "Clip", [site.bottom, site.constant(0.0, "min"), site.constant(6.0, "max")], site.shape(site.bottom)
-    )
+    return _clip(site, 0.0, 6.0)
 
 
 @layer("Clip")
 def clip(site: Site) -> ir.Value:
     """min(max(x, min), max)."""
-    param = site.layer.clip_param
-    return site.node(
-        "Clip", [site.bottom, site.constant(param.min, "min"), site.constant(param.max, "max")], site.shape(site.bottom)
-    )
+    return _clip(site, site.layer.clip_param.min, site.layer.clip_param.max)
+
+
+def _clip(site: Site, low: float, high: float) -> ir.Value:
+    return site.node("Clip", [site.bottom, site.constant(low, "min"), site.constant(high, "max")])
 
 
 @layer("PReLU")
@@ -51,32 +48,32 @@ def prelu(site: Site) -> ir.Value:
     shared = site.layer.prelu_param.channel_shared or len(shape) < 2
     slope = site.blob(0, () if shared else (shape[1],), "slope")
     slope = slope if shared else slope.reshape(-1, *[1] * (len(shape) - 2))
-    return site.node("PRelu", [site.bottom, site.constant(slope, "slope")], shape)
+    return site.node("PRelu", [site.bottom, site.constant(slope, "slope")])
 
 
 @layer("ELU")
 def elu(site: Site) -> ir.Value:
     """x, or alpha·(exp(x) − 1) below zero."""
-    return site.node("Elu", [site.bottom], site.shape(site.bottom), alpha=site.layer.elu_param.alpha)
+    return site.node("Elu", [site.bottom], alpha=site.layer.elu_param.alpha)
 
 
 @layer("Swish")
 def swish(site: Site) -> ir.Value:
     """x·sigmoid(beta·x)."""
-    shape, beta, value = site.shape(site.bottom), site.layer.swish_param.beta, site.bottom
+    beta, value = site.layer.swish_param.beta, site.bottom
     if beta != 1:
-        value = site.node("Mul", [value, site.constant(beta, "beta")], shape, "scale")
-    return site.node("Mul", [site.bottom, site.node("Sigmoid", [value], shape, "sigmoid")], shape)
+        value = site.node("Mul", [value, site.constant(beta, "beta")], "scale")
+    return site.node("Mul", [site.bottom, site.node("Sigmoid", [value], "sigmoid")])
 
 
 @layer("Power")
 def power(site: Site) -> ir.Value:
     """(shift + scale·x)^power."""
-    param, shape = site.layer.power_param, site.shape(site.bottom)
+    param = site.layer.power_param
     value = _affine(site, param.scale, param.shift)
     if param.power != 1:
-        return site.node("Pow", [value, site.constant(param.power, "power")], shape)
-    return value if value is not site.bottom else site.node("Identity", [value], shape)
+        return site.node("Pow", [value, site.constant(param.power, "power")])
+    return value if value is not site.bottom else site.node("Identity", [value])
 
 
 @layer("Exp")
@@ -84,26 +81,25 @@ def exp(site: Site) -> ir.Value:
     """base^(shift + scale·x); base −1 stands for e."""
     param = site.layer.exp_param
     factor = _log_base(site, param.base)
-    return site.node("Exp", [_affine(site, param.scale * factor, param.shift * factor)], site.shape(site.bottom))
+    return site.node("Exp", [_affine(site, param.scale * factor, param.shift * factor)])
 
 
 @layer("Log")
 def log(site: Site) -> ir.Value:
     """log of shift + scale·x, to the base given; base −1 stands for e."""
-    param, shape = site.layer.log_param, site.shape(site.bottom)
+    param = site.layer.log_param
     factor = _log_base(site, param.base)
     if factor == 0:
         site.fail("the base of a logarithm cannot be 1")
-    top = site.node("Log", [_affine(site, param.scale, param.shift)], shape, "" if factor == 1 else "log")
-    return top if factor == 1 else site.node("Mul", [top, site.constant(1 / factor, "factor")], shape)
+    top = site.node("Log", [_affine(site, param.scale, param.shift)], "" if factor == 1 else "log")
+    return top if factor == 1 else site.node("Mul", [top, site.constant(1 / factor, "factor")])
 
 
 @layer("Threshold")
 def threshold(site: Site) -> ir.Value:
     """1 where x exceeds the threshold, 0 elsewhere."""
-    shape, limit = site.shape(site.bottom), site.constant(site.layer.threshold_param.threshold, "threshold")
-    above = site.node("Greater", [site.bottom, limit], shape, "greater", dtype=ir.DataType.BOOL)
-    return site.node("Cast", [above], shape, to=ir.DataType.FLOAT)
+    limit = site.constant(site.layer.threshold_param.threshold, "threshold")
+    return site.node("Cast", [site.node("Greater", [site.bottom, limit], "greater")], to=ir.DataType.FLOAT)
 
 
 @layer("Eltwise")
@@ -117,23 +113,16 @@ def eltwise(site: Site) -> ir.Value:
         if site.shape(value) != shape:
             site.fail(f"its bottoms differ in shape: {list(shape)} and {list(site.shape(value))} ({value.name!r})")
     if param.operation == 2:
-        return site.node("Max", values, shape)
+        return site.node("Max", values)
     coefficients = list(param.coeff)
     if coefficients and (param.operation != 1 or len(coefficients) != len(values)):
         site.fail(f"{len(coefficients)} coefficients for {len(values)} bottoms; only a sum has them, one for each")
     for index, coefficient in enumerate(coefficients):
         if coefficient != 1:
-            values[index] = site.node(
-                "Mul", [values[index], site.constant(coefficient, f"coeff{index}")], shape, f"coeff{index}"
-            )
-    top = values[0]
+            values[index] = site.node("Mul", [values[index], site.constant(coefficient, f"coeff{index}")], f"coeff{index}")
+    op, top = "Mul" if param.operation == 0 else "Add", values[0]
     for index, value in enumerate(values[1:], 2):
-        top = site.node(
-            "Mul" if param.operation == 0 else "Add",
-            [top, value],
-            shape,
-            "" if index == len(values) else f"part{index}",
-        )
+        top = site.node(op, [top, value], "" if index == len(values) else f"part{index}")
     return top
 
 
@@ -143,22 +132,19 @@ def axpy(site: Site) -> ir.Value:
     a, x, y = site.take(3)
     n, c, *_ = shape = site.image(x)
     if math.prod(site.shape(a)) != n * c or site.shape(a)[:2] != (n, c) or site.shape(y) != shape:
-        site.fail(
-            f"shapes {list(site.shape(a))}, {list(shape)}, {list(site.shape(y))} are not (N, C), "
-            "(N, C, H, W), (N, C, H, W)"
-        )
+        site.fail(f"shapes {list(site.shape(a))}, {list(shape)}, {list(site.shape(y))} are not (N, C), (N, C, H, W), (N, C, H, W)")
     if len(site.shape(a)) != 4:
         a = site.reshape(a, (n, c, 1, 1), "broadcast")
-    return site.node("Add", [site.node("Mul", [x, a], shape, "scale"), y], shape)
+    return site.node("Add", [site.node("Mul", [x, a], "scale"), y])
 
 
 def _affine(site: Site, scale: float, shift: float) -> ir.Value:
     """Return shift + scale·x; the bottom itself if that changes nothing."""
-    value, shape = site.bottom, site.shape(site.bottom)
+    value = site.bottom
     if np.float32(scale) != 1:
-        value = site.node("Mul", [value, site.constant(scale, "scale")], shape, "scale")
+        value = site.node("Mul", [value, site.constant(scale, "scale")], "scale")
     if np.float32(shift) != 0:
-        value = site.node("Add", [value, site.constant(shift, "shift")], shape, "shift")
+        value = site.node("Add", [value, site.constant(shift, "shift")], "shift")
     return value
 
 

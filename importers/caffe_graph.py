@@ -1,8 +1,7 @@
 """The ONNX graph while a Caffe net is converted layer by layer, and the registry of layer types.
 
-Caffe's blobs have concrete shapes and are overwritten in place. Here every blob's shape is computed as Caffe computes
-it, and every write makes a new value: the last one has the blob's name, earlier ones are called `blob@layer`. An input
-keeps its name, so a blob that overwrites an input has the longer one.
+Caffe's blobs are overwritten in place. Here every write makes a new value: the last one has the blob's name, earlier ones are
+called `blob@layer`. An input keeps its name, so a blob that overwrites an input has the longer one.
 """
 
 from __future__ import annotations
@@ -17,8 +16,11 @@ from google.protobuf.message import Message
 
 from infold.errors import Error, InvalidModelError, UnsupportedError
 from infold.importers import caffe_net
+from infold.importers._graph import Builder
+from infold.inference import Contradiction
 
 OPSET = 18
+_IR_VERSION = 8
 INT_MAX = 2**31 - 1
 _MAX_AXES = 32  # Caffe's own limit
 
@@ -39,42 +41,11 @@ def layer(*types: str) -> Callable:
     return register
 
 
-class Graph:
-    """Nodes, constants and names of the model under construction."""
-
-    def __init__(self, reserved: set[str]) -> None:
-        self.nodes: list[ir.Node] = []
-        self.initializers: list[ir.Value] = []
-        self._names = reserved
-        self._node_names: set[str] = set()
-
-    def name(self, wanted: str) -> str:
-        """Reserve and return a value name that is still free, `wanted` if possible."""
-        return _free(wanted, self._names)
-
-    def add(
-        self, op: str, inputs: Sequence[ir.Value | None], outputs: Sequence[ir.Value], wanted: str, attributes: dict
-    ) -> None:
-        """Add a node, called `wanted` if that is still free."""
-        name = _free(wanted, self._node_names)
-        self.nodes.append(ir.node(op, list(inputs), attributes or None, outputs=list(outputs), name=name))
-
-    def constant(self, array: np.ndarray, wanted: str) -> ir.Value:
-        """Add an initializer."""
-        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=self.name(wanted))
-        value = ir.Value(
-            name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        self.initializers.append(value)
-        return value
-
-
 class Site:
     """One layer being converted: its message, bottoms and weights, and the means to add nodes."""
 
-    def __init__(self, graph: Graph, message: Message, bottoms: list[ir.Value], blobs: Sequence[Message]) -> None:
-        self.layer, self.bottoms = message, bottoms
-        self._graph, self._blobs = graph, blobs
+    def __init__(self, graph: Builder, message: Message, bottoms: list[ir.Value], blobs: Sequence[Message]) -> None:
+        self.graph, self.layer, self.bottoms, self._blobs = graph, message, bottoms, blobs
 
     def fail(self, message: str, kind: type[Error] = InvalidModelError) -> NoReturn:
         """Raise an error that names the layer."""
@@ -123,7 +94,8 @@ class Site:
         """Add a constant called `layer/suffix`: integers as int64, everything else as float32."""
         array = np.asarray(array)
         array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32, copy=False)
-        return self._graph.constant(array, f"{self.layer.name}/{suffix}")
+        name = self.graph.names.free(f"{self.layer.name}/{suffix}")
+        return self.graph.initializer(name, np.ascontiguousarray(array).reshape(array.shape))
 
     def blob(self, index: int, shape: Sequence[int], role: str) -> np.ndarray:
         """Return a blob of weights as float32 of the given shape; legacy blobs may have further axes of length 1.
@@ -143,36 +115,39 @@ class Site:
             self.fail(f"blob {index} ({role}) has the shape {list(found.shape)}, needs {list(shape)}")
         return found.reshape(shape)
 
-    def node(
-        self,
-        op: str,
-        inputs: Sequence[ir.Value | None],
-        shape: Sequence[int | str],
-        suffix: str = "",
-        *,
-        dtype: ir.DataType = ir.DataType.FLOAT,
-        **attributes: object,
-    ) -> ir.Value:
-        """Add a node with one output of the given shape; it is called after the layer, plus `/suffix`."""
-        return self.nodes(op, inputs, [(shape, dtype)], suffix, **attributes)[0]
+    def node(self, op: str, inputs: Sequence[ir.Value | None], suffix: str = "", **options: object) -> ir.Value:
+        """Add a node with one output; as `nodes`."""
+        return self.nodes(op, inputs, 1, suffix, **options)[0]
 
     def nodes(
         self,
         op: str,
         inputs: Sequence[ir.Value | None],
-        outputs: Sequence[tuple[Sequence[int | str], ir.DataType]],
+        count: int,
         suffix: str = "",
+        *,
+        shape: Sequence[int | str] | None = None,
         **attributes: object,
     ) -> list[ir.Value]:
-        """Add a node with several outputs, each a shape and a data type."""
-        for shape, _ in outputs:
-            dims = [dim for dim in shape if not isinstance(dim, str)]
-            if not _is_possible(dims):
-                self.fail(f"its {op} would make a blob of shape {list(shape)}")
+        """Add a node with `count` outputs; it is called after the layer, plus `/suffix`.
+
+        shape: of every output, where it cannot be inferred from the inputs, or has names.
+        """
+        self._require_possible(op, shape or ())
         name = f"{self.layer.name}/{suffix}" if suffix else self.layer.name
-        values = [ir.Value(shape=ir.Shape(shape), type=ir.TensorType(dtype)) for shape, dtype in outputs]
-        self._graph.add(op, inputs, values, name, attributes)
+        outputs = [f"{name}/{op}" + (f"_{index}" if index else "") for index in range(count)]
+        try:
+            values = self.graph.append(op, inputs, attributes, name, [*map(self.graph.names.free, outputs)])
+        except Contradiction as error:
+            self.fail(f"its {op} does not fit: {str(error).splitlines()[-1]}")
+        for value in values:
+            value.shape = value.shape if shape is None else ir.Shape(shape)
+            self._require_possible(op, [dim if isinstance(dim, int) else dim.value for dim in value.shape])
         return values
+
+    def _require_possible(self, op: str, shape: Sequence[int | str | None]) -> None:
+        if not _is_possible([dim for dim in shape if isinstance(dim, int)]):
+            self.fail(f"its {op} would make a blob of shape {list(shape)}")
 
     def reshape(self, value: ir.Value, shape: Sequence[int], suffix: str = "") -> ir.Value:
         """Add a Reshape; leading dimensions that stay are copied, so that they may change later."""
@@ -181,12 +156,7 @@ class Site:
             self.fail(f"cannot turn the shape {list(before)} into {list(shape)}")
         same = next((i for i, (a, b) in enumerate(zip(before, shape)) if a != b), min(len(before), len(shape)))
         target = [0] * same + list(shape[same:])
-        return self.node(
-            "Reshape",
-            [value, self.constant(np.asarray(target, np.int64), f"{suffix or 'reshape'}/shape")],
-            shape,
-            suffix,
-        )
+        return self.node("Reshape", [value, self.constant(np.asarray(target, np.int64), f"{suffix or 'reshape'}/shape")], suffix)
 
 
 def convert(net: Message, weights: Message | None, shapes: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
@@ -202,7 +172,7 @@ def convert(net: Message, weights: Message | None, shapes: Mapping[str, Sequence
     computing = [item for item in layers if item.type not in caffe_net.DATA_TYPES | {"Input"} and not _is_dropped(item)]
     last = {top: item for item in computing for top in item.top}
     stored = caffe_net.weights(weights)
-    graph, inputs = Graph({*declared, *last}), []
+    graph, inputs = Builder(OPSET, _IR_VERSION, {*declared, *last}), []
     blobs: dict[str, ir.Value] = {}
     used: set[int] = set()
     for message in computing:
@@ -222,39 +192,24 @@ def convert(net: Message, weights: Message | None, shapes: Mapping[str, Sequence
         used.update(map(id, bottoms))
         if message.type == "Silence":
             continue
-        _convert_layer(graph, message, bottoms, stored.get(message.name, ()), blobs, declared, last)
+        _convert_layer(Site(graph, message, bottoms, stored.get(message.name, ())), blobs, declared, last)
     outputs = [value for value in blobs.values() if id(value) not in used]
     if not outputs:
         raise InvalidModelError("the net computes nothing: no blob is left over as its output")
     position = {name: index for index, name in enumerate(declared)}
     inputs.sort(key=lambda value: position[value.name])
-    result = ir.Graph(
-        inputs,
-        outputs,
-        nodes=graph.nodes,
-        initializers=graph.initializers,
-        opset_imports={"": OPSET},
-        name=net.name or "caffe",
-    )
-    return ir.Model(result, ir_version=8, producer_name="infold")
+    return graph.model(net.name or "caffe", inputs, outputs)
 
 
 def _convert_layer(
-    graph: Graph,
-    message: Message,
-    bottoms: list[ir.Value],
-    stored: Sequence[Message],
-    blobs: dict[str, ir.Value],
-    declared: Mapping[str, object],
-    last: Mapping[str, Message],
+    site: Site, blobs: dict[str, ir.Value], declared: Mapping[str, object], last: Mapping[str, Message]
 ) -> None:
     """Convert one layer and enter its tops into `blobs`."""
-    site = Site(graph, message, bottoms, stored)
+    message = site.layer
     if len({*message.top, ""}) != len(message.top) + 1:
         site.fail(f"its tops {list(message.top)} must have names, and different ones")
     if message.type not in LAYERS:
         site.fail(f"the Caffe importer does not know layers of type {message.type!r}", UnsupportedError)
-    first = len(graph.nodes)
     values = LAYERS[message.type](site)
     values = values if isinstance(values, list) else [values]
     if len(values) != len(message.top):
@@ -263,12 +218,8 @@ def _convert_layer(
         if (top in blobs or top in declared) and top not in message.bottom:
             site.fail(f"produces the blob {top!r}, which already exists and is not one of its bottoms")
         is_final = last[top] is message and top not in declared
-        value.name = top if is_final else graph.name(f"{top}@{message.name}")
+        value.name = top if is_final else site.graph.names.free(f"{top}@{message.name}")
         blobs[top] = value
-    for node in graph.nodes[first:]:
-        for index, value in enumerate(node.outputs):
-            if not value.name:
-                value.name = graph.name(f"{node.name}/{node.op_type}" + (f"_{index}" if index else ""))
 
 
 def _input(name: str, shape: tuple[int, ...] | None) -> ir.Value:
@@ -282,14 +233,6 @@ def _input(name: str, shape: tuple[int, ...] | None) -> ir.Value:
 def _is_possible(shape: Sequence[int]) -> bool:
     """Whether Caffe could have a blob of this shape."""
     return len(shape) <= _MAX_AXES and all(dim >= 1 for dim in shape) and math.prod(shape) <= INT_MAX
-
-
-def _free(wanted: str, taken: set[str]) -> str:
-    name, count = wanted, 1
-    while name in taken:
-        name = f"{wanted}_{(count := count + 1)}"
-    taken.add(name)
-    return name
 
 
 def _is_dropped(message: Message) -> bool:

@@ -25,7 +25,8 @@ def convolution(site: Site) -> ir.Value:
         site.fail(
             f"the kernel {kernel} (dilation {dilation}, pad {pad}) is larger than the blob of shape {list(shape)}"
         )
-    return _sums(site, "Conv", (outputs, shape[1] // group, *kernel), outputs, spatial, group)
+    filters = (outputs, shape[1] // group, *kernel)
+    return _sums(site, "Conv", filters, outputs, group, (kernel, stride, pad, dilation))
 
 
 @layer("Deconvolution")
@@ -39,23 +40,18 @@ def deconvolution(site: Site) -> ir.Value:
     ]
     if any(size < 1 for size in spatial):
         site.fail(f"the pad {pad} leaves nothing of the blob of shape {list(shape)}")
-    return _sums(site, "ConvTranspose", (shape[1], outputs // param.group, *kernel), outputs, spatial, param.group)
+    filters = (shape[1], outputs // param.group, *kernel)
+    return _sums(site, "ConvTranspose", filters, outputs, param.group, (kernel, stride, pad, dilation))
 
 
-def _sums(site: Site, operator: str, filters: tuple[int, ...], outputs: int, spatial: list[int], group: int) -> ir.Value:
+def _sums(
+    site: Site, operator: str, filters: tuple[int, ...], outputs: int, group: int, window: tuple[list[int], ...]
+) -> ir.Value:
     """The node of a (transposed) convolution whose filters have this shape."""
-    param, shape = site.layer.convolution_param, site.shape(site.bottom)
-    kernel, stride, pad, dilation = window(site, param, len(spatial))
-    return site.node(
-        operator,
-        [site.bottom, site.constant(site.blob(0, filters, "weight"), "weight"), *_bias(site, param.bias_term, outputs)],
-        (shape[0], outputs, *spatial),
-        kernel_shape=kernel,
-        strides=stride,
-        pads=pad * 2,
-        dilations=dilation,
-        group=group,
-    )
+    weight, bias = site.constant(site.blob(0, filters, "weight"), "weight"), site.layer.convolution_param.bias_term
+    kernel, stride, pad, dilation = window
+    return site.node(operator, [site.bottom, weight, *_bias(site, bias, outputs)],
+                     kernel_shape=kernel, strides=stride, pads=pad * 2, dilations=dilation, group=group)
 
 
 @layer("InnerProduct")
@@ -70,23 +66,22 @@ def inner_product(site: Site) -> ir.Value:
     bias = _bias(site, param.bias_term, outputs)
     if axis == 1:
         if len(shape) > 2:
-            value = site.node("Flatten", [value], (shape[0], count), "flatten", axis=1)
+            value = site.node("Flatten", [value], "flatten", axis=1)
         weight = site.constant(matrix, "weight")
-        return site.node("Gemm", [value, weight, *bias], (shape[0], outputs), transB=int(not param.transpose))
+        return site.node("Gemm", [value, weight, *bias], transB=int(not param.transpose))
     if len(shape) != axis + 1:
         value = site.reshape(value, (*shape[:axis], count), "flatten")
     weight = site.constant(matrix if param.transpose else matrix.T, "weight")
-    top = site.node("MatMul", [value, weight], (*shape[:axis], outputs))
-    return site.node("Add", [top, *bias], (*shape[:axis], outputs), "bias") if bias else top
+    top = site.node("MatMul", [value, weight])
+    return site.node("Add", [top, *bias], "bias") if bias else top
 
 
 @layer("Padding")
 def padding(site: Site) -> ir.Value:
     """Zeros around the image, all sides alike."""
     (pad,) = site.layer.convolution_param.pad or [0]
-    n, c, h, w = site.image(site.bottom)
-    pads = site.constant([0, 0, pad, pad] * 2, "pads")
-    return site.node("Pad", [site.bottom, pads], (n, c, h + 2 * pad, w + 2 * pad))
+    site.image(site.bottom)
+    return site.node("Pad", [site.bottom, site.constant([0, 0, pad, pad] * 2, "pads")])
 
 
 def window(site: Site, param: Message, rank: int) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -96,12 +91,7 @@ def window(site: Site, param: Message, rank: int) -> tuple[list[int], list[int],
             f"axis {param.axis} of a blob of rank {rank + 2}: channels must be axis 1, with spatial axes after it"
         )
     values = []
-    for plain, name, default in (
-        ("kernel_size", "kernel", 0),
-        ("stride", "stride", 1),
-        ("pad", "pad", 0),
-        ("dilation", "", 1),
-    ):
+    for plain, name, default in (("kernel_size", "kernel", 0), ("stride", "stride", 1), ("pad", "pad", 0), ("dilation", "", 1)):
         given = list(getattr(param, plain))
         if name and (param.HasField(f"{name}_h") or param.HasField(f"{name}_w")):
             if given or rank != 2:

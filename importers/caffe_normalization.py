@@ -32,16 +32,9 @@ def batch_norm(site: Site) -> ir.Value:
     )
     inputs = [site.bottom, site.constant(gamma, "scale"), site.constant(beta, "bias"), *statistics]
     if param.use_global_stats or not param.HasField("use_global_stats"):
-        return site.node("BatchNormalization", inputs, shape, epsilon=param.eps)
-    outputs = [(shape, ir.DataType.FLOAT), *[((channels,), ir.DataType.FLOAT)] * 2]
-    return site.nodes(
-        "BatchNormalization",
-        inputs,
-        outputs,
-        epsilon=param.eps,
-        training_mode=1,
-        momentum=param.moving_average_fraction if param.HasField("moving_average_fraction") else 0.999,
-    )[0]
+        return site.node("BatchNormalization", inputs, epsilon=param.eps)
+    momentum = param.moving_average_fraction if param.HasField("moving_average_fraction") else 0.999
+    return site.nodes("BatchNormalization", inputs, 3, epsilon=param.eps, training_mode=1, momentum=momentum)[0]
 
 
 @layer("Scale")
@@ -49,18 +42,17 @@ def scale(site: Site) -> ir.Value:
     """x times the layer's weights or the second bottom, along `num_axes` axes from `axis` on; perhaps plus a bias."""
     shape, param = site.shape(site.first), site.layer.scale_param
     factor, own, broadcast = _factor(site, param, shape, "scale")
-    top = site.node("Mul", [site.first, factor], shape)
+    top = site.node("Mul", [site.first, factor])
     if not param.bias_term:
         return top
     bias = site.blob(2 - len(site.bottoms), own, "bias").reshape(broadcast)
-    return site.node("Add", [top, site.constant(bias, "bias")], shape, "bias")
+    return site.node("Add", [top, site.constant(bias, "bias")], "bias")
 
 
 @layer("Bias")
 def bias(site: Site) -> ir.Value:
     """x plus the layer's weights or the second bottom, along `num_axes` axes from `axis` on."""
-    shape = site.shape(site.first)
-    return site.node("Add", [site.first, _factor(site, site.layer.bias_param, shape, "bias")[0]], shape)
+    return site.node("Add", [site.first, _factor(site, site.layer.bias_param, site.shape(site.first), "bias")[0]])
 
 
 def _factor(site: Site, param: Message, shape: tuple[int, ...], role: str) -> tuple[ir.Value, tuple, tuple]:
@@ -89,21 +81,18 @@ def _factor(site: Site, param: Message, shape: tuple[int, ...], role: str) -> tu
 @layer("LRN")
 def lrn(site: Site) -> ir.Value:
     """x / (k + alpha·mean of squares)^beta over neighbouring channels, or over a square of the image (where k is 1)."""
-    param, shape = site.layer.lrn_param, site.image(site.bottom)
-    size = param.local_size
+    param, size = site.layer.lrn_param, site.layer.lrn_param.local_size
+    site.image(site.bottom)
     if size % 2 == 0:
         site.fail(f"local_size {size} must be odd")
     if param.norm_region == 0:
-        return site.node("LRN", [site.bottom], shape, size=size, alpha=param.alpha, beta=param.beta, bias=param.k)
+        return site.node("LRN", [site.bottom], size=size, alpha=param.alpha, beta=param.beta, bias=param.k)
     x, half = site.bottom, (size - 1) // 2
-    square = site.node("Mul", [x, x], shape, "square")
-    mean = site.node(
-        "AveragePool", [square], shape, "pool", kernel_shape=[size] * 2, pads=[half] * 4, count_include_pad=1
-    )
-    scaled = site.node("Mul", [mean, site.constant(param.alpha, "alpha")], shape, "scale")
-    base = site.node("Add", [scaled, site.constant(1.0, "one")], shape, "shift")
-    power = site.node("Pow", [base, site.constant(-param.beta, "exponent")], shape, "power")
-    return site.node("Mul", [x, power], shape)
+    square = site.node("Mul", [x, x], "square")
+    mean = site.node("AveragePool", [square], "pool", kernel_shape=[size] * 2, pads=[half] * 4, count_include_pad=1)
+    scaled = site.node("Mul", [mean, site.constant(param.alpha, "alpha")], "scale")
+    base = site.node("Add", [scaled, site.constant(1.0, "one")], "shift")
+    return site.node("Mul", [x, site.node("Pow", [base, site.constant(-param.beta, "exponent")], "power")])
 
 
 @layer("MVN")
@@ -114,16 +103,15 @@ def mvn(site: Site) -> ir.Value:
     if len(shape) <= first:
         site.fail(f"needs more than {first} axes, {site.bottom.name!r} has the shape {list(shape)}")
     axes = site.constant(list(range(first, len(shape))), "axes")
-    reduced = (*shape[:first], *[1] * (len(shape) - first))
-    mean = site.node("ReduceMean", [site.bottom, axes], reduced, "mean", keepdims=1)
-    centred = site.node("Sub", [site.bottom, mean], shape, "" if not param.normalize_variance else "centre")
+    mean = site.node("ReduceMean", [site.bottom, axes], "mean", keepdims=1)
+    centred = site.node("Sub", [site.bottom, mean], "" if not param.normalize_variance else "centre")
     if not param.normalize_variance:
         return centred
-    square = site.node("Mul", [centred, centred], shape, "square")
-    variance = site.node("ReduceMean", [square, axes], reduced, "variance", keepdims=1)
-    deviation = site.node("Sqrt", [variance], reduced, "sqrt")
-    divisor = site.node("Add", [deviation, site.constant(param.eps, "eps")], reduced, "divisor")
-    return site.node("Div", [centred, divisor], shape)
+    square = site.node("Mul", [centred, centred], "square")
+    variance = site.node("ReduceMean", [square, axes], "variance", keepdims=1)
+    deviation = site.node("Sqrt", [variance], "sqrt")
+    divisor = site.node("Add", [deviation, site.constant(param.eps, "eps")], "divisor")
+    return site.node("Div", [centred, divisor])
 
 
 @layer("Normalize")
@@ -133,12 +121,10 @@ def normalize(site: Site) -> ir.Value:
     if len(shape) < 2:
         site.fail(f"needs at least two axes, {site.bottom.name!r} has the shape {list(shape)}")
     axes = range(1, len(shape)) if param.across_spatial else [1]
-    reduced = [1 if axis in axes else dim for axis, dim in enumerate(shape)]
-    square = site.node("Mul", [site.bottom, site.bottom], shape, "square")
-    total = site.node("ReduceSum", [square, site.constant(list(axes), "axes")], reduced, "sum", keepdims=1)
-    shifted = site.node("Add", [total, site.constant(param.eps, "eps")], reduced, "eps")
-    norm = site.node("Sqrt", [shifted], reduced, "norm")
-    unit = site.node("Div", [site.bottom, norm], shape, "divide")
+    square = site.node("Mul", [site.bottom, site.bottom], "square")
+    total = site.node("ReduceSum", [square, site.constant(list(axes), "axes")], "sum", keepdims=1)
+    shifted = site.node("Add", [total, site.constant(param.eps, "eps")], "eps")
+    unit = site.node("Div", [site.bottom, site.node("Sqrt", [shifted], "norm")], "divide")
     weight = site.blob(0, () if param.channel_shared else (shape[1],), "scale")
     weight = weight.reshape([-1, *[1] * (len(shape) - 2)])
-    return site.node("Mul", [unit, site.constant(weight, "scale")], shape)
+    return site.node("Mul", [unit, site.constant(weight, "scale")])

@@ -16,7 +16,7 @@ def pooling(site: Site) -> ir.Value | list[ir.Value]:
     the padded image divides by the part inside: there the padding is a node of its own.
     """
     param = site.layer.pooling_param
-    n, c, *image = site.image(site.bottom)
+    image = list(site.image(site.bottom)[2:])
     if param.pool == 2:
         site.fail("stochastic pooling is not supported", UnsupportedError)
     average = param.pool == 1
@@ -26,7 +26,7 @@ def pooling(site: Site) -> ir.Value | list[ir.Value]:
         if pad != [0, 0] or stride != [1, 1]:
             site.fail("global pooling has no pad and no stride")
         if not indices:
-            return site.node("GlobalAveragePool" if average else "GlobalMaxPool", [site.bottom], (n, c, 1, 1))
+            return site.node("GlobalAveragePool" if average else "GlobalMaxPool", [site.bottom])
         kernel = image
     for name, values, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("pad", pad, 0)):
         if any(not least <= value <= INT_MAX for value in values):
@@ -40,25 +40,15 @@ def pooling(site: Site) -> ir.Value | list[ir.Value]:
     end = [max(0, (out - 1) * s + k - size - p) for out, size, k, s, p in zip(sizes, image, kernel, stride, pad)]
     beyond = any(e > p for e, p in zip(end, pad))
     attributes = {"kernel_shape": kernel, "strides": stride}
-    shape = (n, c, *sizes)
     if not average:
-        if indices:
-            return site.nodes(
-                "MaxPool",
-                [site.bottom],
-                [(shape, ir.DataType.FLOAT), (shape, ir.DataType.INT64)],
-                pads=pad + end,
-                **attributes,
-            )
-        return site.node("MaxPool", [site.bottom], shape, pads=pad + end, **attributes)
+        return site.nodes("MaxPool", [site.bottom], 1 + indices, pads=pad + end, **attributes)
     if not beyond:
-        return site.node("AveragePool", [site.bottom], shape, pads=pad + end, count_include_pad=1, **attributes)
+        return site.node("AveragePool", [site.bottom], pads=pad + end, count_include_pad=1, **attributes)
     value = site.bottom
     if any(pad):
-        padded = [size + 2 * p for size, p in zip(image, pad)]
-        value = site.node("Pad", [value, site.constant([0, 0, *pad] * 2, "pads")], (n, c, *padded), "pad")
+        value = site.node("Pad", [value, site.constant([0, 0, *pad] * 2, "pads")], "pad")
         end = [max(0, e - p) for e, p in zip(end, pad)]
-    return site.node("AveragePool", [value], shape, pads=[0, 0, *end], count_include_pad=0, **attributes)
+    return site.node("AveragePool", [value], pads=[0, 0, *end], count_include_pad=0, **attributes)
 
 
 def _side(site: Site, name: str, side: str) -> int:

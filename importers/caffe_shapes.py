@@ -22,8 +22,7 @@ def concat(site: Site) -> ir.Value:
     rest = {(*shape[:axis], None, *shape[axis + 1 :]) for shape in shapes}
     if len(rest) != 1:
         site.fail(f"along axis {axis} it cannot join the shapes {', '.join(str(list(shape)) for shape in shapes)}")
-    total = sum(shape[axis] for shape in shapes)
-    return site.node("Concat", site.bottoms, (*shapes[0][:axis], total, *shapes[0][axis + 1 :]), axis=axis)
+    return site.node("Concat", site.bottoms, axis=axis)
 
 
 @layer("Slice")
@@ -37,17 +36,13 @@ def slice_(site: Site) -> list[ir.Value]:
     sizes = [end - start for start, end in zip([0, *points], [*points, shape[axis]])]
     if len(sizes) != count or any(size < 1 for size in sizes):
         site.fail(f"cannot cut the {shape[axis]} entries of axis {axis} at {points} into {count} blobs")
-    outputs = [((*shape[:axis], size, *shape[axis + 1 :]), ir.DataType.FLOAT) for size in sizes]
-    return site.nodes("Split", [site.bottom, site.constant(sizes, "sizes")], outputs, axis=axis)
+    return site.nodes("Split", [site.bottom, site.constant(sizes, "sizes")], count, axis=axis)
 
 
 @layer("Split")
 def split(site: Site) -> list[ir.Value]:
     """The same blob under several names."""
-    return [
-        site.node("Identity", [site.bottom], site.shape(site.bottom), f"{index}" if index else "")
-        for index in range(len(site.layer.top))
-    ]
+    return [site.node("Identity", [site.bottom], f"{index}" if index else "") for index in range(len(site.layer.top))]
 
 
 @layer("Crop")
@@ -67,11 +62,12 @@ def crop(site: Site) -> ir.Value:
         site.fail(
             f"cannot cut {list(wanted)} out of {list(shape)} from axis {axis} on with the offsets {list(param.offset)}"
         )
-    inputs = [
-        site.constant(values, name)
-        for values, name in ((offsets, "starts"), (ends, "ends"), (list(range(axis, len(shape))), "axes"))
-    ]
-    return site.node("Slice", [value, *inputs], (*shape[:axis], *wanted[axis:]))
+    return _slice(site, value, offsets, ends, list(range(axis, len(shape))))
+
+
+def _slice(site: Site, value: ir.Value, starts: list[int], ends: list[int], axes: list[int], suffix: str = "") -> ir.Value:
+    bounds = {"starts": starts, "ends": ends, "axes": axes}
+    return site.node("Slice", [value, *(site.constant(numbers, name) for name, numbers in bounds.items())], suffix)
 
 
 @layer("Flatten")
@@ -83,7 +79,7 @@ def flatten(site: Site) -> ir.Value:
         site.fail(f"axis {param.axis} lies behind end_axis {param.end_axis}")
     result = (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
     if first == 1 and last == len(shape) - 1:
-        return site.node("Flatten", [site.bottom], result, axis=1)
+        return site.node("Flatten", [site.bottom], axis=1)
     return site.reshape(site.bottom, result)
 
 
@@ -119,7 +115,7 @@ def permute(site: Site) -> ir.Value:
     if len(set(order)) != len(order) or any(axis >= len(shape) for axis in order):
         site.fail(f"the order {order} is none of the axes of {list(shape)}")
     order += [axis for axis in range(len(shape)) if axis not in order]
-    return site.node("Transpose", [site.bottom], [shape[axis] for axis in order], perm=order)
+    return site.node("Transpose", [site.bottom], perm=order)
 
 
 @layer("ShuffleChannel")
@@ -130,15 +126,14 @@ def shuffle_channel(site: Site) -> ir.Value:
     if group < 1 or c % group:
         site.fail(f"{group} groups do not divide {c} channels")
     apart = site.reshape(site.bottom, (n, group, c // group, h, w), "apart")
-    mixed = site.node("Transpose", [apart], (n, c // group, group, h, w), "mix", perm=[0, 2, 1, 3, 4])
+    mixed = site.node("Transpose", [apart], "mix", perm=[0, 2, 1, 3, 4])
     return site.reshape(mixed, shape)
 
 
 @layer("Softmax")
 def softmax(site: Site) -> ir.Value:
     """exp(x) / sum of exp(x) along an axis."""
-    shape = site.shape(site.bottom)
-    return site.node("Softmax", [site.bottom], shape, axis=site.axis(site.layer.softmax_param.axis, len(shape)))
+    return site.node("Softmax", [site.bottom], axis=site.axis(site.layer.softmax_param.axis, len(site.shape(site.bottom))))
 
 
 @layer("Tile")
@@ -148,18 +143,17 @@ def tile(site: Site) -> ir.Value:
     repeats = [1] * len(shape)
     repeats[axis := site.axis(param.axis, len(shape))] = param.tiles
     shape[axis] *= param.tiles
-    return site.node("Tile", [site.bottom, site.constant(repeats, "repeats")], shape)
+    return site.node("Tile", [site.bottom, site.constant(repeats, "repeats")], shape=shape)
 
 
 @layer("Reduction")
 def reduction(site: Site) -> ir.Value:
     """Sum, sum of magnitudes, sum of squares or mean over all axes from `axis` on, times a coefficient."""
-    param, shape = site.layer.reduction_param, site.shape(site.bottom)
-    axis = site.axis(param.axis, len(shape))
+    param, rank = site.layer.reduction_param, len(site.shape(site.bottom))
     op = {1: "ReduceSum", 2: "ReduceL1", 3: "ReduceSumSquare", 4: "ReduceMean"}[param.operation]
-    axes = site.constant(list(range(axis, len(shape))), "axes")
-    top = site.node(op, [site.bottom, axes], shape[:axis], "" if param.coeff == 1 else "reduce", keepdims=0)
-    return top if param.coeff == 1 else site.node("Mul", [top, site.constant(param.coeff, "coeff")], shape[:axis])
+    axes = site.constant(list(range(site.axis(param.axis, rank), rank)), "axes")
+    top = site.node(op, [site.bottom, axes], "" if param.coeff == 1 else "reduce", keepdims=0)
+    return top if param.coeff == 1 else site.node("Mul", [top, site.constant(param.coeff, "coeff")])
 
 
 @layer("ArgMax")
@@ -179,22 +173,14 @@ def arg_max(site: Site) -> ir.Value:
     if not 1 <= param.top_k <= count:
         site.fail(f"top_k {param.top_k} must be 1 to {count}")
     both = param.out_max_val and not param.HasField("axis")
-    picked = result if param.HasField("axis") else result[:3]
-    values, indices = site.nodes(
-        "TopK",
-        [value, site.constant([param.top_k], "k")],
-        [(picked, ir.DataType.FLOAT), (picked, ir.DataType.INT64)],
-        "topk",
-        axis=axis,
-    )
+    values, indices = site.nodes("TopK", [value, site.constant([param.top_k], "k")], 2, "topk", axis=axis)
     if param.out_max_val and not both:
         return values
-    top = site.node("Cast", [indices], picked, "cast", to=ir.DataType.FLOAT)
+    top = site.node("Cast", [indices], "cast", to=ir.DataType.FLOAT)
     if both:
-        picked = [picked[0], 2, picked[2]]
         result[1] = 2
-        top = site.node("Concat", [top, values], picked, "pair", axis=1)
-    return top if picked == result else site.reshape(top, result)
+        top = site.node("Concat", [top, values], "pair", axis=1)
+    return top if site.shape(top) == tuple(result) else site.reshape(top, result)
 
 
 @layer("Interp")
@@ -202,18 +188,13 @@ def interp(site: Site) -> ir.Value:
     """Bilinear resizing with aligned corners, after adding (or, where negative, cutting) a border (DeepLab, PSPNet)."""
     param = site.layer.interp_param
     value = site.first
-    n, c, h, w = site.image(value)
+    h, w = site.image(value)[2:]
     before, after = param.pad_beg, param.pad_end
     if before > 0 or after > 0:
         site.fail(f"pad_beg {before} and pad_end {after} must not be positive: Caffe can only cut here")
     h, w = h + before + after, w + before + after
     if before or after:
-        ends = [after or INT_MAX] * 2
-        inputs = [
-            site.constant(values, name)
-            for values, name in (([-before] * 2, "starts"), (ends, "ends"), ([2, 3], "axes"))
-        ]
-        value = site.node("Slice", [value, *inputs], (n, c, h, w), "crop")
+        value = _slice(site, value, [-before] * 2, [after or INT_MAX] * 2, [2, 3], "crop")
     if len(site.bottoms) == 2:
         sizes = site.image(site.bottoms[1])[2:]
     elif param.HasField("height") and param.HasField("width"):
@@ -238,22 +219,13 @@ def upsample(site: Site) -> ir.Value:
     if len(site.bottoms) == 1:
         if sizes != (h * scale_h, w * scale_w):
             site.fail("without a maximum's indices it can only scale by whole numbers", UnsupportedError)
-        return _resize(
-            site, value, sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-        )
+        return _resize(site, value, sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
     mask = site.take(2)[1]
     if mask.dtype != ir.DataType.INT64 or site.shape(mask) != shape:
-        site.fail(
-            f"its second bottom {mask.name!r} must be the second top of a maximum Pooling with the shape {list(shape)}"
-        )
-    result = (n, c, *sizes)
-    return site.node(
-        "MaxUnpool",
-        [value, mask, site.constant(list(result), "sizes")],
-        result,
-        kernel_shape=[scale_h, scale_w],
-        strides=[scale_h, scale_w],
-    )
+        site.fail(f"its second bottom {mask.name!r} must be the second top of a maximum Pooling with the shape {list(shape)}")
+    result, scale = [n, c, *sizes], [scale_h, scale_w]
+    inputs = [value, mask, site.constant(result, "sizes")]
+    return site.node("MaxUnpool", inputs, shape=result, kernel_shape=scale, strides=scale)
 
 
 def _zoom(size: int, factor: int) -> int:
@@ -262,4 +234,4 @@ def _zoom(size: int, factor: int) -> int:
 
 def _resize(site: Site, value: ir.Value, sizes: tuple[int, int], **attributes: str) -> ir.Value:
     shape = (*site.image(value)[:2], *sizes)
-    return site.node("Resize", [value, None, None, site.constant(np.asarray(shape), "sizes")], shape, **attributes)
+    return site.node("Resize", [value, None, None, site.constant(np.asarray(shape), "sizes")], shape=shape, **attributes)

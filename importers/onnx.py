@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 import weakref
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnx_ir as ir
 from infold.errors import Error, InvalidModelError, MemoryLimitError, UnsupportedError
 from infold.files import mapping, pages
 from infold.importers import _legality, _protobuf, _tensors
+from infold.importers._files import mapped
 
 # Attributes of a Constant that hold numbers: (type, name) -> (field, type of the numbers)
 _NUMBERS = {(onnx.AttributeProto.INT, "value_int"): ("i", np.int64), (onnx.AttributeProto.INTS, "value_ints"): ("ints", np.int64),
@@ -90,24 +90,13 @@ def _give_back_pages(model: ir.Model) -> None:
 
 def _from_path(path: str, folder: str | None, lean: bool) -> ir.Model:
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (OSError, ValueError) as error:
-        raise InvalidModelError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidModelError("is a directory" if stat.S_ISDIR(status.st_mode) else "is no regular file")
-        if status.st_size == 0:
-            raise InvalidModelError("the file is empty")
-        data = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        data = mapped(path)
         model = _from_bytes(data, os.path.dirname(path) or "." if folder is None else folder, lean)
         if lean and hasattr(mmap, "MADV_DONTNEED"):
             _give_back_pages(model)
         return model
     except Error as error:
         raise type(error)(f"{path}: {error}") from error.__cause__
-    finally:
-        os.close(descriptor)
 
 
 def _from_bytes(data: memoryview, folder: str | None, lean: bool = False) -> ir.Model:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
-import stat
 from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from infold.errors import Error, InvalidModelError, UnsupportedError
+from infold.errors import Error, UnsupportedError
 from infold.importers import torch7_layers, torch7_pointwise, torch7_shapes  # noqa: F401  these register converters
+from infold.importers._files import mapped
 from infold.importers.onnx import load as load_onnx
 from infold.importers.torch7_containers import SEQUENCES, WRAPPERS, children, data, first_children, forward_nodes, inner
 from infold.importers.torch7_graph import CONVERTERS, Graph
@@ -67,25 +66,9 @@ def load(source: str | os.PathLike | bytes, *, shape: Shape | Sequence[Shape] | 
         return _convert(memoryview(source).cast("B"), shape)
     path = os.fspath(source)
     try:
-        return _convert(_map(path), shape)
+        return _convert(mapped(path), shape)
     except Error as error:
         raise type(error)(f"{path}: {error}") from error.__cause__
-
-
-def _map(path: str) -> memoryview:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (OSError, ValueError) as error:
-        raise InvalidModelError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidModelError("is no regular file")
-        if status.st_size == 0:
-            raise InvalidModelError("the file is empty")
-        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
-    finally:
-        os.close(descriptor)
 
 
 def _convert(file: memoryview, shape: Shape | Sequence[Shape] | None) -> ir.Model:
@@ -94,7 +77,7 @@ def _convert(file: memoryview, shape: Shape | Sequence[Shape] | None) -> ir.Mode
     single = not isinstance(shapes, list)
     names = ["input"] if single else [f"input_{index}" for index in range(1, len(shapes) + 1)]
     inputs = [graph.input(name, dims) for name, dims in zip(names, [shapes] if single else shapes)]
-    return load_onnx(graph.model(inputs, graph.apply(root, inputs[0] if single else list(inputs)), root))
+    return load_onnx(graph.finish(inputs, graph.apply(root, inputs[0] if single else list(inputs)), root))
 
 
 def _network(value: object) -> Object:

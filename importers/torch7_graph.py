@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from infold.errors import ShapeError
+from infold.importers._graph import Builder
 from infold.importers.torch7_module import Module
+from infold.inference import Contradiction
 
 OPSET = 22  # the first in which shape inference drops pooling windows that would start in the padding, as Torch does
 _IR_VERSION = 10
@@ -34,16 +35,12 @@ def converts(*names: str) -> Callable[[Converter], Converter]:
     return register
 
 
-class Graph:
+class Graph(Builder):
     """Collects nodes and weights; `apply` converts a module and all below it."""
 
     def __init__(self, file_bytes: int) -> None:
-        self.nodes: list[ir.Node] = []
-        self.initializers: dict[str, ir.Value] = {}
-        self._types: dict[str, onnx.TypeProto] = {}
-        self._data: dict[str, onnx.TensorProto] = {}
+        super().__init__(OPSET, _IR_VERSION)
         self._weights: dict[tuple, ir.Value] = {}
-        self._names: dict[str, int] = {}  # with how many there are of each
         self._budget = 8 * file_bytes + _SPARE_WEIGHTS
         self._applied = 0
         self._open: list[int] = []
@@ -73,9 +70,7 @@ class Graph:
     # Values
 
     def input(self, name: str, shape: Sequence[int | str]) -> ir.Value:
-        self._names[name] = 1
-        self._types[name] = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, shape)
-        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+        return ir.Value(name=self.names.free(name), type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
     def shape(self, value: ir.Value) -> list[int | None]:
         """The shape of a tensor; None for a dimension that is not known yet."""
@@ -90,7 +85,7 @@ class Graph:
                 raise module.invalid("the weights are many times larger than the file: tensors overlap")
             name = self._unique(f"{module.path}.{field}" if module.path else field)
             with np.errstate(over="ignore"):
-                self._weights[key] = self._initializer(name, np.array(array, np.float32))
+                self._weights[key] = self.initializer(name, np.array(array, np.float32))
         return self._weights[key]
 
     def scalar(self, value: float) -> ir.Value:
@@ -136,80 +131,35 @@ class Graph:
             raise module.unsupported(f"the network becomes more than {_MAX_NODES} nodes")
         kind = module.name.rpartition(".")[2]
         name = self._unique(f"{module.path}.{kind}" if module.path else kind, op)
-        schema = onnx.defs.get_schema(op, OPSET)
-        typed = {
-            key: float(value) if schema.attributes[key].type == onnx.defs.OpSchema.AttrType.FLOAT else value
-            for key, value in attributes.items()
-        }
-        node = ir.Node("", op, list(inputs), ir.convenience.convert_attributes(typed), name=name)
-        [output] = node.outputs
-        output.name = name
-        self._infer(module, node, schema)
-        self.nodes.append(node)
+        try:
+            [output] = self.append(op, inputs, attributes, name, [name])
+        except Contradiction as error:
+            shapes = ", ".join(str(value.shape) for value in inputs if value is not None)
+            raise ShapeError(f"{module}: {op} of shapes {shapes}: {str(error).splitlines()[-1]}") from None
+        if output.shape is None:
+            raise module.unsupported("the rank of its result depends on data")
+        if any(isinstance(dim, int) and dim <= 0 for dim in output.shape):
+            dims = [dim if isinstance(dim, int) else dim.value for dim in output.shape]
+            raise ShapeError(
+                f"{module}: an input of shape {inputs[0].shape} is too small, the result would have shape {dims}"
+            )
         return output
 
     def concat(self, module: Module, values: list[ir.Value], axis: int) -> ir.Value:
         return values[0] if len(values) == 1 else self.add(module, "Concat", *values, axis=axis)
 
-    def _infer(self, module: Module, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
-        proto, names = ir.to_proto(node), {value.name for value in node.inputs if value is not None}
-        try:
-            types = onnx.shape_inference.infer_node_outputs(
-                schema,
-                proto,
-                {name: self._types[name] for name in names},
-                {name: self._data[name] for name in names & self._data.keys()},
-                opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-                ir_version=_IR_VERSION,
-            )
-        except onnx.shape_inference.InferenceError as error:
-            shapes = ", ".join(str(value.shape) for value in node.inputs if value is not None)
-            raise ShapeError(
-                f"{module}: {node.op_type} of shapes {shapes}: {str(error).strip().splitlines()[-1]}"
-            ) from None
-        [output] = node.outputs
-        found = types[output.name]
-        dims = [
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in found.tensor_type.shape.dim
-        ]
-        if not found.tensor_type.HasField("shape"):
-            raise module.unsupported("the rank of its result depends on data")
-        if any(isinstance(dim, int) and dim <= 0 for dim in dims):
-            raise ShapeError(
-                f"{module}: an input of shape {node.inputs[0].shape} is too small, the result would have shape {dims}"
-            )
-        output.type, output.shape = ir.TensorType(ir.DataType(found.tensor_type.elem_type)), ir.Shape(dims)
-        self._types[output.name] = found
-
     def _constant(self, array: np.ndarray, name: str) -> ir.Value:
         key = (array.tobytes(), array.shape, array.dtype.str)
         if key not in self._weights:
-            self._weights[key] = self._initializer(self._unique(name), array)
-            self._data[self._weights[key].name] = onnx.numpy_helper.from_array(array)
+            self._weights[key] = self.initializer(self._unique(name), array)
         return self._weights[key]
 
-    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        tensor = ir.Tensor(array, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-        self._types[name] = onnx.helper.make_tensor_type_proto(
-            onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-        )
-        self.initializers[name] = value
-        return value
-
     def _unique(self, name: str, suffix: str = "") -> str:
-        if name in self._names and suffix:
-            name = f"{name}/{suffix}"
-        base = name
-        while name in self._names:
-            self._names[base] += 1
-            name = f"{base}_{self._names[base]}"
-        self._names[name] = 1
-        return name
+        return self.names.free(f"{name}/{suffix}" if name in self.names and suffix else name)
 
     # The model
 
-    def model(self, inputs: list[ir.Value], outputs: Nested, root: Module) -> ir.Model:
+    def finish(self, inputs: list[ir.Value], outputs: Nested, root: Module) -> ir.Model:
         """Finish: tables among the outputs become outputs one after the other."""
         flat = _flatten(outputs)
         if not flat:
@@ -220,16 +170,7 @@ class Graph:
                 value = self.add(root, "Identity", value)
             value.name = self._unique("output" if len(flat) == 1 else f"output_{index + 1}")
             finished.append(value)
-        used = {value.name for node in self.nodes for value in node.inputs if value is not None}
-        graph = ir.Graph(
-            inputs,
-            finished,
-            nodes=self.nodes,
-            opset_imports={"": OPSET},
-            name="torch7",
-            initializers=[value for name, value in self.initializers.items() if name in used],
-        )
-        return ir.Model(graph, ir_version=_IR_VERSION, producer_name="infold")
+        return self.model("torch7", inputs, finished)
 
 
 def static(shape: Sequence[int | None]) -> int | None:

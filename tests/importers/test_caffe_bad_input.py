@@ -308,7 +308,7 @@ def test_giant_text():
 def test_files(tmp_path):
     net = model()
     paths = {name: tmp_path / name for name in ("net.prototxt", "net.caffemodel")}
-    with pytest.raises(InvalidModelError, match=r"net.prototxt: no such file"):
+    with pytest.raises(InvalidModelError, match=r"net.prototxt: cannot be opened: No such file"):
         caffe.load(paths["net.prototxt"])
     paths["net.prototxt"].write_text(net.text)
     for content, kind, message in (
@@ -321,7 +321,7 @@ def test_files(tmp_path):
             caffe.load(paths["net.prototxt"])
     paths["net.caffemodel"].unlink()
     paths["net.caffemodel"].mkdir()
-    with pytest.raises(InvalidModelError, match=r"net.caffemodel: is no regular file"):
+    with pytest.raises(InvalidModelError, match=r"net.caffemodel: is a directory"):
         caffe.load(paths["net.prototxt"])
 
 

@@ -271,7 +271,7 @@ def test_the_partner_may_lie_elsewhere(files):
     (files / "net.prototxt").rename(files / "deploy.prototxt")
     with pytest.raises(InvalidModelError, match=r"deploy.prototxt.*weights="):
         infold.load(files / "deploy.prototxt")
-    with pytest.raises(InvalidModelError, match=r"net.prototxt: no such file"):
+    with pytest.raises(InvalidModelError, match=r"net.prototxt: cannot be opened: No such file"):
         infold.load(files / "net.caffemodel")
     for model in (
         infold.load(files / "deploy.prototxt", weights=files / "net.caffemodel"),

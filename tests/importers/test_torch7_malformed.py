@@ -83,7 +83,7 @@ def test_paths_are_named(tmp_path):
     (tmp_path / "short.t7").write_bytes(dump(resnet())[:-100])
     with pytest.raises(InvalidModelError, match=r"short.t7: Torch7 file, byte \d+"):
         torch7.load(tmp_path / "short.t7")
-    with pytest.raises(InvalidModelError, match="no regular file"):
+    with pytest.raises(InvalidModelError, match="is a directory"):
         torch7.load(tmp_path)
 
 
