@@ -7,10 +7,11 @@ from .conv_bf16 import BF16
 from .conv_chain import chain
 from .conv_depthwise import depthwise
 from .conv_direct import MAX_STAGED_K, direct
+from .conv_taps import taps
 from .conv_winograd import winograd2, winograd4
 from .convolution import conv_border, conv_shape, convolution, window_of
 
-ALGORITHMS = (depthwise, direct, winograd4, winograd2, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
+ALGORITHMS = (depthwise, direct, winograd4, winograd2, taps, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
 
 
 def ways_of(ctx, node) -> list[Way]:
@@ -18,16 +19,28 @@ def ways_of(ctx, node) -> list[Way]:
     return [way for algorithm in ALGORITHMS if (way := algorithm(ctx, wanted)) is not None]
 
 
+def way_of(ctx, node) -> Way | None:
+    """The algorithm that computes the convolution, or None if the fallback does."""
+    try:
+        return ctx.choose(node, ways_of(ctx, node))
+    except NotNative:
+        return None
+
+
 def in_half(ctx, node, name: str) -> bool:
     """Whether the node is a convolution that works on images of bf16 numbers (see `Op.half`)."""
-    try:
-        reads = node.op_type == "Conv" and not node.domain and node.inputs[0].name == name
-        return reads and ctx.choose(node, ways_of(ctx, node)).half
-    except NotNative:
-        return False
+    reads = node.op_type == "Conv" and not node.domain and node.inputs[0].name == name
+    return reads and (way := way_of(ctx, node)) is not None and way.half
 
 
-@op("Conv", infer=conv_shape, border=conv_border, half=in_half)
+def border(ctx, node, index: int) -> tuple[tuple[int, int], ...]:
+    """The zeros that the node's algorithm reads around its input."""
+    zeros = conv_border(ctx, node, index)
+    wanted = any(after or before for before, after in zeros) and (way := way_of(ctx, node)) is not None and way.padded
+    return zeros if wanted else ()
+
+
+@op("Conv", infer=conv_shape, border=border, half=in_half)
 def conv(ctx, node) -> None:
     ctx.compute(ways_of(ctx, node))
 

@@ -1,4 +1,4 @@
-"""3x3 convolution of stride 1 by Winograd's minimal filtering, F(2x2, 3x3) and F(4x4, 3x3).
+"""3x3 convolution of stride 1, dilated or not, by Winograd's minimal filtering, F(2x2, 3x3) and F(4x4, 3x3).
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). A tile of side x side outputs is a polynomial product of
 which only the values at side + 2 points per axis are multiplied: (side + 2)^2 products per channel and filter instead of 9 side^2.
@@ -50,10 +50,10 @@ def _way(ctx, c: Convolution, side: int) -> Way | None:
     win = c.window
     if c.weight is None or c.groups != 1 or c.node.meta.get("exact"):  # integers, which these transforms would round
         return None
-    if win.kernel != (3, 3) or win.stride != (1, 1) or win.dilation != (1, 1):
+    if win.kernel != (3, 3) or win.stride != (1, 1) or any(d > n for d, n in zip(win.dilation, c.out_shape[2:])):
         return None
     allowed = side in HIGHEST or ctx.options.precision != "highest"
-    return Way(f"winograd{side}", _cycles(ctx, c, side) if allowed else inf, lambda: _emit(ctx, c, side), half=True)
+    return Way(f"winograd{side}", _cycles(ctx, c, side) if allowed else inf, lambda: _emit(ctx, c, side), half=True, padded=False)
 
 
 def _cycles(ctx, c: Convolution, side: int) -> float:
@@ -88,6 +88,7 @@ def _emit(ctx, c: Convolution, side: int) -> None:
              {"in": x, "w": _pack(ctx, c, side), "bias": vector(ctx, c.bias, c.columns), "out": out, "res": residual,
               "scratch": ctx.temporary((slots * positions * (v_position + m_position),)), **args},
              flops=2 * c.multiply_adds, side=side, n=n, in_size=x.shape[2:], pad=[before for before, _ in c.window.pads],
+             dilation=c.window.dilation,
              in_stride=_steps(x), out_stride=_steps(out), res_stride=_steps(residual) if residual is not None else 0,
              k=c.channels, columns=c.columns, slots=slots, tiles=tiles, v_position=v_position, m_position=m_position,
              chunk=chain_of_sums(ctx, c.channels, LONGEST_CHAIN), **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]],
@@ -115,7 +116,7 @@ def _pack(ctx, c: Convolution, side: int) -> Tensor:
 
 
 def _tiles(c: Convolution, side: int) -> int:
-    return c.out_shape[0] * prod(ceil(n / side) for n in c.out_shape[2:])
+    return c.out_shape[0] * prod(d * ceil(ceil(n / d) / side) for n, d in zip(c.out_shape[2:], c.window.dilation))
 
 
 def _tiles_at_once(c: Convolution, side: int) -> int:

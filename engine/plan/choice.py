@@ -13,13 +13,15 @@ HOPE = 4  # times the least estimate: more is not worth trying
 class Way:
     """One algorithm for one node. cycles: the cost model's estimate, on one thread, infinite for what is not offered, only obeyed;
     emit: lowers the node that way, without refusing; half: whether it reads and writes images of bf16 numbers; alone: whether it
-    computes nothing but the node (else the estimate is that of the node less what the others gain)."""
+    computes nothing but the node (else the estimate is that of the node less what the others gain); padded: whether it reads zeros
+    around its input."""
 
     name: str
     cycles: float
     emit: Callable[[], None]
     half: bool = False
     alone: bool = True
+    padded: bool = True
 
 
 @dataclass(frozen=True)

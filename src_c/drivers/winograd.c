@@ -1,6 +1,6 @@
-/* 3x3 convolution of stride 1 by Winograd's minimal filtering: blocks of tiles are transformed, multiplied position by position
- * with the transformed filters (a matrix product of tiles x channels x filters for each of the (side + 2)^2 positions), and
- * transformed back. A block's scratch is V, [position][tile][channel], and M, [position][tile][filter]. */
+/* 3x3 convolution of stride 1 and any dilation by Winograd's minimal filtering: blocks of tiles are transformed, multiplied position
+ * by position with the transformed filters (a matrix product of tiles x channels x filters for each of the (side + 2)^2 positions),
+ * and transformed back. A block's scratch is V, [position][tile][channel], and M, [position][tile][filter]. */
 #include "drivers/check.h"
 #include "drivers/epilogue.h"
 #include "drivers/grid.h"
@@ -9,6 +9,7 @@ typedef struct {
     int64_t side;                                       /* 2 or 4: output pixels of a tile along each axis */
     int64_t n[3];                                       /* output: batch, height, width */
     int64_t in_size[2], pad[2];                         /* height and width of the input; zeros before it */
+    int64_t dilation[2];                                /* an output meets input pixels so far apart */
     int64_t in_stride[3], out_stride[3], res_stride[3]; /* elements per step of n */
     int64_t k, columns;                                 /* input channels, filters */
     int64_t slots, tiles;                               /* the scratch holds `slots` blocks of `tiles` tiles, one for each thread */
@@ -33,6 +34,7 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     for (int i = 0; i < 3; i++) CHECK(p->n[i] >= 0 && p->n[i] < INT32_MAX, INFOLD_EPARAM);
     for (int i = 0; i < 3; i++) CHECK(!__builtin_mul_overflow(count, p->n[i], &count), INFOLD_EPARAM);
     for (int i = 0; i < 2; i++) CHECK(p->pad[i] >= 0 && p->pad[i] < INT32_MAX && p->in_size[i] < INT32_MAX, INFOLD_EPARAM);
+    for (int i = 0; i < 2; i++) CHECK(p->dilation[i] == 1 || (p->dilation[i] > 1 && p->dilation[i] <= p->n[1 + i]), INFOLD_EPARAM);
     const int64_t positions = positions_of(p), lanes = kernels->lanes;
     CHECK(p->k <= INT64_MAX / 2 && p->columns <= INT64_MAX / 2, INFOLD_EPARAM);
     const int64_t padded = (p->columns + lanes - 1) / lanes * lanes;
@@ -60,7 +62,7 @@ typedef struct {
     void (*in)(const infold_winograd_in *);
     void (*out)(const infold_winograd_out *);
     void *const *args;
-    int64_t rows[2], tiles; /* tiles down and across one image; in all */
+    int64_t rows[2], tiles; /* tiles down and across one phase of an image; in all */
     infold_grid grid;
 } job;
 
@@ -72,24 +74,42 @@ typedef struct {
     float *v, *m;
 } block;
 
+/* Output pixels that lie `dilation` apart are a phase, and meet no other input pixels than the phase's own: a dilated convolution is
+ * one of dilation 1 for each phase. */
 typedef struct {
-    int64_t image, y, x; /* of the tile's first output pixel */
+    int64_t image, phase[2], at[2]; /* of the tile's first output pixel, in its phase */
 } place;
 
 static place place_of(const job *j, int64_t tile) {
-    const int64_t across = j->rows[1], each = j->rows[0] * across;
-    return (place){tile / each, tile % each / across * j->p->side, tile % across * j->p->side};
+    const int64_t *d = j->p->dilation, each = j->rows[0] * j->rows[1], image = tile / each, corner = tile % each;
+    return (place){image / (d[0] * d[1]), {image / d[1] % d[0], image % d[1]},
+                   {corner / j->rows[1] * j->p->side, corner % j->rows[1] * j->p->side}};
+}
+
+/* How many of `n` indices are first, first + step, ... */
+static int64_t every(int64_t n, int64_t first, int64_t step) { return n > first ? (n - first + step - 1) / step : 0; }
+
+/* Output pixels of the tile along axis i: none where its phase is a pixel shorter than the longest. */
+static int64_t live_of(const job *j, const place *at, int i) {
+    const int64_t left = every(j->p->n[1 + i], at->phase[i], j->p->dilation[i]) - at->at[i];
+    return left < 0 ? 0 : left < j->p->side ? left : j->p->side;
 }
 
 static void transform_in(const job *j, const block *b) {
     const winograd_params *p = j->p;
-    infold_winograd_in t = {.size = {p->in_size[0], p->in_size[1]}, .step = {p->in_stride[1], p->in_stride[2]},
+    infold_winograd_in t = {.step = {p->in_stride[1] * p->dilation[0], p->in_stride[2] * p->dilation[1]},
                             .position = p->v_position, .channels = p->k, .point = p->point};
     for (int64_t i = 0; i < b->count; i++) {
         const place at = place_of(j, b->first + i);
-        t.in = (const char *)j->args[IN] + at.image * p->in_stride[0] * (4 - 2 * p->in_half);
-        t.at[0] = at.y - p->pad[0];
-        t.at[1] = at.x - p->pad[1];
+        int64_t in = at.image * p->in_stride[0];
+        for (int axis = 0; axis < 2; axis++) { /* the input's phase: as many pixels before the output's as there is padding */
+            const int64_t d = p->dilation[axis], before = p->pad[axis] - at.phase[axis], skipped = before > 0 ? (before + d - 1) / d : 0;
+            const int64_t first = skipped * d - before;
+            t.size[axis] = every(p->in_size[axis], first, d);
+            in += t.size[axis] ? first * p->in_stride[1 + axis] : 0;
+            t.at[axis] = at.at[axis] - skipped;
+        }
+        t.in = (const char *)j->args[IN] + in * (4 - 2 * p->in_half);
         t.v = b->v + i * p->k;
         j->in(&t);
     }
@@ -123,7 +143,7 @@ static void multiply(const job *j, const block *b, int64_t j0, int64_t j1) {
 
 /* Filters from `first` on of a tile of bf16 numbers that is swept before it is rounded. */
 static void swept(const job *j, infold_winograd_out t, int64_t first) {
-    const int64_t filters = t.channels;
+    const int64_t filters = t.channels, step[2] = {t.step[0], t.step[1]};
     float sums[MAX_SIDE * MAX_SIDE * SWEPT], *c[MAX_SIDE * MAX_SIDE];
     uint16_t *out[MAX_SIDE * MAX_SIDE];
     t.sums = sums;
@@ -132,7 +152,7 @@ static void swept(const job *j, infold_winograd_out t, int64_t first) {
         const infold_epilogue epilogue = epilogue_of(&j->p->epilogue, j->kernels, j->args + EPILOGUE, first + done);
         for (int64_t i = 0; i < t.live[0] * t.live[1]; i++) {
             c[i] = sums + i * n;
-            out[i] = (uint16_t *)t.out + done + i / t.live[1] * j->p->out_stride[1] + i % t.live[1] * j->p->out_stride[2];
+            out[i] = (uint16_t *)t.out + done + i / t.live[1] * step[0] + i % t.live[1] * step[1];
         }
         t.step[0] = t.live[1] * n;
         t.step[1] = n;
@@ -152,17 +172,22 @@ static void transform_out(const job *j, const block *b, int64_t j0, int64_t j1) 
     const int64_t bytes = 4 - 2 * p->out_half;
     const bool sweep = epilogue_sweeps(&epilogue);
     infold_winograd_out t = {.position = p->m_position, .channels = end - first, .point = p->point,
-                             .bias = (const float *)j->args[BIAS] + first, .r_step = {p->res_stride[1], p->res_stride[2]},
-                             .step = {p->out_stride[1], p->out_stride[2]}, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
+                             .bias = (const float *)j->args[BIAS] + first, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
     for (int64_t i = 0; i < b->count; i++) {
         const place at = place_of(j, b->first + i);
+        int64_t out = at.image * p->out_stride[0] + first, res = at.image * p->res_stride[0] + first;
+        for (int axis = 0; axis < 2; axis++) {
+            const int64_t d = p->dilation[axis], pixel = at.at[axis] * d + at.phase[axis];
+            out += pixel * p->out_stride[1 + axis];
+            res += pixel * p->res_stride[1 + axis];
+            t.step[axis] = p->out_stride[1 + axis] * d;
+            t.r_step[axis] = p->res_stride[1 + axis] * d;
+            t.live[axis] = live_of(j, &at, axis);
+        }
+        if (t.live[0] == 0 || t.live[1] == 0) continue;
         t.m = b->m + i * p->columns + first;
-        const int64_t out = at.image * p->out_stride[0] + at.y * p->out_stride[1] + at.x * p->out_stride[2] + first;
-        const int64_t res = at.image * p->res_stride[0] + at.y * p->res_stride[1] + at.x * p->res_stride[2] + first;
         t.out = (char *)j->args[OUT] + out * bytes;
         t.r = j->args[RES] ? (const char *)j->args[RES] + res * bytes : NULL;
-        t.live[0] = p->n[1] - at.y < p->side ? p->n[1] - at.y : p->side;
-        t.live[1] = p->n[2] - at.x < p->side ? p->n[2] - at.x : p->side;
         if (sweep && p->out_half) {
             swept(j, t, first);
             continue;
@@ -210,8 +235,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     job j = {.p = p, .kernels = ctx->kernels, .bf16 = ctx->bf16, .args = args,
              .in = p->in_half ? ctx->bf16->winograd_in[side] : ctx->kernels->winograd_in[side],
              .out = p->out_half ? ctx->bf16->winograd_out[side] : ctx->kernels->winograd_out[side]};
-    for (int i = 0; i < 2; i++) j.rows[i] = (p->n[1 + i] + p->side - 1) / p->side;
-    j.tiles = p->n[0] * j.rows[0] * j.rows[1];
+    for (int i = 0; i < 2; i++) j.rows[i] = (every(p->n[1 + i], 0, p->dilation[i]) + p->side - 1) / p->side;
+    j.tiles = p->n[0] * p->dilation[0] * p->dilation[1] * j.rows[0] * j.rows[1];
     if (j.tiles == 0) return;
     j.grid = grid_of((infold_work){.rows = j.tiles, .columns = panels_of(&j), .group = panels_of(&j), .row_cost = TILE_COST,
                                    .column_cost = PANEL_COST, .unit = (double)positions_of(p) * (double)p->k * (double)ctx->kernels->nr,
@@ -221,7 +246,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_winograd = {
     .name = "winograd",
-    .params = "side n[3] in_size[2] pad[2] in_stride[3] out_stride[3] res_stride[3] k columns slots tiles v_position "
+    .params = "side n[3] in_size[2] pad[2] dilation[2] in_stride[3] out_stride[3] res_stride[3] k columns slots tiles v_position "
               "m_position chunk " EPILOGUE_PARAMS " point[2]:f in_half out_half",
     .args = "in w bias out scratch res? " EPILOGUE_ARGS,
     .params_size = sizeof(winograd_params),

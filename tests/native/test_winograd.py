@@ -51,15 +51,17 @@ def test_check_of_packing(change, status, isa):
     assert refusal("pack_winograd", isa, params | change, **{"in": w}, out=np.zeros(16 * each, F32)) == status
 
 
-def problem(isa, side, shape, columns, pads=((1, 1), (1, 1)), act="IDENTITY", residual=False, slots=1, tiles=3, seed=0):
+def problem(isa, side, shape, columns, pads=((1, 1), (1, 1)), act="IDENTITY", residual=False, slots=1, tiles=3, seed=0,
+            dilation=(1, 1)):  # fmt: skip
     """(params, arrays, float64 result): images NHWC whose pixels lie a little apart, the foreign channels of the last not there."""
     rng = np.random.default_rng(seed)
     images, height, width, channels = shape
     x, w = normal(rng, images, height, width, channels + 2), normal(rng, columns, channels, 3, 3)
     bias, slope = normal(rng, columns), normal(rng, columns)
     inner = np.pad(x[..., :channels].astype(np.float64), ((0, 0), *pads, (0, 0)))
-    size = [n + sum(pad) - 2 for n, pad in zip((height, width), pads)]
-    y = sum(inner[:, i : i + size[0], j : j + size[1]] @ w[:, :, i, j].T for i in range(3) for j in range(3)) + bias
+    size = [n + sum(pad) - 2 * d for n, pad, d in zip((height, width), pads, dilation)]
+    y = bias + sum(inner[:, i * dilation[0] :, j * dilation[1] :][:, : size[0], : size[1]] @ w[:, :, i, j].T
+                   for i in range(3) for j in range(3))  # fmt: skip
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     out, res = np.full((images, *size, columns + 1), 7, F32), normal(rng, images, *size, columns)
     panels = transformed(w, side, isa)
@@ -69,6 +71,7 @@ def problem(isa, side, shape, columns, pads=((1, 1), (1, 1)), act="IDENTITY", re
         "n": [images, *size],
         "in_size": [height, width],
         "pad": [pads[0][0], pads[1][0]],
+        "dilation": list(dilation),
         "in_stride": strides(x)[:3],
         "out_stride": strides(out)[:3],
         "res_stride": strides(res)[:3],
@@ -110,6 +113,14 @@ def test_tiles_over_every_edge(tile, size, isa, side):
 
 
 @pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("dilation", [(2, 3), (1, 2), (4, 4)])
+def test_dilation(tile, dilation, isa, side):
+    """Phases of unequal size, some without a pixel of the input, padding that is no multiple of the dilation."""
+    for size, pads in (((9, 8), ((2, 2), (3, 3))), ((3, 11), ((7, 4), (1, 6))), ((14, 12), ((0, 0), (0, 0)))):
+        both(isa, tile, (2, *size, 5), 3, pads, guard=side, dilation=dilation, residual=True)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
 def test_channel_tails(tile, isa, side):
     lanes = _native.isa_info(isa)["lanes"]
     for channels, columns in ((1, 1), (lanes, 2 * lanes), (lanes + 1, 2 * lanes + 1), (2 * lanes - 1, 5 * lanes - 1), (70, 3)):
@@ -135,7 +146,8 @@ def test_what_does_not_fit_is_refused(tile, isa):
     for name in ("in", "w", "bias", "out", "scratch"):
         short = {**arrays, name: arrays[name].ravel()[: arrays[name].size - (9 if name == "out" else 1)]}
         assert refusal("winograd", isa, params, constants=CONSTANTS, **short) == 2, name
-    for bent in ({"side": 3}, {"pad": [-1, 1]}, {"slots": 0}, {"tiles": 0}, {"chunk": 0}, {"n": [1, -5, 6]}, {"k": 0}):
+    for bent in ({"side": 3}, {"pad": [-1, 1]}, {"slots": 0}, {"tiles": 0}, {"chunk": 0}, {"n": [1, -5, 6]}, {"k": 0},
+                 {"dilation": [0, 1]}, {"dilation": [1, 7]}):  # fmt: skip
         assert refusal("winograd", isa, {**params, **bent}, constants=CONSTANTS, **arrays) == 1, bent
     for bent in ({"slots": 2}, {"tiles": 4}, {"v_position": 20}, {"in_size": [6, 6]}, {"n": [1, 6, 6]}):
         assert refusal("winograd", isa, {**params, **bent}, constants=CONSTANTS, **arrays) == 2, bent

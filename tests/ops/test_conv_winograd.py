@@ -64,6 +64,8 @@ CASES = {
     "one-pixel": ((1, 6, 3, 3), 5, {}),
     "deep": ((1, 300, 6, 6), 40, dict(pads=[1, 1, 1, 1])),
     "many-tiles": ((1, 17, 66, 70), 20, dict(pads=[1, 1, 1, 1])),
+    "dilated": ((2, 19, 14, 11), 33, dict(pads=[2, 3, 2, 3], dilations=[2, 3])),
+    "dilated-odd-padding": ((1, 6, 12, 9), 5, dict(pads=[1, 5, 4, 0], dilations=[3, 2])),
 }
 
 
@@ -113,7 +115,7 @@ def test_inside_a_concat_and_after_each_other():
     agree(net, net("Conv", b, net.weight(18, 33, 3, 3), pads=[1, 1, 1, 1]), "winograd4")
 
 
-@pytest.mark.parametrize("attributes,groups", [(dict(strides=[2, 2]), 1), (dict(dilations=[2, 2]), 1), ({}, 2)])
+@pytest.mark.parametrize("attributes,groups", [(dict(strides=[2, 2]), 1), (dict(dilations=[5, 5]), 1), ({}, 2)])
 def test_other_convolutions_stay_direct(attributes, groups: int):
     net = Net(4)
     y = net("Conv", net.input(1, 8, 12, 12), net.weight(8, 8 // groups, 3, 3), group=groups, **attributes)
