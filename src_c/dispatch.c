@@ -150,7 +150,7 @@ const infold_op *const *infold_ops(void) {
     return ops;
 }
 
-int64_t infold_cache_bytes(int level) {
+static int64_t ask_cache_bytes(int level) {
 #if defined(__x86_64__) || defined(__i386__)
     /* what one core can use; sysconf adds up the last caches of all dies of an AMD */
     static const unsigned leaves[] = {0x8000001d, 4}; /* of AMD, of Intel */
@@ -168,4 +168,12 @@ int64_t infold_cache_bytes(int level) {
     (void)level;
     return 0;
 #endif
+}
+
+int64_t infold_cache_bytes(int level) {
+    enum { LEVELS = 4 };
+    static _Atomic int64_t answers[LEVELS]; /* and one, asked once as above: 0: not asked yet */
+    if (level < 0 || level >= LEVELS) return 0;
+    if (!answers[level]) answers[level] = 1 + ask_cache_bytes(level);
+    return answers[level] - 1;
 }
