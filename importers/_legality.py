@@ -45,8 +45,15 @@ class Walk:
 
 
 def drop_notes(walk: Walk) -> None:
-    """Remove what exporters write about nodes (source lines, module names) and nobody needs who only runs the model, in place."""
-    for item in [*walk.nodes, *walk.model.graph.value_info]:
+    """Remove what exporters write about nodes (source lines, module names) and of weights (their types, once more) and nobody needs
+    who only runs the model, in place."""
+    graph = walk.model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    computed = [value for value in graph.value_info if value.name not in weights]
+    if len(computed) < len(graph.value_info):
+        del graph.value_info[:]
+        graph.value_info.extend(computed)
+    for item in [*walk.nodes, *graph.value_info]:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from infold import trivial
 from infold.errors import Error, InvalidModelError, MemoryLimitError, UnsupportedError
 from infold.files import mapping, pages
 from infold.importers import _legality, _protobuf, _tensors
@@ -19,6 +20,7 @@ from infold.importers._files import mapped
 _NUMBERS = {(onnx.AttributeProto.INT, "value_int"): ("i", np.int64), (onnx.AttributeProto.INTS, "value_ints"): ("ints", np.int64),
             (onnx.AttributeProto.FLOAT, "value_float"): ("f", np.float32),
             (onnx.AttributeProto.FLOATS, "value_floats"): ("floats", np.float32)}
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 EXTERNAL_FILES = "external_files"  # in a loaded model's `meta`: paths of the files beside its own, a list
 
 
@@ -126,56 +128,80 @@ def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | N
     if any(not tensor.name for tensor in proto.graph.initializer):
         raise InvalidModelError("an initializer of the model has no name")
     moved = _legality.sort(proto)
-    lifted = _lift(proto) if lean else {}
+    lifted = _lift(proto, weights) if lean else {}
     if moved or lifted:
         walk = _legality.Walk(proto)
-    weights |= lifted
+    read = {name for node in walk.nodes for name in node.input} | {value.name for graph in walk.graphs for value in graph.output}
+    for name, tensor in lifted.items():
+        if name in read:
+            weights[name] = tensor
+            proto.graph.initializer.add(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
     external = {path for tensor in proto.graph.initializer for path in _tensors.external_file(tensor, folder)}
     for tensor in walk.tensors:
         external.update(_tensors.external_file(tensor, folder))
         _tensors.settle(tensor, folder)
     model = _deserialize(proto)
     model.meta[EXTERNAL_FILES] = sorted(external)
-    done = set()
     for name, tensor in weights.items():
         model.graph.initializers[name].const_value = tensor
-        done.add(id(tensor))
-    _tensors.map_tensors(model, lambda tensor: tensor if id(tensor) in done else _own(tensor))
+    if walk.tensors:
+        done = set(map(id, weights.values()))
+        _tensors.map_tensors(model, lambda tensor: tensor if id(tensor) in done else _own(tensor))
     _legality.check(walk)
     return model
 
 
-def _lift(proto: onnx.ModelProto) -> dict[str, ir.TensorProtocol]:
-    """Make initializers of the main graph's small Constants, of which some exporters write hundreds, before nodes are made of them.
+def _lift(proto: onnx.ModelProto, weights: dict[str, ir.TensorProtocol]) -> dict[str, ir.TensorProtocol]:
+    """Take small Constants out of the main graph, and what some exporters compute of a weight's shape for a bias of zeros, before
+    nodes are made of them: there may be hundreds.
 
     Returns the tensors by name.
     """
     graph, lifted, places = proto.graph, {}, []
-    outputs = {value.name for value in graph.output}
     opset = max((item.version for item in proto.opset_import if not item.domain), default=0)
+    inputs, outputs = {value.name for value in graph.input}, {value.name for value in graph.output}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+    fixed = {name: tensor for name, tensor in weights.items() if isinstance(tensor, ir.Tensor) and name not in inputs}
     for place, node in enumerate(graph.node):
-        if node.op_type != "Constant" or node.domain or node.input or len(node.output) != 1 or len(node.attribute) != 1:
+        if node.domain or len(node.output) != 1 or not (name := node.output[0]) or name in outputs:
             continue
-        [name], [attribute] = node.output, node.attribute
-        kind, tensor = attribute.type, attribute.t
-        if not name or name in outputs or attribute.ref_attr_name:
-            continue
-        if attribute.name == "value" and kind == onnx.AttributeProto.TENSOR and tensor.ByteSize() < _tensors.LARGE \
-                and tensor.data_type != onnx.TensorProto.STRING and tensor.data_location != onnx.TensorProto.EXTERNAL:
-            array = _tensors.read(tensor, None, None).numpy()
-            header = onnx.TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
-        elif (kind, attribute.name) in _NUMBERS and opset >= 12:
-            field, dtype = _NUMBERS[kind, attribute.name]
-            array = np.array(getattr(attribute, field), dtype)
-            header = onnx.TensorProto(name=name, data_type=int(ir.DataType.from_numpy(array.dtype)), dims=array.shape)
-        else:
-            continue
-        lifted[name] = ir.Tensor(array, dtype=ir.DataType(header.data_type), name=name)
-        graph.initializer.append(header)
-        places.append(place)
+        array = _constant(node, opset) if node.op_type == "Constant" else _of_constants(node, fixed, types)
+        if array is not None:
+            fixed[name] = lifted[name] = array if isinstance(array, ir.Tensor) else ir.Tensor(array, name=name)
+            places.append(place)
     for place in reversed(places):
         del graph.node[place]
     return lifted
+
+
+def _constant(node: onnx.NodeProto, opset: int) -> ir.Tensor | np.ndarray | None:
+    """What a small Constant holds."""
+    if node.input or len(node.attribute) != 1 or (attribute := node.attribute[0]).ref_attr_name:
+        return None
+    kind, tensor = attribute.type, attribute.t
+    if attribute.name == "value" and kind == onnx.AttributeProto.TENSOR and tensor.ByteSize() < _tensors.LARGE \
+            and tensor.data_type != onnx.TensorProto.STRING and tensor.data_location != onnx.TensorProto.EXTERNAL:
+        found = _tensors.read(tensor, None, None)
+        return ir.Tensor(found.numpy(), dtype=found.dtype, name=node.output[0])
+    if (kind, attribute.name) in _NUMBERS and opset >= 12:
+        field, dtype = _NUMBERS[kind, attribute.name]
+        return np.array(getattr(attribute, field), dtype)
+    return None
+
+
+def _of_constants(node: onnx.NodeProto, fixed: dict[str, ir.TensorProtocol], types: dict[str, int]) -> np.ndarray | None:
+    """What the node makes of constants, if that is a shape or a vector of equal numbers. types: of the values that are computed."""
+    if node.attribute or not node.input or (first := fixed.get(node.input[0])) is None:
+        return None
+    match node.op_type, node.input[1:]:
+        case "Shape", []:
+            return np.array(first.shape.numpy(), np.int64)
+        case "CastLike", [like] if first.size == 1:
+            kind = fixed[like].dtype if like in fixed else types.get(like, 0)
+            return trivial.cast(first.numpy(), ir.DataType(kind).numpy()) if kind in _FLOATS else None
+        case "Expand", [shape] if first.size == 1 and shape in fixed:
+            return trivial.expand(first.numpy(), fixed[shape].numpy())
+    return None
 
 
 def _deserialize(proto: onnx.ModelProto) -> ir.Model:

@@ -1,6 +1,8 @@
 """Rewriting of models: BatchNormalization folding, constant folding and clean-up, ONNX to ONNX."""
 from __future__ import annotations
 
+from itertools import cycle
+
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
@@ -96,8 +98,11 @@ def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
         size = None
         while size != (size := sum(1 for _ in context.nodes())):
             shapes.apply(context)
-            while any([rule(context) for rule in rules]):
-                pass
+            quiet = 0  # rules in a row that found nothing
+            for rule in cycle(rules):
+                quiet = 0 if rule(context) else quiet + 1
+                if quiet == len(rules):
+                    break
             if not any(is_op(node, "Shape", "Size") for node in context.nodes()):
                 break
         cleanup.finish(context)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from .. import inference
+from .. import inference, trivial
 from ..errors import Error
 from .context import GraphContext, attribute, is_op, literal
 from .shapes import dtype
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
            "Dropout"}
 _DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the size follows from the data, and is at most the input's
-_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 _TYPE_INFERENCE_LIMIT = 1024  # elements of a constant that shape inference may look at
 
 
@@ -151,16 +150,15 @@ def _compute(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | Non
 
 
 def _direct(node: ir.Node, inputs: list[np.ndarray | None]) -> np.ndarray | None:
-    """What exporters write by the hundred (a bias of zeros, the sizes of a Reshape), without the machinery; None for all else."""
+    """What needs no machinery (a bias of zeros, the sizes of a Reshape); None for all else."""
     if node.domain or not inputs or any(array is None for array in inputs):
         return None
     first, kinds = inputs[0], {array.dtype for array in inputs}
     match node.op_type:
-        case "CastLike" if kinds <= _FLOATS:
-            with np.errstate(over="ignore"):
-                return first.astype(inputs[1].dtype)
-        case "Expand" if first.size == 1 and inputs[1].shape == (1,) and first.ndim <= 1 and 0 < inputs[1][0] <= 1 << 16:
-            return np.broadcast_to(first, int(inputs[1][0]))
+        case "CastLike":
+            return trivial.cast(first, inputs[1].dtype)
+        case "Expand":
+            return trivial.expand(*inputs)
         case "Concat" if len(kinds) == 1 and attribute(node, "axis") in (0, -1) and all(array.ndim == 1 for array in inputs):
             return np.concatenate(inputs)
         case "Reshape" if len(inputs) == 2 and inputs[1].tolist() == [-1]:

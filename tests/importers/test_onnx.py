@@ -344,6 +344,44 @@ def test_a_lean_model_has_initializers_instead_of_constants(tmp_path):
     onnx.checker.check_model(ir.to_proto(lean))
 
 
+BIASES = """<ir_version: 8, opset_import: ["": 18]>
+g (float[1,2,3] x, float[4] given, double[2] z) => (float[1,4,3] y, double[4] out, float[2] wide)
+<float[4,2,1] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[4] given = {0, 0, 0, 0},
+ float half = {0.5}, float large = {1e30}, float[2] two = {1, 2}> {
+    four = Constant <value_ints = [4]> ()
+    like = CastLike (half, x)  size = Shape (given)  shape = Shape <end = 1> (w)  bias = Expand (like, four)
+    conv = Conv <kernel_shape = [1]> (x, w, bias)  sum = Add (given, bias)  axes = Constant <value_ints = [0, 2]> ()
+    column = Unsqueeze (sum, axes)  y = Add (conv, column)
+    precise = CastLike (large, z)  wide_bias = Expand (precise, shape)  vector = Shape (two)  out = Identity (wide_bias)
+    ones = Expand (half, vector)  wide = Add (ones, two)
+}"""
+
+
+def test_a_lean_model_has_biases_of_zeros_instead_of_their_arithmetic(tmp_path):
+    onnx.save(onnx.parser.parse_model(BIASES), tmp_path / "m.onnx")
+    whole, lean = load(tmp_path / "m.onnx"), load(tmp_path / "m.onnx", lean=True)
+    assert [n.op_type for n in lean.graph] == ["Shape", "Shape", "Conv", "Add", "Unsqueeze", "Add", "Expand", "Identity", "Add"]
+    found = {name: value.const_value.numpy() for name, value in lean.graph.initializers.items()}
+    assert {"bias", "axes", "precise", "ones"} < found.keys() and not {"four", "like", "vector"} & found.keys()
+    assert found["precise"].dtype == np.float64 and found["ones"].tolist() == [0.5, 0.5]
+    x = {"x": np.ones((1, 2, 3), np.float32), "given": np.arange(4, dtype=np.float32), "z": np.ones(2)}
+    for one, other in zip(*(onnx.reference.ReferenceEvaluator(ir.to_proto(model)).run(None, x) for model in (whole, lean))):
+        np.testing.assert_array_equal(one, other)
+        assert one.any()
+    onnx.checker.check_model(ir.to_proto(lean), full_check=True)
+
+
+def test_what_a_file_says_of_its_weights_twice_counts_once(tmp_path):
+    model = onnx.parser.parse_model(CONSTANTS)
+    for name, shape in (("c", [2]), ("w", [9])):
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(3, np.float32), "w"))
+    onnx.save(model, tmp_path / "m.onnx")
+    lean = load(tmp_path / "m.onnx", lean=True)
+    assert lean.graph.initializers["w"].shape == [3]
+    assert next(node.outputs[0].shape for node in lean.graph if node.op_type == "Add") == [2]
+
+
 @pytest.mark.parametrize(("was", "becomes", "message"), [
     ("opset_import: [\"\": 17]", "opset_import: [\"\": 11]", "value_floats"),
     ("<value_int = 0>", "<value_floats = 3>", "value_floats"),
