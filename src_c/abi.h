@@ -163,7 +163,8 @@ typedef struct {
     void (*widen)(int64_t n, const uint16_t *x, float *out);
     /* As in infold_kernels, with images of bf16 numbers. `act` makes them of float32, as accurately as they are; `depthwise`
      * and `winograd_out` leave float32 in `sums` if that is given. */
-    void (*act)(infold_act act, int64_t n, const float *src, uint16_t *dst, const float *w, float a, float b);
+    void (*act)(infold_act act, int64_t rows, int64_t n, const float *src, int64_t src_row, uint16_t *dst, int64_t dst_row,
+                const float *w, float a, float b);
     void (*affine)(int64_t rows, int64_t n, const void *x, int64_t x_row, const float *scale, const float *shift, int64_t s_row,
                    int64_t s_elem, float lo, float hi, void *out, int64_t out_row);
     infold_depthwise depthwise;
@@ -217,8 +218,9 @@ typedef struct infold_kernels {
     infold_depthwise depthwise;
     void (*winograd_in[INFOLD_WINOGRAD_SIDES])(const infold_winograd_in *);
     void (*winograd_out[INFOLD_WINOGRAD_SIDES])(const infold_winograd_out *);
-    /* dst[i] = act(src[i]); w: per-element PReLU slopes or NULL; dst may be src */
-    void (*act)(infold_act act, int64_t n, const float *src, float *dst, const float *w, float a, float b);
+    /* dst[i] = act(src[i]) for rows of n; w: PReLU's slopes, the same for each row, or NULL; dst may be src */
+    void (*act)(infold_act act, int64_t rows, int64_t n, const float *src, int64_t src_row, float *dst, int64_t dst_row,
+                const float *w, float a, float b);
     /* rows x n; strides in elements: {row, element} of each operand; element strides are 0 or 1 except in the slow path */
     void (*binary)(infold_binary op, int64_t rows, int64_t n, const float *a, const int64_t sa[2], const float *b,
                    const int64_t sb[2], float *out, const int64_t so[2]);

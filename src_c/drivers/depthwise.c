@@ -70,14 +70,14 @@ static void swept(const job *j, infold_dw_tile tile, const infold_epilogue *epil
     epilogue_round(epilogue, j->ctx->bf16, pixels, c, out, tile.channels);
 }
 
-/* `count` pixels from `x` on, in one row of the image, and in the row below if `rows` is 2. */
-static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *epilogue, infold_pixel x, int64_t count, int64_t first) {
+/* `pixels` from `x` on, in one row of the image, and in the row below if `rows` is 2. */
+static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *epilogue, infold_pixel x, int64_t pixels, int64_t first) {
     const depthwise_params *p = j->p;
-    float *c[INFOLD_DW_MR];
-    int64_t in = first + pixel_offset(&x, p->in_stride), out = first + pixel_offset(&x, p->out_stride);
+    const int64_t begin = first + pixel_offset(&x, p->out_stride);
+    int64_t in = first + pixel_offset(&x, p->in_stride), out = begin;
     const int64_t most = tile->rows == 2 ? j->kernel->pair : INFOLD_DW_MR, bytes = 4 - 2 * p->half;
     const bool sweep = epilogue_sweeps(epilogue);
-    for (; count > 0; count -= tile->m, in += tile->m * p->in_stride[3], out += tile->m * p->out_stride[3]) {
+    for (int64_t count = pixels; count > 0; count -= tile->m, in += tile->m * p->in_stride[3], out += tile->m * p->out_stride[3]) {
         const int64_t tiles = (count + most - 1) / most; /* of even width */
         tile->m = (count + tiles - 1) / tiles;
         tile->in = (const char *)j->args[IN] + in * bytes;
@@ -87,11 +87,9 @@ static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *e
             continue;
         }
         j->kernel->run(tile);
-        for (int64_t row = 0; sweep && row < tile->rows; row++) {
-            for (int64_t i = 0; i < tile->m; i++) c[i] = (float *)tile->out + row * tile->out_row + i * tile->out_step;
-            epilogue_sweep(epilogue, tile->m, c, 0, tile->channels);
-        }
     }
+    for (int64_t row = 0; sweep && !p->half && row < tile->rows; row++)
+        epilogue_sweep_even(epilogue, pixels, (float *)j->args[OUT] + begin + row * tile->out_row, tile->out_step, 0, tile->channels);
 }
 
 /* Threads share out rows, as those of a convolution before and behind do, by blocks of channels: these are outermost, so that a

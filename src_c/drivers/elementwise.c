@@ -35,11 +35,9 @@ static void half_plane(const job *j, const float *a, uint16_t *out, int64_t rows
     float stage[PIECE];
     for (int64_t r = 0, m; r < rows; r += m) {
         const float *x = a + r * ar;
-        m = as != 1 ? least(rows - r, PIECE / n) : ar == n ? rows : 1;
+        m = as != 1 ? least(rows - r, PIECE / n) : rows;
         if (as != 1) j->kernels->transpose(n, m, x, as, stage, n), x = stage;
-        const int64_t runs = or == n ? 1 : m, length = m * n / runs;
-        for (int64_t i = 0; i < runs; i++)
-            j->bf16->act((infold_act)p->op, length, x + i * n, out + (r + i) * or, NULL, (float)p->a, (float)p->b);
+        j->bf16->act((infold_act)p->op, m, n, x, as != 1 ? n : ar, out + r * or, or, NULL, (float)p->a, (float)p->b);
     }
 }
 
@@ -82,14 +80,10 @@ static void map(const job *j, const infold_ctx *ctx) {
 static void unary_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,
                         int64_t rows) {
     (void)b, (void)c;
-    const int64_t n = p->shape[D - 1], as = p->a_stride[D - 1], os = p->out_stride[D - 1];
-    for (int64_t r = 0; r < rows; r++, a += p->a_stride[D - 2], out += p->out_stride[D - 2]) {
-        if (as == 1 && os == 1)
-            k->act((infold_act)p->op, n, a, out, NULL, (float)p->a, (float)p->b);
-        else
-            for (int64_t i = 0; i < n; i++)
-                k->act((infold_act)p->op, 1, a + i * as, out + i * os, NULL, (float)p->a, (float)p->b);
-    }
+    const int64_t n = p->shape[D - 1], as = p->a_stride[D - 1], os = p->out_stride[D - 1], ar = p->a_stride[D - 2], or = p->out_stride[D - 2];
+    const bool even = as == 1 && os == 1;
+    for (int64_t r = 0; r < (even ? 1 : rows); r++, a += ar, out += or)
+        k->act((infold_act)p->op, even ? rows : n, even ? n : 1, a, even ? ar : as, out, even ? or : os, NULL, (float)p->a, (float)p->b);
 }
 
 static void copy_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,
@@ -124,8 +118,7 @@ static void affine_turned(const map_params *p, const infold_kernels *k, infold_a
         for (int64_t i = 0, n; i < p->shape[D - 1]; i += n) {
             n = p->shape[D - 1] - i < CHANNELS ? p->shape[D - 1] - i : CHANNELS;
             k->affine(n, m, a + i * as + r, as, b + i * bs, c + i * bs, bs, 0, act.lo, act.hi, stage, PIXELS);
-            for (int64_t at = 0; act.late && at < n * PIXELS; at += PIXELS)
-                k->act((infold_act)p->op, m, stage + at, stage + at, NULL, (float)p->a, (float)p->b);
+            if (act.late) k->act((infold_act)p->op, n, m, stage, PIXELS, stage, PIXELS, NULL, (float)p->a, (float)p->b);
             k->transpose(n, m, stage, PIXELS, out + r * or + i, or);
         }
     }
@@ -140,9 +133,7 @@ static void affine_plane(const map_params *p, const infold_kernels *k, const flo
         return;
     }
     k->affine(rows, n, a, p->a_stride[D - 2], b, c, p->b_stride[D - 2], p->b_stride[D - 1], act.lo, act.hi, out, or);
-    if (act.late)
-        for (int64_t r = 0; r < rows; r++)
-            k->act((infold_act)p->op, n, out + r * or, out + r * or, NULL, (float)p->a, (float)p->b);
+    if (act.late) k->act((infold_act)p->op, rows, n, out, or, out, or, NULL, (float)p->a, (float)p->b);
 }
 
 static bool fits(const map_params *p, const int64_t *stride, const infold_extent *e, int64_t item) {

@@ -43,20 +43,23 @@ static inline infold_epilogue epilogue_of(const epilogue_params *p, const infold
 
 static inline bool epilogue_sweeps(const infold_epilogue *e) { return e->act.late || e->scale; }
 
-/* The sweeps over channels [first, first + n) of m stored pixels. */
-static inline void epilogue_sweep(const infold_epilogue *e, int64_t m, float *const *pixels, int64_t first, int64_t n) {
+/* The sweeps over m stored pixels, `step` apart: their channels [first, first + n), which begin at x. */
+static inline void epilogue_sweep_even(const infold_epilogue *e, int64_t m, float *x, int64_t step, int64_t first, int64_t n) {
     const epilogue_params *p = e->p;
-    const bool one_run = pixels[m - 1] - pixels[0] == (m - 1) * n; /* few channels: fill the vectors */
-    if (e->act.late) {
-        const bool whole = one_run && !e->slope;
-        for (int64_t i = 0; i < (whole ? 1 : m); i++)
-            e->kernels->act((infold_act)p->act, whole ? m * n : n, pixels[i] + first, pixels[i] + first,
-                            e->slope ? e->slope + first : NULL, (float)p->a, (float)p->b);
-    }
+    if (e->act.late)
+        e->kernels->act((infold_act)p->act, m, n, x, step, x, step, e->slope ? e->slope + first : NULL, (float)p->a, (float)p->b);
     if (e->scale)
-        for (int64_t i = 0; i < (one_run ? 1 : m); i++)
-            e->kernels->affine(one_run ? m : 1, n, pixels[i] + first, n, e->scale + first, e->shift + first, 0, 1, (float)p->post_lo,
-                               (float)p->post_hi, pixels[i] + first, n);
+        e->kernels->affine(m, n, x, step, e->scale + first, e->shift + first, 0, 1, (float)p->post_lo, (float)p->post_hi, x, step);
+}
+
+/* The same over pixels that lie anywhere, stretch by even stretch: calls for a few numbers each would take longer than their work. */
+static inline void epilogue_sweep(const infold_epilogue *e, int64_t m, float *const *pixels, int64_t first, int64_t n) {
+    for (int64_t i = 0, even; i < m; i += even) {
+        const int64_t step = i + 1 < m ? pixels[i + 1] - pixels[i] : 0;
+        even = 1;
+        while (i + even < m && pixels[i + even] - pixels[i + even - 1] == step) even++;
+        epilogue_sweep_even(e, even, pixels[i] + first, step, first, n);
+    }
 }
 
 /* The sweeps over m rows of n numbers, and what they give rounded to the rows of bf16 numbers `out`. The epilogue's first channel is
@@ -66,7 +69,7 @@ static inline void epilogue_round(const infold_epilogue *e, const infold_bf16 *b
     const epilogue_params *p = e->p;
     if (e->scale) epilogue_sweep(e, m, rows, 0, n);
     for (int64_t i = 0; i < m; i++)
-        bf16->act(e->scale ? INFOLD_IDENTITY : (infold_act)p->act, n, rows[i], out[i], e->slope, (float)p->a, (float)p->b);
+        bf16->act(e->scale ? INFOLD_IDENTITY : (infold_act)p->act, 1, n, rows[i], 0, out[i], 0, e->slope, (float)p->a, (float)p->b);
 }
 
 #endif

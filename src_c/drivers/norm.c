@@ -52,7 +52,7 @@ static infold_norm_by numbers(const job *j, const tables *t) {
 }
 
 static void late(const job *j, int64_t n, float *out) {
-    if (j->act.late) j->kernels->act((infold_act)j->p.act, n, out, out, NULL, (float)j->p.a, (float)j->p.b);
+    if (j->act.late) j->kernels->act((infold_act)j->p.act, 1, n, out, 0, out, 0, NULL, (float)j->p.a, (float)j->p.b);
 }
 
 static void apply_columns(const job *j, const item *it, const tables *t, int64_t begin, int64_t end) {

@@ -83,11 +83,11 @@ typedef struct {
 
 static void act(const cell *c, int function, int64_t n, const float *x, float *out) {
     const int64_t i = FUNCTIONS * c->direction + function;
-    c->k->act((infold_act)c->p->act[i], n, x, out, NULL, (float)c->p->a[i], (float)c->p->b[i]);
+    c->k->act((infold_act)c->p->act[i], 1, n, x, 0, out, 0, NULL, (float)c->p->a[i], (float)c->p->b[i]);
 }
 
 static void clip(const cell *c, int64_t n, float *x) {
-    if (c->p->clip > 0) c->k->act(INFOLD_CLIP, n, x, x, NULL, -(float)c->p->clip, (float)c->p->clip);
+    if (c->p->clip > 0) c->k->act(INFOLD_CLIP, 1, n, x, 0, x, 0, NULL, -(float)c->p->clip, (float)c->p->clip);
 }
 
 static void combine(const cell *c, infold_binary op, const float *a, const float *b, float *out) {
@@ -116,7 +116,7 @@ static void lstm(const cell *c, const sequence *s) {
         act(c, 0, 3 * n, i, i);
     }
     act(c, 1, n, g, g);
-    if (c->p->coupled) c->k->act(INFOLD_LINEAR, n, i, f, NULL, -1.0f, 1.0f);
+    if (c->p->coupled) c->k->act(INFOLD_LINEAR, 1, n, i, 0, f, 0, NULL, -1.0f, 1.0f);
     combine(c, INFOLD_MUL, f, s->cell, s->cell);
     combine(c, INFOLD_MUL, i, g, g);
     combine(c, INFOLD_ADD, s->cell, g, s->cell);

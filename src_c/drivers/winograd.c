@@ -193,11 +193,8 @@ static void transform_out(const job *j, const block *b, int64_t j0, int64_t j1) 
             continue;
         }
         j->out(&t);
-        for (int64_t y = 0; sweep && y < t.live[0]; y++) {
-            float *c[MAX_SIDE];
-            for (int64_t x = 0; x < t.live[1]; x++) c[x] = (float *)t.out - first + y * t.step[0] + x * t.step[1];
-            epilogue_sweep(&epilogue, t.live[1], c, first, end - first);
-        }
+        for (int64_t y = 0; sweep && y < t.live[0]; y++)
+            epilogue_sweep_even(&epilogue, t.live[1], (float *)t.out + y * t.step[0], t.step[1], first, end - first);
     }
 }
 
