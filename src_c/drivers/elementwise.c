@@ -5,8 +5,9 @@
 #include "drivers/activation.h"
 #include "drivers/check.h"
 #include "drivers/parallel.h"
+#include "drivers/rows.h"
 
-enum { D = INFOLD_MAX_DIMS, OUTER = INFOLD_MAX_DIMS - 2 };
+enum { D = INFOLD_MAX_DIMS }; /* the last two are a plane, those before count planes as infold_pixel does */
 
 typedef struct {
     int64_t shape[D], a_stride[D], b_stride[D], out_stride[D];
@@ -41,40 +42,28 @@ static void half_plane(const job *j, const float *a, uint16_t *out, int64_t rows
     }
 }
 
-static int64_t outer_count(const map_params *p) {
-    int64_t count = 1;
-    for (int i = 0; i < OUTER; i++) count *= p->shape[i];
-    return count;
-}
-
 /* Work is counted in rows (the next-to-last dimension), so that one large plane is shared out too. */
 static void rows_range(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
     const map_params *p = j->p;
     const int64_t rows = p->shape[D - 2];
-    for (int64_t at = begin; at < end;) {
-        int64_t outer = at / rows;
-        const int64_t first = at % rows, count = rows - first < end - at ? rows - first : end - at;
-        int64_t ao = first * p->a_stride[D - 2], oo = first * p->out_stride[D - 2];
-        int64_t bo = j->b ? first * p->b_stride[D - 2] : 0; /* not checked where there is no b */
-        for (int i = OUTER - 1; i >= 0; i--) {
-            const int64_t index = outer % p->shape[i];
-            outer /= p->shape[i];
-            ao += index * p->a_stride[i];
-            bo += j->b ? index * p->b_stride[i] : 0;
-            oo += index * p->out_stride[i];
-        }
+    infold_pixel plane = pixel_at(p->shape, begin / rows);
+    int64_t first = begin % rows;
+    for (int64_t at = begin, count; at < end; at += count, first = 0, pixel_next(&plane, p->shape)) {
+        count = least(rows - first, end - at);
+        const int64_t ao = pixel_offset(&plane, p->a_stride) + first * p->a_stride[D - 2];
+        const int64_t oo = pixel_offset(&plane, p->out_stride) + first * p->out_stride[D - 2];
+        const int64_t bo = j->b ? pixel_offset(&plane, p->b_stride) + first * p->b_stride[D - 2] : 0; /* else not checked */
         if (j->bf16) half_plane(j, j->a + ao, (uint16_t *)(void *)j->out + oo, count);
         else j->plane(p, j->kernels, j->a + ao, j->b ? j->b + bo : NULL, j->c ? j->c + bo : NULL, j->out + oo, count);
-        at += count;
     }
 }
 
 static void map(const job *j, const infold_ctx *ctx) {
     const map_params *p = j->p;
     if (p->shape[D - 1] == 0) return; /* planes may look at their first element */
-    infold_parallel(ctx, outer_count(p) * p->shape[D - 2], 1 + 65536 / (p->shape[D - 1] + 1), rows_range, j);
+    infold_parallel(ctx, pixel_count(p->shape) * p->shape[D - 2], 1 + 65536 / (p->shape[D - 1] + 1), rows_range, j);
 }
 
 static void unary_plane(const map_params *p, const infold_kernels *k, const float *a, const float *b, const float *c, float *out,

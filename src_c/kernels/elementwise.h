@@ -111,12 +111,33 @@ static inline void transpose_4x4(const float *src, int64_t src_ld, float *dst, i
     memcpy(dst + 3 * dst_ld, &d, sizeof d);
 }
 
+/* Two rows, element by element in turn: channels shuffled between two groups. */
+static inline void zip(int64_t cols, const float *a, const float *b, float *restrict dst) {
+    int64_t c = 0;
+    for (; c + 4 <= cols; c += 4) {
+        v4 x, y;
+        memcpy(&x, a + c, sizeof x);
+        memcpy(&y, b + c, sizeof y);
+        const v4 low = PICK(x, y, 0, 4, 1, 5), high = PICK(x, y, 2, 6, 3, 7);
+        memcpy(dst + 2 * c, &low, sizeof low);
+        memcpy(dst + 2 * c + 4, &high, sizeof high);
+    }
+    for (; c < cols; c++) {
+        dst[2 * c] = a[c];
+        dst[2 * c + 1] = b[c];
+    }
+}
+
 static void transpose_run(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld) {
     if (rows == 3 && dst_ld == 3) {
         interleave(3, cols, src, src_ld, dst, 3);
         return;
     }
-    if (rows <= 4) {
+    if (rows == 2 && dst_ld == 2) {
+        zip(cols, src, src + src_ld, dst);
+        return;
+    }
+    if (rows < 4) {
         interleave((int)rows, cols, src, src_ld, dst, dst_ld);
         return;
     }

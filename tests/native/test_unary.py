@@ -136,10 +136,11 @@ def test_tails(name: str, isa: str, side: str):
         np.testing.assert_array_equal(got, whole[:n])
 
 
-@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 1, 0, 2), (1, 0, 3, 2), (0, 3, 1, 2)])
+@pytest.mark.parametrize("shape", [(2, 3, 17, 19), (4, 2, 17, 19)])
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 1, 0, 2), (1, 0, 3, 2), (0, 3, 1, 2), (1, 2, 3, 0)])
 @pytest.mark.parametrize("name", ["IDENTITY", "SIGMOID"])
-def test_transposed(name: str, axes: tuple[int, ...], isa: str, side: str):
-    x = normal(np.random.default_rng(3), 2, 3, 17, 19)
+def test_transposed(name: str, axes: tuple[int, ...], shape: tuple[int, ...], isa: str, side: str):
+    x = normal(np.random.default_rng(3), *shape)
     view = x.transpose(axes)
     out = np.zeros(view.shape, F32)
     params = {
