@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from ..passes import training
 from .activations import Activation
 from .base import NotNative, attr
 
@@ -29,13 +30,8 @@ def clamp(activation: Activation) -> tuple[float, float] | None:
 
 
 def is_training(ctx, node) -> bool:
-    """Whether the statistics come from the batch: `training_mode` (opset 14), more outputs (7-13), `is_test` (before 7)."""
-    opset = ctx.opset(node)
-    if opset >= 14:
-        return bool(attr(node, "training_mode", 0))
-    if opset < 7 and not attr(node, "is_test", 0):
-        return True
-    return len([o for o in node.outputs if o.name]) > 1
+    """Whether the statistics come from the batch."""
+    return training.is_training(node, ctx.opset(node))
 
 
 def is_spatial(ctx, node) -> bool:

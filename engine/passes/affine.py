@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .context import GraphContext, attribute, is_op
+from .training import is_training
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,11 @@ class Channels:
 def batchnorm(context: GraphContext, node: ir.Node, channels: Channels) -> Affine | str:
     """A BatchNormalization in inference as an affine map, or the reason why it is none.
 
-    scale = gamma / sqrt(variance + epsilon), shift = beta - mean * scale, in float64. All operator sets: before 7,
-    `is_test` tells inference from training; until 13, naming the optional outputs means training; since 14,
-    `training_mode` does. `spatial=0` (before 9) normalises every position for itself.
+    scale = gamma / sqrt(variance + epsilon), shift = beta - mean * scale, in float64, of all operator sets. `spatial=0` (before 9)
+    normalises every position for itself.
     """
     opset = context.opset(node)
-    if opset >= 14:
-        training = attribute(node, "training_mode", 0) != 0
-    elif opset >= 7:
-        training = any(output.name for output in node.outputs[1:])
-    else:
-        training = attribute(node, "is_test", 0) == 0
-    if training:
+    if is_training(node, opset):
         return "it is in training mode: its statistics come from the batch"
     parameters = []
     for what, value in zip(("scale", "bias", "mean", "variance"), node.inputs[1:]):

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from . import affine
 from .affine import Affine, Channels
 from .context import GraphContext, attribute, is_op
-from .linear import Convolution, read
+from .linear import Convolution, bias, read
 from .rounding import rounded, rounded_rows
 
 
@@ -117,7 +117,6 @@ def _convolution(context: GraphContext, term: ir.Value, root: ir.Node) -> _Branc
     if not isinstance(read(context, node), Convolution):
         return None
     weight = context.array(node.inputs[1])
-    bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
     size = weight.shape[2:]
     steps = tuple(attribute(node, "dilations", [1] * len(size)))
     strides = tuple(attribute(node, "strides", [1] * len(size)))
@@ -126,7 +125,7 @@ def _convolution(context: GraphContext, term: ir.Value, root: ir.Node) -> _Branc
     if pads is None or min(pads) < 0:
         return None
     before, after = pads[:len(size)], pads[len(size):]
-    return _Branch(term, node.inputs[0], weight, np.zeros(len(weight)) if bias is None else bias.astype(np.float64),
+    return _Branch(term, node.inputs[0], weight, bias(context, node),
                    begin=tuple(-pad for pad in before),
                    dilation=tuple(step if count > 1 else 0 for count, step in zip(size, steps)),
                    growth=tuple(a + b - r for a, b, r in zip(before, after, reach)),

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from . import linear
 from .context import GraphContext, attribute, is_op
+from .operands import adds_border, bounds
 from .rounding import rounded
 
 
@@ -40,13 +41,13 @@ def _remove(context: GraphContext, first: ir.Node) -> bool:
     dead[dead] = ~rows[dead].any(axis=1)
     if not dead.any() or dead.all():
         return False
-    section = _Section(_bias(context, first)[dead])
+    section = _Section(linear.bias(context, first)[dead])
     last = _follow(context, first.outputs[0], dead, section)
     if last is None:
         return False
     weight = context.array(last.inputs[1])
     extra = weight[:, dead].reshape(len(weight), dead.sum(), -1).sum(axis=2, dtype=np.float64) @ section.constants
-    bias = rounded(_bias(context, last) + extra, weight.dtype)
+    bias = rounded(linear.bias(context, last) + extra, weight.dtype)
     if bias is None:
         return False
     context.set_constant(last, 1, np.ascontiguousarray(weight[:, ~dead]), f"{last.inputs[1].name}_live")
@@ -64,12 +65,6 @@ def _remove(context: GraphContext, first: ir.Node) -> bool:
     return True
 
 
-def _bias(context: GraphContext, node: ir.Node) -> np.ndarray:
-    """The bias in float64; zeros where there is none."""
-    bias = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
-    return np.zeros(context.tensor(node.inputs[1]).shape[0]) if bias is None else bias.astype(np.float64)
-
-
 def _follow(context: GraphContext, value: ir.Value, dead: np.ndarray, section: _Section) -> ir.Node | None:
     """The convolution that sums over the channels, if only operators that keep them apart lie before it."""
     while np.isfinite(section.constants).all():
@@ -78,7 +73,7 @@ def _follow(context: GraphContext, value: ir.Value, dead: np.ndarray, section: _
         if node is None or node.inputs[0] is not value:
             return None
         if is_op(node, "Conv"):
-            if linear.refusal(context, node) is not None or (_pads(node) and section.constants.any()):
+            if linear.refusal(context, node) is not None or (adds_border(node) and section.constants.any()):
                 return None
             group = attribute(node, "group", 1)
             if group == 1:
@@ -87,7 +82,7 @@ def _follow(context: GraphContext, value: ir.Value, dead: np.ndarray, section: _
             if group != len(dead) or weight.shape[:2] != (group, 1):
                 return None
             taps = weight[dead].reshape(dead.sum(), -1).sum(axis=1, dtype=np.float64)
-            section.constants = section.constants * taps + _bias(context, node)[dead]
+            section.constants = section.constants * taps + linear.bias(context, node)[dead]
             section.depthwise.append(node)
         elif node.domain == "" and node.op_type in _KEEPERS and len(node.outputs) == 1:
             change = _KEEPERS[node.op_type](context, node)
@@ -100,20 +95,9 @@ def _follow(context: GraphContext, value: ir.Value, dead: np.ndarray, section: _
     return None
 
 
-def _pads(node: ir.Node) -> bool:
-    return any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-
-
 def _clip(context: GraphContext, node: ir.Node) -> Callable[[np.ndarray], np.ndarray] | None:
-    if context.opset(node) < 11:
-        low, high = attribute(node, "min", -np.inf), attribute(node, "max", np.inf)
-    else:
-        given = [*node.inputs[1:3], None, None][:2]
-        if any(value is not None and context.array(value) is None for value in given):
-            return None
-        low, high = (bound if value is None else float(context.array(value).item())
-                     for value, bound in zip(given, (-np.inf, np.inf)))
-    return lambda array: np.clip(array, low, high)
+    found = bounds(context, node)
+    return None if found is None else lambda array: np.clip(array, *found)
 
 
 def _same(context: GraphContext, node: ir.Node) -> Callable[[np.ndarray], np.ndarray]:

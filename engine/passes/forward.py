@@ -18,6 +18,7 @@ from . import arithmetic, linear
 from .affine import Affine
 from .context import GraphContext, attribute, is_op, node_name
 from .movement import MOVEMENTS, moved_forward
+from .operands import adds_border
 from .rounding import rounded
 
 
@@ -147,9 +148,9 @@ class _Ways:
 
     def _border(self, node: ir.Node, total: Affine) -> float | str:
         """The number that zeros around the input of a Conv have to become, or why it is not one number."""
-        automatic = attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-        if not total.shift.any() or not (automatic or any(attribute(node, "pads", ()))):
+        if not total.shift.any() or not adds_border(node):
             return 0.0
+        automatic = attribute(node, "auto_pad", "NOTSET") != "NOTSET"
         numbers = np.unique((-total.shift / total.scale).astype(np.float32)) if total.scale.all() else ()
         if len(numbers) == 1 and len(self.layers) == 1 and not automatic and self.context.opset(node) >= 2:
             return float(numbers[0])
@@ -204,11 +205,9 @@ def _add(context: GraphContext, node: ir.Node, shift: np.ndarray, name: str) -> 
     result = node.outputs[0]
     add = ir.node("Add", [result, context.constant(shift, name)])
     node.append(add)
-    kind, shape = result.type, result.shape
-    result.replace_all_uses_with(add.outputs[0], replace_graph_outputs=True)
+    context.supersede(result, add.outputs[0])
     add.replace_input_with(0, result)
-    add.outputs[0].name, add.outputs[0].type, add.outputs[0].shape = result.name, kind, shape
-    context.rename(result)
+    result.name = context.unique_name(f"{add.outputs[0].name}_folded")
 
 
 def _vector(array: np.ndarray, count: int) -> np.ndarray:

@@ -31,7 +31,7 @@ def widen(model: ir.Model) -> None:
     _require_one_type(model)
     for node in nodes:
         _widen_attributes(node)
-        if node.op_type == "Cast" and not node.domain and node.attributes["to"].as_int() in HALVES:
+        if _rounds(node):
             _round(node)
     for graph in graphs:
         _widen_values(graph)
@@ -135,9 +135,8 @@ def _wide(tensor: ir.TensorProtocol) -> ir.Tensor:
 
 
 def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
-    node = ir.node("Cast", [value], {"to": int(dtype)}, name=f"{name}/Cast",
-                   outputs=[ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))])
-    return node
+    result = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))
+    return ir.node("Cast", [value], {"to": int(dtype)}, name=f"{name}/Cast", outputs=[result])
 
 
 def _insert_first(graph: ir.Graph, node: ir.Node) -> None:

@@ -170,5 +170,11 @@ def _parameters(context: GraphContext, node: ir.Node) -> tuple[np.ndarray, np.nd
     return context.array(node.inputs[1]), None if bias is None else bias.astype(np.float64)
 
 
+def bias(context: GraphContext, conv: ir.Node) -> np.ndarray:
+    """The bias of a Conv in float64; zeros where it has none."""
+    weight, found = _parameters(context, conv)
+    return np.zeros(len(weight)) if found is None else found
+
+
 def _overflow(node: ir.Node) -> str:
     return f"the weights of {node.op_type} '{node_name(node)}' would overflow or are not finite"

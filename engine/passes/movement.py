@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from .affine import Affine
 from .context import GraphContext, attribute, node_name
+from .operands import adds_border, integers, padding
 
 _BRUTE_FORCE_LIMIT = 1 << 24  # elements of a tensor whose map is spread out to follow a Reshape
 
@@ -60,12 +61,12 @@ def _reshaped(node: ir.Node, total: Affine, before: ir.Shape | None, after: ir.S
 
 
 def _squeeze(context: GraphContext, node: ir.Node, output: ir.Value, total: Affine) -> Affine | str:
-    axes = _axes(context, node, 1)
+    axes = _axes(context, node)
     return total.each(lambda array: np.expand_dims(array, axes)) if axes else _reshape(context, node, output, total)
 
 
 def _unsqueeze(context: GraphContext, node: ir.Node, output: ir.Value, total: Affine) -> Affine | str:
-    axes = _axes(context, node, 1)
+    axes = _axes(context, node)
     return total.each(lambda array: np.squeeze(array, axes)) if axes else _unknown(node)
 
 
@@ -120,25 +121,20 @@ def _pad(context: GraphContext, node: ir.Node, output: ir.Value, total: Affine) 
     """Reflection and repetition move elements; zeros stay right where the map keeps zero."""
     if (total.scale.ndim > 2 and max(total.scale.shape[2:]) > 1) or total.scale.shape[0] > 1:
         return _varies(node)
-    pads = context.array(node.inputs[1]) if context.opset(node) >= 11 else np.array(attribute(node, "pads", [1]))
-    some_axes = len(node.inputs) > 3 and node.inputs[3] is not None
-    if pads is None or some_axes or len(pads) != 2 * total.scale.ndim or pads.reshape(2, -1)[:, 1].any():
+    found = padding(context, node)
+    if found is None or found[0].shape[1] != total.scale.ndim or found[0][:, 1].any():
         return f"Pad '{node_name(node)}' may pad the channels"
     if attribute(node, "mode", "constant") != "constant":
         return total
-    given = [value for value in node.inputs[2:3] if value is not None]
-    fills = [context.array(value) for value in given]
-    zero = attribute(node, "value", 0.0) == 0 if not given else fills[0] is not None and not fills[0].any()
-    if not zero or total.shift.any():
+    if found[1] != 0 or total.shift.any():
         return f"Pad '{node_name(node)}' inserts values that its shift would change"
     return total
 
 
 def _average_pool(context: GraphContext, node: ir.Node, output: ir.Value, total: Affine) -> Affine | str:
     """Averages commute with the scale, and with the shift where the padding's zeros are not counted in."""
-    pads = any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     counted = context.opset(node) < 7 or attribute(node, "count_include_pad", 0)
-    if pads and counted and total.shift.any():
+    if adds_border(node) and counted and total.shift.any():
         return f"AveragePool '{node_name(node)}' counts its padding, which its shift would change"
     return _spatial(context, node, output, total)
 
@@ -156,7 +152,7 @@ def _spatial(context: GraphContext, node: ir.Node, output: ir.Value, total: Affi
 
 
 def _reduce_mean(context: GraphContext, node: ir.Node, output: ir.Value, total: Affine) -> Affine | str:
-    axes = _axes(context, node, 1)
+    axes = _axes(context, node)
     if not axes or node.inputs[0].shape is None:
         return _unknown(node)
     if not attribute(node, "keepdims", 1):
@@ -174,12 +170,9 @@ def _resize(context: GraphContext, node: ir.Node, output: ir.Value, total: Affin
     return _spatial(context, node, output, total)
 
 
-def _axes(context: GraphContext, node: ir.Node, index: int) -> tuple[int, ...] | None:
-    """Axes given as an attribute or as input `index`; None where they are not known."""
-    axes = attribute(node, "axes")
-    if axes is None and len(node.inputs) > index:
-        axes = context.array(node.inputs[index])
-    return None if axes is None else tuple(int(axis) for axis in axes)
+def _axes(context: GraphContext, node: ir.Node) -> tuple[int, ...]:
+    """Those of a reduction, Squeeze or Unsqueeze; none where they are not known."""
+    return tuple(integers(context, node, 1, "axes") or ())
 
 
 def _static(sizes: list) -> bool:
@@ -203,7 +196,7 @@ def moved_forward(context: GraphContext, node: ir.Node, total: Affine) -> Affine
         case "Transpose":
             return total.each(lambda array: array.transpose(attribute(node, "perm", range(array.ndim)[::-1])))
         case "ReduceMean":
-            axes = _axes(context, node, 1)
+            axes = _axes(context, node)
             if not axes:
                 return _unknown(node)
             if any(total.scale.shape[axis] > 1 for axis in axes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .context import GraphContext, attribute, is_op
+from .operands import padding
 
 
 def apply(context: GraphContext) -> bool:
@@ -33,30 +34,13 @@ def _zero_pads(context: GraphContext, node: ir.Node) -> list[int] | None:
     """Begins then ends along the spatial axes, if the node pads these and no others with zeros."""
     if not is_op(node, "Pad") or attribute(node, "mode", "constant") != "constant":
         return None
-    if context.opset(node) < 11:
-        pads = attribute(node, "pads") or attribute(node, "paddings")
-        fill, axes = attribute(node, "value", 0.0), None
-    else:
-        pads, fill, axes = (context.array(value) if value is not None else None
-                            for value in (*node.inputs[1:], None, None, None)[:3])
-        if pads is None or (fill is None and len(node.inputs) > 2 and node.inputs[2] is not None):
-            return None
-        if axes is None and len(node.inputs) > 3 and node.inputs[3] is not None:
-            return None
-        pads, fill = pads.tolist(), 0.0 if fill is None else float(fill.item())
-    if axes is not None:
-        shape = node.inputs[0].shape
-        if shape is None:
-            return None
-        rank, count = len(shape), len(axes)
-        begins = {int(axis) % rank: pads[i] for i, axis in enumerate(axes)}
-        ends = {int(axis) % rank: pads[count + i] for i, axis in enumerate(axes)}
-        pads = [begins.get(axis, 0) for axis in range(rank)] + [ends.get(axis, 0) for axis in range(rank)]
-    rank = len(pads) // 2
-    spatial = [*pads[2:rank], *pads[rank + 2:]]
-    if fill != 0 or rank < 3 or min(spatial) < 0 or any(pads[:2]) or any(pads[rank:rank + 2]):
+    found = padding(context, node)
+    if found is None:
         return None
-    return list(spatial)
+    pads, fill = found
+    if fill != 0 or pads.shape[1] < 3 or pads[:, 2:].min() < 0 or pads[:, :2].any():
+        return None
+    return pads[:, 2:].ravel().tolist()
 
 
 def _merged(context: GraphContext, reader: ir.Node, value: ir.Value, pads: list[int]) -> list[int] | None:

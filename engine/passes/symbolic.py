@@ -16,6 +16,7 @@ import onnx_ir as ir
 from .context import GraphContext, attribute, is_op
 from .dims import Dim, Size, broadcast, regroup, shape_of, size_of
 from .expression import Array, Atom, Call, Expr, X, lift, mean, number_of
+from .operands import bounds, integers
 from .shapes import dtype
 from .sizes import computed_sizes
 from .training import is_training
@@ -74,21 +75,10 @@ class _Reader:
     def input(self, node: ir.Node, index: int = 0) -> Term | None:
         return self.terms.get(node.inputs[index])
 
-    def integers(self, node: ir.Node, index: int, name: str) -> list[int] | None:
-        """A list of integers that is an input in new operator sets and an attribute in old ones."""
-        if name in node.attributes:
-            return list(attribute(node, name))
-        array = self.context.array(node.inputs[index]) if len(node.inputs) > index else None
-        return None if array is None else array.reshape(-1).tolist()
-
     def sizes(self, value: ir.Value) -> list[Size] | None:
         """A shape that the graph computes."""
         return computed_sizes(self.context, value, {read: [size_of(dim) for dim in term.dims]
                                                     for read, term in self.terms.items()})
-
-    def number(self, value: ir.Value | None) -> float | None:
-        array = self.context.array(value)
-        return float(array.item()) if array is not None and array.size == 1 else None
 
     def aligned(self, value: ir.Value, other: tuple[Dim, ...]) -> Term | None:
         """A constant operand, its dimensions named after what they meet; also one expanded to the shape of the tensor."""
@@ -205,16 +195,10 @@ def _clip(reader: _Reader, node: ir.Node) -> Term | None:
     term = reader.input(node)
     if term is None:
         return None
-    if reader.context.opset(node) < 11:
-        low, high = attribute(node, "min"), attribute(node, "max")
-    else:
-        given = [value for value in node.inputs[1:3] if value is not None]
-        low, high = (reader.number(value) for value in (*node.inputs[1:3], None, None)[:2])
-        if len(given) != (low is not None) + (high is not None):
-            return None
-    if low is None:
+    low, high = bounds(reader.context, node) or (-np.inf, np.inf)
+    if low == -np.inf:
         return None
-    if high is None:
+    if high == np.inf:
         return Term(Call("Max", (term.expr, lift(low))), term.dims)
     return Term(Call("Clip", (term.expr,), (low, high)), term.dims)
 
@@ -233,7 +217,7 @@ def _reduce(reader: _Reader, node: ir.Node) -> Term | None:
     if node.op_type == "GlobalAveragePool":
         axes, keep = range(2, rank), True
     else:
-        axes, keep = reader.integers(node, 1, "axes"), attribute(node, "keepdims", 1)
+        axes, keep = integers(reader.context, node, 1, "axes"), attribute(node, "keepdims", 1)
         if not axes:
             return None
     axes = {axis % rank for axis in axes}
@@ -297,7 +281,7 @@ def _transpose(reader: _Reader, node: ir.Node) -> Term | None:
 
 @_operator("Unsqueeze", "Squeeze")
 def _squeeze(reader: _Reader, node: ir.Node) -> Term | None:
-    term, axes = reader.input(node), reader.integers(node, 1, "axes")
+    term, axes = reader.input(node), integers(reader.context, node, 1, "axes")
     if term is None or axes is None:
         return None
     dims = list(term.dims)

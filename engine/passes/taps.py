@@ -17,7 +17,8 @@ def apply(context: GraphContext) -> bool:
     for node in found:
         live = _live(context, node, shapes.get(node.inputs[0].name))
         if live is not None:
-            weight, pads = live
+            taps, pads = live
+            weight = np.ascontiguousarray(context.array(node.inputs[1])[(..., *taps)])
             context.set_constant(node, 1, weight, f"{node.inputs[1].name}_live")
             for key, value in (("kernel_shape", weight.shape[2:]), ("pads", pads)):
                 node.attributes[key] = ir.AttrInt64s(key, value)
@@ -25,8 +26,8 @@ def apply(context: GraphContext) -> bool:
     return modified
 
 
-def _live(context: GraphContext, node: ir.Node, shape: ir.Shape | None) -> tuple[np.ndarray, list[int]] | None:
-    """The weight without such taps, and what is left of the padding, if the input has this shape; None if all taps stay."""
+def _live(context: GraphContext, node: ir.Node, shape: ir.Shape | None) -> tuple[list[slice], list[int]] | None:
+    """The other taps along each axis, and what is left of the padding, if the input has this shape; None if all taps stay."""
     weight = context.array(node.inputs[1])
     if weight is None or shape is None or weight.ndim < 3 or len(shape) != weight.ndim \
             or attribute(node, "auto_pad", "NOTSET") != "NOTSET" or not all(isinstance(size, int) for size in shape.dims[2:]):
@@ -43,7 +44,7 @@ def _live(context: GraphContext, node: ir.Node, shape: ir.Shape | None) -> tuple
         kept.append(slice(live[0], live[-1] + 1))
         before.append(begin - live[0] * step)
         after.append(end - (count - 1 - live[-1]) * step)
-    part = weight[(..., *kept)]
-    if part.shape == weight.shape or min(before + after) < 0 or not np.isfinite(weight).all():  # 0 times infinity is not 0
+    cut = any(part != slice(0, count) for part, count in zip(kept, weight.shape[2:]))
+    if not cut or min(before + after) < 0 or not np.isfinite(weight).all():  # 0 times infinity is not 0
         return None
-    return np.ascontiguousarray(part), before + after
+    return kept, before + after
