@@ -79,11 +79,16 @@ def emit_direct(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor, re
         spare = x.dtype == BF16 and k % 2 == 1 and bool(x.border) and x.border[-1][1] > c.border[-1][1]
         k += spare  # the kernel reads pairs: a weight of zero meets the number behind the window
     packed = _pack(ctx, c, SPLITS[name].terms, k if spare else None)
-    product(ctx, x, packed, bias, out, taps, pixels=(out.shape[0], *out.shape[2:]), x_stride=c.steps(x),
-            out_stride=(out.strides[0], *out.strides[2:]), k=k, groups=c.groups, in_group=c.channels // c.groups, out_group=columns,
-            bias_group=columns, epilogue=found,
-            residual=residual, res_stride=(residual.strides[0], *residual.strides[2:]) if residual is not None else None,
-            before=before)
+    # the axis along which windows overlap inside that along which they do not: their planes would be fetched once for each tap
+    order = [0, 2, 1, 3] if len(kernel) == 3 and kernel[0] > 1 == kernel[1] else range(1 + len(kernel))
+
+    def ordered(values) -> list[int]:
+        return [values[d] for d in order]
+
+    product(ctx, x, packed, bias, out, taps, pixels=ordered((out.shape[0], *out.shape[2:])), x_stride=ordered(c.steps(x)),
+            out_stride=ordered(out.steps()), k=k, groups=c.groups, in_group=c.channels // c.groups, out_group=columns,
+            bias_group=columns, epilogue=found, residual=residual,
+            res_stride=ordered(residual.steps()) if residual is not None else None, before=before)
 
 
 def _is_picture(ctx, c: Convolution) -> bool:

@@ -65,6 +65,10 @@ class Tensor:
         return replace(self, shape=tuple(shape), strides=tuple(strides), border=tuple(border),
                        offset=self.offset + elements * self.dtype.itemsize)
 
+    def steps(self) -> tuple[int, ...]:
+        """Of an image: elements from one to the next of the batch, and from pixel to pixel by spatial dimension."""
+        return self.strides[0], *self.strides[2:]
+
     def is_rows(self) -> bool:
         """Row-major and contiguous (dimensions of extent 1 do not matter)."""
         return all(n == 1 or s == r for n, s, r in zip(self.shape, self.strides, row_strides(self.shape))) or self.size == 0

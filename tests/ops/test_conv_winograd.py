@@ -64,6 +64,8 @@ CASES = {
     "one-pixel": ((1, 6, 3, 3), 5, {}),
     "deep": ((1, 300, 6, 6), 40, dict(pads=[1, 1, 1, 1])),
     "many-tiles": ((1, 17, 66, 70), 20, dict(pads=[1, 1, 1, 1])),
+    "volume": ((2, 19, 6, 9, 8), 13, dict(pads=[1, 1, 1, 1, 1, 1])),
+    "volume-strided": ((1, 6, 9, 8, 5), 5, dict(pads=[2, 1, 0, 1, 0, 2], strides=[2, 1, 1], dilations=[2, 1, 1])),
     "dilated": ((2, 19, 14, 11), 33, dict(pads=[2, 3, 2, 3], dilations=[2, 3])),
     "dilated-odd-padding": ((1, 6, 12, 9), 5, dict(pads=[1, 5, 4, 0], dilations=[3, 2])),
 }
@@ -94,7 +96,25 @@ def agree(net: Net, output: str, algorithm: str) -> None:
 def test_shapes(case: str, algorithm: str):
     shape, filters, attributes = CASES[case]
     net = Net(1)
-    agree(net, net("Conv", net.input(*shape), net.weight(filters, shape[1], 3, 3), net.normal(filters), **attributes), algorithm)
+    weight = net.weight(filters, shape[1], *[3] * (len(shape) - 2))
+    agree(net, net("Conv", net.input(*shape), weight, net.normal(filters), **attributes), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+def test_planes_of_a_volume(algorithm: str):
+    """(2+1)D networks: a plane is an image of the batch; a residual is added to the sum over three planes."""
+    net = Net(10)
+    x = net.input(2, 7, 5, 8, 9)
+    y = net("Relu", net("Conv", x, net.weight(12, 7, 1, 3, 3), net.normal(12), pads=[0, 1, 1, 0, 1, 1], strides=[2, 1, 1]))
+    y = net("Relu", net("Add", net("Conv", y, net.weight(12, 12, 3, 3, 3), net.normal(12), pads=[1] * 6), y))
+    agree(net, y, algorithm)
+
+
+def test_no_plane_that_meets_the_image_everywhere():
+    """A sum over planes needs one of all pixels, which ends with bias and activation."""
+    net = Net(11)
+    y = net("Conv", net.input(1, 4, 3, 6, 6), net.weight(4, 4, 2, 3, 3), pads=[2, 1, 1, 2, 1, 1], dilations=[2, 1, 1])
+    assert algorithms_of(session(net.model(y), algorithms={"*": "winograd2"}), net.feeds) == {"conv"}
 
 
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
