@@ -1,10 +1,13 @@
 """Whole models in infold and its peers: writes models.json, models.md (the tables of docs/performance.md) and pictures.
 
     python bench/models.py --zoo FOLDER --output FOLDER [NAME ...] [--threads 1 --threads 2] [MODEL.onnx ...] [--engine NAME ...]
+        [--batch 16] [--size 384]
 
 FOLDER/raw and FOLDER/opt hold exports of the same networks (bench/zoo.py makes them). Every engine is timed on both,
 all in one interleaved run, and counts with the better of the two. A path to an .onnx file is a model of its own. The
 engines at float32 compete with infold at `highest`; those at other precisions (`NAME@WAY`) have a table of their own.
+With --batch or --size, copies of the files declare inputs of so many pictures, so high and wide; what else a file fixes stays, so
+batches want a zoo whose batch is open (`bench/zoo.py --dynamic`).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import datetime
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,6 +53,7 @@ def compare(
     del models
     paths = {f"{engine}-{kind}": os.fspath(path) for engine in names for kind, path in files.items()}
     references = None if exact is None else {entry: exact[entry.rpartition("-")[2]] for entry in paths}
+    image = max((list(array.shape) for array in feeds.values()), key=len)
     with progress(f"{name}, {threads} thread(s)") as advance:
         timings, failed = time_engines(
             paths, feeds, references, threads=threads, rounds=rounds, seconds=seconds, progress=advance
@@ -60,6 +65,7 @@ def compare(
     return {
         "model": name,
         "threads": threads,
+        "input": "x".join(map(str, image)),
         "entries": {entry: timing.to_dict() for entry, timing in timings.items()},
         "engines": {
             engine: {"variant": entry.rpartition("-")[2], **timings[entry].to_dict()} for engine, entry in best.items()
@@ -97,7 +103,7 @@ def markdown(results: Sequence[Mapping], facts: Mapping) -> str:
         rows = [result for result in results if result["threads"] == threads]
         heads = [f"{name} {facts['versions'][name]}" for name in names]
         lines += [
-            f"Batch 1, {threads} thread(s): median milliseconds (error against float64), each engine on the export "
+            f"{_inputs(rows)}, {threads} thread(s): median milliseconds (error against float64), each engine on the export "
             "that suits it better; last, the fastest peer's median over infold's with its 95 % interval.",
             "",
             f"| model | {' | '.join(heads)} | fastest peer / infold |",
@@ -108,6 +114,10 @@ def markdown(results: Sequence[Mapping], facts: Mapping) -> str:
         if any(result["levels"] for result in rows):
             lines += _level_table(rows, [name for name in every if "@" in name])
     return "\n".join([*lines, *_scaling(results)])
+
+
+def _inputs(rows: Sequence[Mapping]) -> str:
+    return "Input " + ", ".join(sorted({row["input"] for row in rows}))
 
 
 def _summary(ratios: Sequence[Mapping | None]) -> str:
@@ -157,6 +167,25 @@ def _ratio(found: Mapping | None) -> str:
     return f"{found['ratio']:.2f} ({low:.2f}–{high:.2f}, {found['name']})"
 
 
+def resized(path: Path, batch: int | None, size: int | None, folder: Path) -> Path:
+    """A copy of a model, in `folder`, whose images (inputs of four dimensions) are `batch` pictures of `size` x `size` pixels; None
+    leaves what is declared. Shapes inside are forgotten."""
+    import onnx
+
+    model, copy = onnx.load(path), folder / path.parent.name / path.name
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for at, wanted in zip(range(4), (batch, None, size, size)):
+            if len(dims) == 4 and wanted is not None:
+                dims[at].dim_value = wanted
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    copy.parent.mkdir(exist_ok=True)
+    onnx.save(model, copy)
+    return copy
+
+
 def write(results: Sequence[Mapping], output: Path) -> None:
     """Write models.json, models.md and the pictures, each whole or not at all."""
     versions = {name: facts["version"] for result in results for name, facts in result["engines"].items()}
@@ -179,16 +208,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=0.5, help="for each engine and variant in each round")
     parser.add_argument("--shape", action="append", metavar="NAME=1x3x224x224", help="for models that leave it open")
+    parser.add_argument("--batch", type=int, help="pictures of an input, where the files leave that open")
+    parser.add_argument("--size", type=int, help="height and width of the pictures")
     parser.add_argument("--no-accuracy", dest="accuracy", action="store_false")
     arguments = parser.parse_args()
     chosen = list(dict.fromkeys(["infold", *(arguments.engine or engines.installed(every=True))]))
     if unknown := set(chosen) - set(engines.ENGINES):
         parser.error(f"no engine {', '.join(sorted(unknown))}; known: {', '.join(engines.ENGINES)}")
-    results = []
+    results, settings = [], {key: getattr(arguments, key) for key in ("rounds", "seconds", "accuracy")}
     for threads in arguments.threads or [1]:
         for name, files in selection.models(arguments).items():
-            settings = {key: getattr(arguments, key) for key in ("rounds", "seconds", "accuracy")}
-            result = compare(name, files, threads=threads, shapes=parse_shapes(arguments.shape), names=chosen, **settings)
+            with tempfile.TemporaryDirectory(prefix="infold-bench-") as folder:
+                if arguments.batch or arguments.size:
+                    files = {kind: resized(path, arguments.batch, arguments.size, Path(folder)) for kind, path in files.items()}
+                result = compare(name, files, threads=threads, shapes=parse_shapes(arguments.shape), names=chosen, **settings)
             results.append(result)
             write(results, arguments.output)
             print(f"{threads} thread(s) {_row(result, [name for name in chosen if '@' not in name])}", flush=True)

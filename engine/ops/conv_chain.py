@@ -57,10 +57,11 @@ def chain(ctx, c: Convolution) -> Way | None:
     links = _links(ctx, c)
     if len(links) < 2:
         return None
-    far = (_native.cache_bytes(2) or 1 << 19) // 2
+    cache = _native.cache_bytes(2) or 1 << 19
+    far = cache // 2
     height, threads = links[-1].c.out_shape[2], ctx.options.threads
     dtype = _dtype(ctx, links)
-    band = _band_rows(links, far, dtype)
+    band = _band_rows(links, cache * 3 // 4, dtype)
     if band is None:
         return None
     images = [prod(link.c.out_shape) * dtype.itemsize for link in links[:-1]]
@@ -122,7 +123,7 @@ def _next(ctx, name: str) -> Convolution | None:
 
 
 def _band_rows(links: list[Link], room: int, dtype: np.dtype) -> int | None:
-    """The most output rows whose windows of all images in between fit `room` bytes; None if not even a useful few do."""
+    """The most output rows whose windows of all images in between fit `room` bytes; None if not even those of one do."""
     best = None
     for rows in range(1, links[-1].c.out_shape[2] + 1):
         used, (begin, end) = 0, (0, rows)
@@ -132,7 +133,7 @@ def _band_rows(links: list[Link], room: int, dtype: np.dtype) -> int | None:
         if used > room:
             break
         best = rows
-    return best if best is not None and best >= min(4, links[-1].c.out_shape[2]) else None
+    return best
 
 
 def _emit(ctx, links: list[Link], band: int) -> None:

@@ -18,7 +18,7 @@ def test_each_engine_counts_with_its_better_export(tmp_path: Path, monkeypatch: 
         shutil.copy(files("infold.demo") / "lenet.onnx", tmp_path / "zoo" / kind)
     monkeypatch.syspath_prepend(SCRIPT.parent)
     wanted = [part for name in ("onnxruntime", "openvino", "infold@high") for part in ("--engine", name)]
-    options = ["--rounds", "2", "--seconds", "0.01", *wanted]
+    options = ["--rounds", "2", "--seconds", "0.01", "--batch", "3", *wanted]
     folders = ["--zoo", str(tmp_path / "zoo"), "--output", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options, *folders])
     runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -35,6 +35,7 @@ def test_each_engine_counts_with_its_better_export(tmp_path: Path, monkeypatch: 
     assert high["ratio"] == pytest.approx(min(peers) / result["engines"]["infold@high"]["median_ms"])
     assert {path.name for path in (tmp_path / "out").glob("*.svg")} == {"latency-1.svg", "error-1.svg"}
     table = (tmp_path / "out" / "models.md").read_text()
+    assert result["input"] == "3x1x28x28" and "Input 3x1x28x28, 1 thread(s)" in table
     assert "| lenet |" in table and f"Geometric mean {best['ratio']:.2f}" in table
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from session_harness import Net, compare, session
 
+from infold import _native
 from infold.reference import run_float64
 
 CASES = {
@@ -79,13 +80,14 @@ def test_a_middle_that_others_read_stays_whole():
 
 
 def test_chosen_where_the_middle_leaves_the_cache():
-    def bands(size: int) -> int:
+    def bands(size: int, width: int | None = None) -> int:
         net = Net(1)
-        x = net("Conv", net.input(1, 16, size, size), net.weight(96, 16, 1, 1))
+        x = net("Conv", net.input(1, 16, size, width or size), net.weight(96, 16, 1, 1))
         model = net.model(net("Conv", net("Conv", x, net.weight(96, 1, 3, 3), group=96, pads=[1] * 4), net.weight(24, 96, 1, 1)))
         return kernels(model, net).count("depthwise")
 
     assert bands(8) == 1 and bands(160) > 1
+    assert bands(40, (_native.cache_bytes(2) or 1 << 19) // 5 // (4 * 96)) > 10  # of a row or two each: wider ones do not fit
 
 
 def test_threads_do_not_compute_much_of_the_middle_twice(monkeypatch):
