@@ -28,9 +28,7 @@ from infold.cli import (
     verify,
 )
 
-CommandLineError = typer.BadParameter.__mro__[
-    2
-]  # the root of typer's usage errors, which it does not export under a stable name
+CommandLineError = typer.BadParameter.__mro__[2]  # the root of typer's usage errors, which has no stable name of its own
 
 app = typer.Typer(
     name="infold",
@@ -92,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(args=arguments, prog_name="infold", standalone_mode=False)
     except CommandLineError as error:
         code = _complain(error.format_message())
-    except (Error, OSError) as error:
+    except OSError as error:
+        code = _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except Error as error:
         code = _complain(str(error) or type(error).__name__)
     except (KeyboardInterrupt, typer.Abort):
         print("infold: interrupted", file=sys.stderr)

@@ -54,19 +54,13 @@ def bench(
         from infold.report.plot import plot_bench
 
         files.write(plot, lambda made: plot_bench(report, made))
-    if as_json:
-        common.print_json(report.to_dict())
-    else:
-        show(report)
+    common.answer(as_json, report.to_dict(), lambda: show(report))
 
 
 def show(report: BenchReport) -> None:
     """Print the table of engines, and what they ran on."""
-    from rich.table import Table
-
-    table = Table("engine", "precision")
-    for column in ("median ms", "p10", "p90", "p99", "min", "runs", "peer / infold", "error"):
-        table.add_column(column, justify="right")
+    times = ("median ms", "p10", "p90", "p99", "min")
+    table = common.table("engine", "precision", numbers=(*times, "runs", "peer / infold", "error"))
     for name, timing in report.engines.items():
         facts = timing.to_dict()
         times = [f"{facts[key]:.3f}" for key in ("median_ms", "p10_ms", "p90_ms", "p99_ms", "min_ms")]

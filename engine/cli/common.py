@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The model file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -83,6 +84,16 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+def table(*columns: str, numbers: Sequence[str] = (), title: str | None = None) -> Table:
+    """An empty table with columns of text, then columns of numbers, which stand to the right."""
+    from rich.table import Table
+
+    made = Table(*columns, title=title)
+    for column in numbers:
+        made.add_column(column, justify="right")
+    return made
+
+
 @contextmanager
 def working(message: str) -> Iterator[None]:
     """Show a spinner with `message` on a terminal's standard error while the block runs."""
@@ -112,6 +123,14 @@ def stages() -> Iterator[Callable[[str, int, int | None], None]]:
             bar.update(tasks[message], completed=done, total=total)
 
         yield advance
+
+
+def answer(as_json: bool, document: Any, show: Callable[[], None]) -> None:
+    """Print the document as JSON, or have it shown as text."""
+    if as_json:
+        print_json(document)
+    else:
+        show()
 
 
 def print_json(document: Any) -> None:

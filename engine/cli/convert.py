@@ -23,13 +23,6 @@ def convert(
     with common.working(f"Converting {model}"):
         loaded = files.load(model, shapes, weights)
         files.write_model(loaded, output, source=model)
-    facts = {
-        "model": str(model),
-        "written": str(output),
-        "nodes": len(loaded.graph),
-        "opset": loaded.opset_imports.get("", None),
-    }
-    if as_json:
-        common.print_json(facts)
-    else:
-        common.out().print(f"{facts['nodes']} nodes, opset {facts['opset']}, written to {output}")
+    nodes, opset = len(loaded.graph), loaded.opset_imports.get("")
+    facts = {"model": str(model), "written": str(output), "nodes": nodes, "opset": opset}
+    common.answer(as_json, facts, lambda: common.out().print(f"{nodes} nodes, opset {opset}, written to {output}"))

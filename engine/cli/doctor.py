@@ -35,10 +35,7 @@ def doctor(
             from infold.report.doctor_plot import plot_statistics
 
             files.write(plot, lambda made: plot_statistics(report, made, title=model.name))
-    if as_json:
-        common.print_json({"model": str(model), **report.to_dict()})
-    else:
-        show(report, layers)
+    common.answer(as_json, {"model": str(model), **report.to_dict()}, lambda: show(report, layers))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -66,11 +63,8 @@ def show(report: DoctorReport, layers: bool) -> None:
 
 
 def _show_layers(report: DoctorReport) -> None:
-    from rich.table import Table
-
-    table = Table("BatchNorm")
-    for column in ("channels", "mean of means", "spread of means", "mean of variances", "spread of variances"):
-        table.add_column(column, justify="right")
+    spreads = ("mean of means", "spread of means", "mean of variances", "spread of variances")
+    table = common.table("BatchNorm", numbers=("channels", *spreads))
     for layer in report.layers:
         numbers = (layer.mean_of_mean, layer.std_of_mean, layer.mean_of_var, layer.std_of_var)
         table.add_row(layer.name, str(layer.channels or ""), *("" if n is None else f"{n:.4g}" for n in numbers))

@@ -124,16 +124,21 @@ def _arrays(path: str, preprocess: Preprocess | None) -> dict[str | None, np.nda
             loaded = np.load(file, allow_pickle=False)
             return {None: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (ValueError, EOFError) as error:
-        raise InvalidInputError(f"{path}: not an .npy or .npz file without pickled objects ({error})") from None
+        raise InvalidInputError(f"{path}: not an .npy or .npz file, or one that holds pickled objects") from error
 
 
 def write_model(model: ir.Model, path: Path, *, source: Path) -> None:
     """Write `model` as .onnx, with its weights beside it in `PATH.data` if protobuf's 2 GiB do not hold them.
 
-    Raises: typer.BadParameter if a file to be written is `source`, the model that was read.
+    Raises: typer.BadParameter if a file to be written is `source`, the model that was read, or has the name of another format.
     """
     import onnx_ir as ir
 
+    from infold.compiled import is_compiled
+    from infold.importers import format_of
+
+    if format_of(path) != "onnx" or is_compiled(path):
+        raise typer.BadParameter(f"{path} would be read as another format: what is written is ONNX, name it .onnx")
     large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > PROTOBUF_LIMIT
     data = f"{path.name}.data" if large else None
     refuse_overwriting(path, source=source)

@@ -67,10 +67,9 @@ def fold(
 
 def show(report: FoldReport, stories: dict[str, str] | None) -> None:
     """Print the table of every BN with its verdict (and how it came to it, where `stories` tells), and the count."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("BatchNorm", "verdict", "into", *(["why"] if stories else []))
+    table = common.table("BatchNorm", "verdict", "into", *(["why"] if stories else []))
     colours = {"folded": "green", "fused": "cyan", "kept": "yellow"}
     for item in report.items:
         why = [stories[item.name]] if stories else []

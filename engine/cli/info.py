@@ -13,7 +13,7 @@ from infold.cli import common
 
 def info(
     model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="Describe this model.", show_default=False)
+        Path | None, typer.Argument(metavar="MODEL", help="Describe this model.", show_default=False)
     ] = None,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
@@ -32,10 +32,7 @@ def info(
     from infold.report import machine
 
     facts = machine.facts() if model is None else model_facts(model, shapes, weights)
-    if as_json:
-        common.print_json(facts)
-    else:
-        _show(facts)
+    common.answer(as_json, facts, lambda: _show(facts))
 
 
 def model_facts(path: Path, shapes: list[str] | None, weights: Path | None) -> dict:

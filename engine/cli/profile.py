@@ -39,18 +39,13 @@ def profile(
     fallback = sum(step["ms"] for step in steps if not step["native"])
     for step in steps:
         step["share"] = step["ms"] / total if total else 0.0
-    if as_json:
-        common.print_json({"model": str(model), "total_ms": total, "fallback_ms": fallback, "steps": steps})
-    else:
-        _show(sorted(steps, key=lambda step: -step["ms"])[:top], len(steps), total, fallback)
+    document = {"model": str(model), "total_ms": total, "fallback_ms": fallback, "steps": steps}
+    slowest = sorted(steps, key=lambda step: -step["ms"])[:top]
+    common.answer(as_json, document, lambda: _show(slowest, len(steps), total, fallback))
 
 
 def _show(slowest: list[dict], count: int, total: float, fallback: float) -> None:
-    from rich.table import Table
-
-    table = Table("step", "operator", "kernel")
-    for column in ("ms", "share", "GFLOP/s"):
-        table.add_column(column, justify="right")
+    table = common.table("step", "operator", "kernel", numbers=("ms", "share", "GFLOP/s"))
     for step in slowest:
         speed = f"{step['gflops']:.1f}" if step["gflops"] else ""
         table.add_row(step["name"], step["op"], step["kernel"], f"{step['ms']:.4f}", f"{step['share']:.1%}", speed)
@@ -63,11 +58,8 @@ def _show(slowest: list[dict], count: int, total: float, fallback: float) -> Non
 def show_layers(layers: list[Layer]) -> None:
     """Print the slowest layers with their share of the time and of their roof as bars."""
     from rich.bar import Bar
-    from rich.table import Table
 
-    table = Table("layer", "operator", "kernels")
-    for column in ("ms", "share"):
-        table.add_column(column, justify="right")
+    table = common.table("layer", "operator", "kernels", numbers=("ms", "share"))
     table.add_column("", width=16)
     for column in ("GFLOP/s", "of roof"):
         table.add_column(column, justify="right")

@@ -100,11 +100,7 @@ def _batch_size(model: ir.Model, samples: int, wanted: int) -> int:
 
 def show(report: RecalibrationReport) -> None:
     """Print how much each BatchNorm's statistics moved, and which were left alone and why."""
-    from rich.table import Table
-
-    table = Table("BatchNorm")
-    for column in ("values per channel", "largest shift of a mean", "new / old variance"):
-        table.add_column(column, justify="right")
+    table = common.table("BatchNorm", numbers=("values per channel", "largest shift of a mean", "new / old variance"))
     for item in report.items:
         if item.reason is None:
             table.add_row(item.name, str(item.values), f"{item.mean_shift:.3g} σ", f"{item.variance_ratio:.3g}")

@@ -47,10 +47,8 @@ def run(
     if output is not None:
         files.write_npz(outputs, output)
     summary = [summarise(name, value) for name, value in outputs.items()]
-    if as_json:
-        common.print_json({"model": str(model), "ms": elapsed, "outputs": summary, "written": output})
-    else:
-        _show(summary, elapsed, output)
+    document = {"model": str(model), "ms": elapsed, "outputs": summary, "written": output}
+    common.answer(as_json, document, lambda: _show(summary, elapsed, output))
 
 
 def summarise(name: str, value: object) -> dict:
@@ -69,9 +67,7 @@ def summarise(name: str, value: object) -> dict:
 
 
 def _show(summary: list[dict], elapsed: float, output: Path | None) -> None:
-    from rich.table import Table
-
-    table = Table("output", "shape", "dtype", "min", "max", "mean", "not finite")
+    table = common.table("output", "shape", "dtype", "min", "max", "mean", "not finite")
     for facts in summary:
         numbers = [f"{facts[key]:.6g}" if key in facts else "" for key in ("min", "max", "mean")]
         table.add_row(

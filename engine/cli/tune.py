@@ -30,17 +30,12 @@ def tune(
         feeds = files.read_inputs(loaded, inputs, files.parse_shapes(shapes))
         options = infold.SessionOptions(intra_op_num_threads=threads, precision=precision, training_mode=training_mode)
         report = infold.tune(loaded, feeds, options, rounds, advance)
-    if as_json:
-        common.print_json({"model": str(model), **report.to_dict()})
-    else:
-        show(report)
+    common.answer(as_json, {"model": str(model), **report.to_dict()}, lambda: show(report))
 
 
 def show(report: TuneReport) -> None:
     """Print the nodes that another algorithm computes faster than the planned one, and what that gives."""
-    from rich.table import Table
-
-    table = Table("node", "planned", "fastest", "ms of each")
+    table = common.table("node", "planned", "fastest", "ms of each")
     changed = [node for node in report.nodes if node.best != node.planned]
     for node in changed:
         times = ", ".join(f"{name} {ms:.4f}" for name, ms in sorted(node.ms.items(), key=lambda item: item[1]))

@@ -19,9 +19,7 @@ def verify(
     inputs: common.Inputs = None,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", "-b", min=1, help="Batch size, where the model leaves it open.")
-    ] = None,
+    batch: common.Batch = None,
     threads: common.Threads = 0,
     training_mode: common.TrainingMode = "error",
     layers: Annotated[bool, typer.Option("--layers", help="Compare every value inside the graph as well.")] = False,
@@ -42,23 +40,17 @@ def verify(
             layers=layers,
             training_mode=training_mode,
         )
-    if as_json:
-        common.print_json({"model": str(model), **report.to_dict()})
-    else:
-        show(report)
+    common.answer(as_json, {"model": str(model), **report.to_dict()}, lambda: show(report))
     if not report.ok:
         raise typer.Exit(1)
 
 
 def show(report: VerifyReport) -> None:
     """Print each output's errors and whose is larger, and where a wrong result begins."""
-    from rich.table import Table
     from rich.text import Text
 
     console = common.out()
-    table = Table("output")
-    for column in ("max abs", "max rel", "infold's error", "onnxruntime's error", "larger"):
-        table.add_column(column, justify="right")
+    table = common.table("output", numbers=("max abs", "max rel", "infold's error", "onnxruntime's error", "larger"))
     for output in report.outputs:
         numbers = map(_number, (output.max_abs, output.max_rel, output.error, output.onnxruntime_error))
         table.add_row(output.name, *numbers, _larger(output.error, output.onnxruntime_error))
@@ -74,11 +66,8 @@ def show(report: VerifyReport) -> None:
 
 
 def _show_layers(report: VerifyReport) -> None:
-    from rich.table import Table
-
-    table = Table("node", "operator", title=f"The {LAYERS_SHOWN} largest errors inside the graph")
-    for column in ("infold's error", "onnxruntime's error", "larger"):
-        table.add_column(column, justify="right")
+    title = f"The {LAYERS_SHOWN} largest errors inside the graph"
+    table = common.table("node", "operator", numbers=("infold's error", "onnxruntime's error", "larger"), title=title)
     for layer in sorted(report.layers, key=lambda layer: -layer.error)[:LAYERS_SHOWN]:
         errors = (layer.error, layer.onnxruntime_error)
         table.add_row(layer.node, layer.op_type, *map(_number, errors), _larger(*errors))

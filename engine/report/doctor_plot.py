@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 
-from ..errors import MissingDependencyError
 from .doctor import DoctorReport, LayerStatistics
+from .plot import empty_figure
 
 LABEL = 24  # characters of a name, the last ones
 
@@ -17,12 +17,7 @@ def plot_statistics(report: DoctorReport, path: str | os.PathLike, title: str = 
 
     The suffix of `path` names the format. Raises: MissingDependencyError without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("a plot needs matplotlib: pip install 'infold[plot]'") from None
-
-    figure = Figure(figsize=(max(8, 0.1 * len(report.layers)), 6), layout="constrained")
+    figure = empty_figure(max(8, 0.1 * len(report.layers)), 6)
     above, below = figure.subplots(2, 1, sharex=True)
     places = {layer.name: place for place, layer in enumerate(report.layers)}
     for axes, what, label in ((above, "mean", "running mean"), (below, "var", "running variance")):

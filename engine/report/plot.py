@@ -1,4 +1,4 @@
-"""Pictures of reports, drawn by matplotlib."""
+"""Pictures of benchmarks, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ import numpy as np
 from infold.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from infold.report.bench import BenchReport
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches. Raises: MissingDependencyError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("a plot needs matplotlib: pip install 'infold[plot]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def plot_bench(report: BenchReport, path: str | os.PathLike) -> None:
@@ -18,13 +29,8 @@ def plot_bench(report: BenchReport, path: str | os.PathLike) -> None:
 
     Raises: MissingDependencyError without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("a plot needs matplotlib: pip install 'infold[plot]'") from None
-
     names = list(report.engines)
-    figure = Figure(figsize=(8, 1.2 + 0.7 * len(names)), layout="constrained")
+    figure = empty_figure(8, 1.2 + 0.7 * len(names))
     axes = figure.subplots()
     for row, name in enumerate(names):
         timing = report.engines[name]

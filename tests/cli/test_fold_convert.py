@@ -49,6 +49,13 @@ def test_fold_shows_every_batchnorm_and_where_it_went(cli: Callable, lenet: Path
     assert all(item["explanation"].startswith("backward") for item in items)
 
 
+@pytest.mark.parametrize("name", ["net.pt2", "net.t7", "net.caffemodel", "net.infold"])
+def test_onnx_is_not_written_under_the_name_of_another_format(cli: Callable, lenet: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"somebody's")
+    result = cli("convert", lenet, "-o", tmp_path / name)
+    assert result.code == 2 and "name it .onnx" in result.err and (tmp_path / name).read_bytes() == b"somebody's"
+
+
 @pytest.mark.parametrize("command", ["fold", "convert"])
 def test_the_input_is_never_overwritten(cli: Callable, lenet: Path, tmp_path: Path, command: str) -> None:
     before = lenet.read_bytes()

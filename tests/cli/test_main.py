@@ -35,6 +35,20 @@ def test_the_version(cli: Callable) -> None:
     assert cli("--version") == (0, f"infold {infold.__version__}\n", "")
 
 
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "infold", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"infold {infold.__version__}\n")
+
+
+def test_a_missing_file_is_told_in_words(cli: Callable, lenet: Path) -> None:
+    assert complains(cli("run", lenet, "--input", "none.npy"), "none.npy: No such file or directory")
+
+
+def test_nobody_is_led_to_unpickle(cli: Callable, lenet: Path) -> None:
+    result = cli("run", lenet, "--input", f"image={__file__}")
+    assert complains(result, "not an .npy or .npz file") and "allow_pickle" not in result.err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(cli: Callable, command: str) -> None:
     result = cli(command, "--help")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from infold.report.engines import Feeds, Prepared, engine
 
 
@@ -18,16 +20,5 @@ def _prepare(path: str, feeds: Feeds, threads: int, precision: str) -> Prepared:
     return Prepared(lambda: session.run(None, feeds), infold.__version__, precision)
 
 
-@engine("infold", "infold")
-def _highest(path: str, feeds: Feeds, threads: int) -> Prepared:
-    return _prepare(path, feeds, threads, "highest")
-
-
-@engine("infold@high", "infold")
-def _high(path: str, feeds: Feeds, threads: int) -> Prepared:
-    return _prepare(path, feeds, threads, "high")
-
-
-@engine("infold@medium", "infold")
-def _medium(path: str, feeds: Feeds, threads: int) -> Prepared:
-    return _prepare(path, feeds, threads, "medium")
+for _name, _precision in (("infold", "highest"), ("infold@high", "high"), ("infold@medium", "medium")):
+    engine(_name, "infold")(partial(_prepare, precision=_precision))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from infold.report.engines import Feeds, Prepared, engine
@@ -30,11 +32,5 @@ def _prepare(path: str, feeds: Feeds, threads: int, precision: str) -> Prepared:
     return Prepared(run, openvino.__version__.split("-")[0], {"f32": "float32", "bf16": "bfloat16"}.get(precision, precision))
 
 
-@engine("openvino", "openvino")
-def _f32(path: str, feeds: Feeds, threads: int) -> Prepared:
-    return _prepare(path, feeds, threads, "f32")
-
-
-@engine("openvino@bf16", "openvino")
-def _bf16(path: str, feeds: Feeds, threads: int) -> Prepared:
-    return _prepare(path, feeds, threads, "bf16")
+for _name, _precision in (("openvino", "f32"), ("openvino@bf16", "bf16")):
+    engine(_name, "openvino")(partial(_prepare, precision=_precision))

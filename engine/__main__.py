@@ -1,0 +1,4 @@
+"""`python -m infold`: the command line."""
+from .cli import main
+
+main()
