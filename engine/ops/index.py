@@ -40,14 +40,24 @@ def by_index(ctx, data: Tensor, index: Tensor, other: Tensor, axes: Steps, data_
              loop=_native.LOOPS[place or f"COPY_{data.dtype.itemsize}"])
 
 
+def _evenly(index: np.ndarray | None, size: int) -> tuple[int, list[int]] | None:
+    """The first of constant indices into `size` elements, and their steps by dimension, if they are even (one index alone; windows over
+    an image, as im2col picks them)."""
+    if index is None or index.size == 0 or index.min() < -size or index.max() >= size:
+        return None
+    index = np.where(index < 0, index + size, index).astype(np.int64)
+    first = int(index.flat[0])
+    steps = [int(np.moveaxis(index, d, 0)[1].flat[0]) - first if n > 1 else 0 for d, n in enumerate(index.shape)]
+    return (first, steps) if (index == first + sum(np.ix_(*map(np.multiply, steps, map(np.arange, index.shape))))).all() else None
+
+
 @op("Gather", types=ANY)
 def gather(ctx, node) -> None:
     data, output, shape = ctx.tensor(node.inputs[0].name), node.outputs[0].name, ctx.shape(node.outputs[0].name)
     axis = counted(attr(node, "axis", 0), len(data.shape))
-    known = ctx.constant_value(node.inputs[1])
-    if known is not None and known.size == 1 and -data.shape[axis] <= (at := int(known.reshape(-1)[0])) < data.shape[axis]:
-        strides = [*data.strides[:axis], *[0] * known.ndim, *data.strides[axis + 1:]]
-        ctx.bind(output, data.view(shape, strides, at % data.shape[axis] * data.strides[axis]))
+    if (places := _evenly(ctx.constant_value(node.inputs[1]), data.shape[axis])) is not None:
+        steps = [step * data.strides[axis] for step in places[1]]
+        ctx.bind(output, data.view(shape, [*data.strides[:axis], *steps, *data.strides[axis + 1:]], places[0] * data.strides[axis]))
         return
     index, behind = indices(ctx, node.inputs[1].name), [0] * (len(data.shape) - axis - 1)
     by_index(ctx, data, index, ctx.output(output, image=False), [axis],

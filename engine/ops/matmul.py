@@ -127,19 +127,22 @@ def _matmul_bias(ctx, node) -> tuple[Epilogue, np.ndarray | None]:
 
 
 def _batched(ctx, node, a_name: str, b_name: str, shape) -> None:
-    """A product of two computed tensors: one packing step, one step with a group per matrix of the batch."""
+    """A product of two computed tensors: one packing step, one step with a group for each matrix b. Dimensions of the batch along
+    which b does not vary are more rows."""
     batch, (m, n) = shape[:-2], shape[-2:]
     if len(batch) > 4:
         raise NotNative("more than four batch dimensions")
     a, b = _matrix(ctx, a_name), ctx.tensor(b_name)
     k = a.shape[-1]
-    groups = prod(batch)
 
-    def one_stride(t: Tensor) -> int | None:
-        """The stride of the merged batch dimension, None if the batch dimensions do not merge."""
-        wide = t.broadcast((*batch, *t.shape[-2:]))
+    def strides(t: Tensor, dims: list[int]) -> list[int]:
+        wide = t.broadcast((*batch, *t.shape[-2:])).strides
+        return [wide[d] for d in dims]
+
+    def one_stride(t: Tensor, dims: list[int]) -> int | None:
+        """The stride of these dimensions of the batch merged, None if they do not merge."""
         stride, merged = 0, 1
-        for extent, s in zip(reversed(batch), reversed(wide.strides[:-2])):
+        for extent, s in reversed([*zip((batch[d] for d in dims), strides(t, dims))]):
             if extent == 1:
                 continue
             if merged == 1:
@@ -149,19 +152,25 @@ def _batched(ctx, node, a_name: str, b_name: str, shape) -> None:
             merged *= extent
         return stride
 
-    def evenly(t: Tensor) -> Tensor:
-        if one_stride(t) is not None:
+    def evenly(t: Tensor, dims: list[int]) -> Tensor:
+        if one_stride(t, dims) is not None:
             return t
         target = ctx.temporary((*batch, *t.shape[-2:]))
         ctx.copy(t.broadcast(target.shape), target)
         return target
 
-    a, b = evenly(a), evenly(b)
-    a_step, b_step = one_stride(a), one_stride(b)
-    out = ctx.output(node.outputs[0].name, image=False)
-    packed = pack_step(ctx, b, (k,), (b.strides[-2],), n, b.strides[-1], groups, b_step)
-    product(ctx, a, packed, vector(ctx, None, n), out, [0], pixels=[1, m], x_stride=[0, a.strides[-2]],
-            out_stride=[0, n], k=k, epilogue=Epilogue(node.outputs[0].name), groups=groups, in_group=a_step, out_group=m * n)
+    out, every = ctx.output(node.outputs[0].name, image=False), list(range(len(batch)))
+    rows = [d for d in every if batch[d] > 1 and strides(b, [d]) == [0]]
+    groups = [d for d in every if d not in rows]
+    if len(rows) > 3 or one_stride(out, groups) is None or one_stride(a, groups) is None:
+        rows, groups = [], every
+    a, b = evenly(a, groups), evenly(b, groups)
+    count = prod(batch[d] for d in groups)
+    packed = pack_step(ctx, b, (k,), (b.strides[-2],), n, b.strides[-1], count, one_stride(b, groups))
+    product(ctx, a, packed, vector(ctx, None, n), out, [0], pixels=[1] * (3 - len(rows)) + [*(batch[d] for d in rows), m],
+            x_stride=[0] * (3 - len(rows)) + [*strides(a, rows), a.strides[-2]],
+            out_stride=[0] * (3 - len(rows)) + [*strides(out, rows), n], k=k, epilogue=Epilogue(node.outputs[0].name), groups=count,
+            in_group=one_stride(a, groups), out_group=one_stride(out, groups))
 
 
 @op("Gemm")

@@ -21,6 +21,15 @@ def test_constant_index(axis, index, like_onnxruntime):
         like_onnxruntime(net, y)
 
 
+@pytest.mark.parametrize("index", [[1, 3, 5], [-1, -3, -5], [3, 2, 1, 0], [[0, 2, 4], [1, 3, 5]], [[5, 4], [3, 2]], [[2], [4]]])
+def test_even_indices_are_a_view(index):
+    """A crop, a flip, the windows that torch's unfold picks."""
+    net = Net(opset=13)
+    y = net("Relu", net("Gather", net("Neg", net.input(2, 6, 5)), net.constant(np.array(index, np.int64)), axis=1))
+    check(net, y)
+    assert "gather" not in {s.op for s in session(net.model(y)).profile(net.feeds, runs=1)}
+
+
 def test_computed_index():
     net = Net(opset=13)
     index = net.feed(np.array([[3, 0, -1], [2, 2, 1]], np.int64))

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from session_harness import Net, check
+from session_harness import Net, check, session
 
 ADDENDS = [None, (), (1,), (7,), (1, 7), (5, 7), (5, 1), (1, 1)]
 
@@ -116,6 +116,21 @@ def test_unnamed_products_of_one_weight_keep_their_own_factor_and_bias():
     x, w = net.input(4, 6), net.normal(6, 6)
     check(net, net("Gemm", x, w, net.normal(6), alpha=0.5), net("Gemm", x, w, net.normal(6), alpha=2.0), net("MatMul", x, w),
           net("Gemm", x, w, transB=1))
+
+
+@pytest.mark.parametrize("a, b", [((4, 6, 1, 5), (1, 6, 5, 7)), ((3, 4, 6, 2, 5), (1, 1, 6, 5, 7)), ((3, 4, 3, 5), (5, 7)),
+                                  ((1, 4, 2, 3, 5), (1, 1, 2, 5, 7)), ((2, 3, 1, 2, 4, 5), (2, 1, 1, 1, 5, 7))], ids=str)
+def test_dimensions_along_which_the_second_does_not_vary(a: tuple, b: tuple):
+    """Lambda layers, attention with few keys: no copy of it is made."""
+    net = Net()
+    y = net("MatMul", net("Neg", net.input(*a)), net("Neg", net.input(*b)))
+    check(net, y)
+    assert "unary.identity" not in {s.kernel for s in session(net.model(y)).profile(net.feeds, runs=1)}
+
+
+def test_dimensions_that_do_not_merge_around_such_a_one():
+    net = Net()
+    check(net, net("MatMul", net.input(2, 3, 2, 4, 5), net.input(2, 1, 2, 5, 7)))
 
 
 @pytest.mark.parametrize("seed", range(12))
