@@ -103,8 +103,8 @@ $(VENV)/.infold: $(NATIVE) $(VENV)/.needs
 	$(PIP) --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.demo: engine/demo/requirements.txt engine/demo/requirements-nodeps.txt | $(VENV)/.infold
-	$(PIP) -r engine/demo/requirements.txt
+$(VENV)/.demo: pyproject.toml engine/demo/requirements-nodeps.txt | $(VENV)/.infold
+	$(PIP) --no-build-isolation -e '.[demo]'
 	$(PIP) --no-deps -r engine/demo/requirements-nodeps.txt
 	touch $@
 

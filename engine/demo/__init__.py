@@ -1,7 +1,7 @@
 """The embedded demo: infold on a small network and on a real reading machine, everything checked against onnxruntime.
 
 Nothing is downloaded. The network of the first half and the picture of the second lie beside this file, with the
-scripts that made them; the second half's models come with the PyPI package rapidocr-onnxruntime (requirements.txt).
+scripts that made them; the second half's models come with the PyPI package rapidocr-onnxruntime (ocr.py says how to install it).
 """
 from __future__ import annotations
 

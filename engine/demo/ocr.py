@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # RapidOCR asks for an opencv that needs libGL, so it is installed without its dependencies, beside what it needs.
-INSTALL = ("pip install onnxruntime opencv-python-headless pillow pyclipper pyyaml shapely six tqdm && "
-           "pip install --no-deps rapidocr-onnxruntime==1.4.4")
+INSTALL = "pip install 'infold[demo]' && pip install --no-deps rapidocr-onnxruntime==1.4.4"
 PICTURE = Path(__file__).with_name("notice.jpg")
 STAGES = {                                      # stage: (part of RapidOCR, its attribute that runs the model, model)
     "detection": ("text_det", "infer", "ch_PP-OCRv4_det_infer.onnx"),

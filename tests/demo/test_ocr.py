@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -58,13 +57,9 @@ def test_missing_packages_are_told_in_one_line(console: Console, monkeypatch: py
     assert missing in line and ocr.INSTALL in line
 
 
-def test_the_line_names_what_the_requirements_name():
-    folder = Path(ocr.__file__).parent
-    needs = {re.match(r"[\w-]+", line)[0] for line in (folder / "requirements.txt").read_text().splitlines()
-             if not line.startswith("#")} - {"numpy"}
-    listed, bare = ocr.INSTALL.split(" && ")
-    assert set(listed.split()[2:]) == needs
-    assert bare.split()[-1] in (folder / "requirements-nodeps.txt").read_text()
+def test_the_line_installs_what_make_installs():
+    bare = ocr.INSTALL.rpartition(" ")[2]
+    assert bare in (Path(ocr.__file__).parent / "requirements-nodeps.txt").read_text().splitlines()
 
 
 def test_models_of_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
