@@ -12,14 +12,7 @@ import onnx_ir as ir
 if __name__ != "infold.importers":
     raise ImportError(f"this package is imported as `infold.importers`, not as {__name__!r}")
 
-_MODULES = {
-    ".prototxt": "caffe",
-    ".caffemodel": "caffe",
-    ".t7": "torch7",
-    ".pt2": "pytorch",
-    ".pt": "pytorch",
-    ".pth": "pytorch",
-}
+_MODULES = {".prototxt": "caffe", ".caffemodel": "caffe", ".t7": "torch7", ".pt2": "pytorch", ".pt": "pytorch", ".pth": "pytorch"}
 
 
 def load(

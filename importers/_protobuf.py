@@ -97,9 +97,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
         elif wire in (_FIXED32, _FIXED64):
             position += 4 if wire == _FIXED32 else 8
         else:
-            raise InvalidModelError(
-                f"not an ONNX model: wire type {wire} at byte {start} is not protobuf as ONNX uses it"
-            )
+            raise InvalidModelError(f"not an ONNX model: wire type {wire} at byte {start} is not protobuf as ONNX uses it")
         if number == 0:
             raise InvalidModelError(f"not an ONNX model: field number 0 at byte {start}")
         if position > end:

@@ -41,16 +41,12 @@ def check(data: bytes) -> None:
         names = archive.get_file_names()
         documents = {name: json.loads(archive.read_bytes(name)) for name in names if name.endswith(".json")}
     except (RuntimeError, AssertionError, LookupError, ValueError) as error:
-        raise InvalidModelError(
-            f"not an archive of torch.export.save, or of one before torch 2.8: {_first_line(error)}"
-        ) from None
+        raise InvalidModelError(f"not an archive of torch.export.save, or of one before torch 2.8: {_first_line(error)}") from None
     if len(set(names)) != len(names) or "models/model.json" not in names:
         raise InvalidModelError("the archive must hold one exported program, models/model.json, and no name twice")
     for name in names:
         if not _RECORDS.fullmatch(name):
-            raise UnsupportedError(
-                f"the archive holds {name!r}, which is no part of an exported program's graph and weights"
-            )
+            raise UnsupportedError(f"the archive holds {name!r}, which is no part of an exported program's graph and weights")
     pickles = {name for name in names if name.startswith("data/") and name.endswith(".pt")}
     for name, document in documents.items():
         if name.startswith("data/"):
@@ -71,9 +67,7 @@ def _payloads(name: str, document: Any) -> set[str]:
         raise InvalidModelError(f"{name} is damaged")
     for key, entry in config.items():
         if not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
-            raise UnsupportedError(
-                f"constant {key!r} of the archive is a Python or TorchScript object ({entry['path_name']})"
-            )
+            raise UnsupportedError(f"constant {key!r} of the archive is a Python or TorchScript object ({entry['path_name']})")
     return {f"{folder}/{entry['path_name']}" for entry in config.values() if entry.get("use_pickle")}
 
 
@@ -90,9 +84,7 @@ def _check_graph(value: Any, where: str, depth: int) -> None:
             if key == "expr_str" and not (
                 isinstance(item, str) and _EXPRESSION.fullmatch(item) and not re.search(r"\)\s*\(", item)
             ):
-                raise UnsupportedError(
-                    f"the program has a symbolic expression that is more than arithmetic: {str(item)[:80]!r}"
-                )
+                raise UnsupportedError(f"the program has a symbolic expression that is more than arithmetic: {str(item)[:80]!r}")
             _check_graph(item, where, depth + 1)
 
 

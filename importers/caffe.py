@@ -63,11 +63,7 @@ def load(
     try:
         return _convert(net, stored, input_shapes)
     except Error as error:
-        hint = (
-            ""
-            if weights
-            else f" (there is no {source.with_suffix('.caffemodel').name}; give the weights with weights=)"
-        )
+        hint = "" if weights else f" (there is no {source.with_suffix('.caffemodel').name}; give the weights with weights=)"
         raise type(error)(f"{prototxt}: {error}{hint}") from error.__cause__
 
 

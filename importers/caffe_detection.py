@@ -91,8 +91,7 @@ def detection_output(site: Site) -> ir.Value:
     param, (loc, conf, prior) = site.layer.detection_output_param, site.take(3)
     if not param.share_location or not param.normalized_bbox or param.nms_param.eta != 1:
         site.fail(
-            "boxes of their own for each class, boxes in pixels and adaptive suppression (eta) are not supported",
-            UnsupportedError,
+            "boxes of their own for each class, boxes in pixels and adaptive suppression (eta) are not supported", UnsupportedError
         )
     batch, priors, classes = site.shape(loc)[0], math.prod(site.shape(prior)) // 8, param.num_classes
     wanted = {
@@ -103,8 +102,7 @@ def detection_output(site: Site) -> ir.Value:
     for what, (value, size) in wanted.items():
         if math.prod(site.shape(value)) != size:
             site.fail(
-                f"the {what} {value.name!r} of shape {list(site.shape(value))} do not fit "
-                f"{priors} priors of {classes} classes"
+                f"the {what} {value.name!r} of shape {list(site.shape(value))} do not fit {priors} priors of {classes} classes"
             )
     labels = [label for label in range(classes) if label != param.background_label_id]
     if not labels:
@@ -171,9 +169,7 @@ class _Rows:
     def table(self, batch: int, keep: int) -> ir.Value:
         """Return the rows of all images, at most `keep` of each (-1: all), as (1, 1, rows, 7)."""
         tables = (
-            [self._image(index, keep, batch) for index in range(batch)]
-            if keep >= 0
-            else [self._describe(self._selected, "all")]
+            [self._image(index, keep, batch) for index in range(batch)] if keep >= 0 else [self._describe(self._selected, "all")]
         )
         rows = tables[0] if len(tables) == 1 else self._site.node("Concat", tables, "images", axis=0)
         axes = self._site.constant([0, 1], "outer_axes")

@@ -70,10 +70,7 @@ class Site:
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Return a value's shape, which must not depend on data."""
         if not value.shape.is_static():
-            self.fail(
-                f"needs a shape known beforehand, but {value.name!r} depends on the data: {value.shape}",
-                UnsupportedError,
-            )
+            self.fail(f"needs a shape known beforehand, but {value.name!r} depends on the data: {value.shape}", UnsupportedError)
         return value.shape.numpy()
 
     def image(self, value: ir.Value) -> tuple[int, int, int, int]:
@@ -104,13 +101,8 @@ class Site:
             InvalidModelError: no such blob, or one of another shape.
         """
         if index >= len(self._blobs):
-            self.fail(
-                f"needs the blob {index} ({role}) of shape {list(shape)}; "
-                f"the weights have {len(self._blobs)} blobs for it"
-            )
-        found = caffe_net.array(
-            self._blobs[index], f"layer {self.layer.name!r} ({self.layer.type}): blob {index} ({role})"
-        )
+            self.fail(f"needs the blob {index} ({role}) of shape {list(shape)}; the weights have {len(self._blobs)} blobs for it")
+        found = caffe_net.array(self._blobs[index], f"layer {self.layer.name!r} ({self.layer.type}): blob {index} ({role})")
         if [dim for dim in found.shape if dim != 1] != [dim for dim in shape if dim != 1]:
             self.fail(f"blob {index} ({role}) has the shape {list(found.shape)}, needs {list(shape)}")
         return found.reshape(shape)
@@ -201,9 +193,7 @@ def convert(net: Message, weights: Message | None, shapes: Mapping[str, Sequence
     return graph.model(net.name or "caffe", inputs, outputs)
 
 
-def _convert_layer(
-    site: Site, blobs: dict[str, ir.Value], declared: Mapping[str, object], last: Mapping[str, Message]
-) -> None:
+def _convert_layer(site: Site, blobs: dict[str, ir.Value], declared: Mapping[str, object], last: Mapping[str, Message]) -> None:
     """Convert one layer and enter its tops into `blobs`."""
     message = site.layer
     if len({*message.top, ""}) != len(message.top) + 1:

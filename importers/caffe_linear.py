@@ -18,13 +18,9 @@ def convolution(site: Site) -> ir.Value:
     kernel, stride, pad, dilation = window(site, param, len(shape) - 2)
     group = shape[1] if site.layer.type != "Convolution" and not param.HasField("group") else param.group
     outputs = _check_groups(site, param, group, shape[1])
-    spatial = [
-        (size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip(shape[2:], kernel, stride, pad, dilation)
-    ]
+    spatial = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip(shape[2:], kernel, stride, pad, dilation)]
     if any(size < 1 for size in spatial):
-        site.fail(
-            f"the kernel {kernel} (dilation {dilation}, pad {pad}) is larger than the blob of shape {list(shape)}"
-        )
+        site.fail(f"the kernel {kernel} (dilation {dilation}, pad {pad}) is larger than the blob of shape {list(shape)}")
     filters = (outputs, shape[1] // group, *kernel)
     return _sums(site, "Conv", filters, outputs, group, (kernel, stride, pad, dilation))
 
@@ -35,23 +31,26 @@ def deconvolution(site: Site) -> ir.Value:
     param, shape = site.layer.convolution_param, site.shape(site.bottom)
     kernel, stride, pad, dilation = window(site, param, len(shape) - 2)
     outputs = _check_groups(site, param, param.group, shape[1])
-    spatial = [
-        s * (size - 1) + d * (k - 1) + 1 - 2 * p for size, k, s, p, d in zip(shape[2:], kernel, stride, pad, dilation)
-    ]
+    spatial = [s * (size - 1) + d * (k - 1) + 1 - 2 * p for size, k, s, p, d in zip(shape[2:], kernel, stride, pad, dilation)]
     if any(size < 1 for size in spatial):
         site.fail(f"the pad {pad} leaves nothing of the blob of shape {list(shape)}")
     filters = (shape[1], outputs // param.group, *kernel)
     return _sums(site, "ConvTranspose", filters, outputs, param.group, (kernel, stride, pad, dilation))
 
 
-def _sums(
-    site: Site, operator: str, filters: tuple[int, ...], outputs: int, group: int, window: tuple[list[int], ...]
-) -> ir.Value:
+def _sums(site: Site, operator: str, filters: tuple[int, ...], outputs: int, group: int, window: tuple[list[int], ...]) -> ir.Value:
     """The node of a (transposed) convolution whose filters have this shape."""
     weight, bias = site.constant(site.blob(0, filters, "weight"), "weight"), site.layer.convolution_param.bias_term
     kernel, stride, pad, dilation = window
-    return site.node(operator, [site.bottom, weight, *_bias(site, bias, outputs)],
-                     kernel_shape=kernel, strides=stride, pads=pad * 2, dilations=dilation, group=group)
+    return site.node(
+        operator,
+        [site.bottom, weight, *_bias(site, bias, outputs)],
+        kernel_shape=kernel,
+        strides=stride,
+        pads=pad * 2,
+        dilations=dilation,
+        group=group,
+    )
 
 
 @layer("InnerProduct")
@@ -87,9 +86,7 @@ def padding(site: Site) -> ir.Value:
 def window(site: Site, param: Message, rank: int) -> tuple[list[int], list[int], list[int], list[int]]:
     """Return kernel, stride, pad and dilation of a ConvolutionParameter, one number per spatial axis."""
     if param.axis not in (1, -rank - 1) or rank < 1:
-        site.fail(
-            f"axis {param.axis} of a blob of rank {rank + 2}: channels must be axis 1, with spatial axes after it"
-        )
+        site.fail(f"axis {param.axis} of a blob of rank {rank + 2}: channels must be axis 1, with spatial axes after it")
     values = []
     for plain, name, default in (("kernel_size", "kernel", 0), ("stride", "stride", 1), ("pad", "pad", 0), ("dilation", "", 1)):
         given = list(getattr(param, plain))

@@ -139,9 +139,7 @@ def _type_name(name: str) -> str:
     return _RENAMED.get(upper) or "".join(part.capitalize() for part in upper.split("_"))
 
 
-def inputs(
-    net: Message, found: Sequence[Message], shapes: Mapping[str, Sequence[int]] | None
-) -> dict[str, tuple[int, ...] | None]:
+def inputs(net: Message, found: Sequence[Message], shapes: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...] | None]:
     """Return the shapes of the net's inputs by name: net-level inputs, Input layers, data layers; None if not given.
 
     Args:
@@ -244,7 +242,5 @@ def array(blob: Message, what: str) -> np.ndarray:
             raise UnsupportedError(f"{what} holds integers; floating point is needed")
     size = np.dtype(dtype).itemsize
     if any(dim < 0 for dim in shape) or math.prod(shape) * size != len(data):
-        raise InvalidModelError(
-            f"{what} declares the shape {list(shape)}, but has {len(data)} bytes ({len(data) / size:g} values)"
-        )
+        raise InvalidModelError(f"{what} declares the shape {list(shape)}, but has {len(data)} bytes ({len(data) / size:g} values)")
     return np.frombuffer(data, dtype).reshape(shape).astype(np.float32, copy=False)

@@ -66,10 +66,7 @@ def _factor(site: Site, param: Message, shape: tuple[int, ...], role: str) -> tu
         own = site.shape(site.take(2)[1])
         axis = axis if own else 0
         if own != shape[axis : axis + len(own)]:
-            site.fail(
-                f"the second blob has the shape {list(own)}, needs that of the first, {list(shape)}, "
-                f"from axis {axis} on"
-            )
+            site.fail(f"the second blob has the shape {list(own)}, needs that of the first, {list(shape)}, from axis {axis} on")
     broadcast = (*own, *[1] * (rank - axis - len(own))) if own else ()
     if len(site.bottoms) == 1:
         value = site.constant(site.blob(0, own, role).reshape(broadcast), role)

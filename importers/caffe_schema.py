@@ -72,9 +72,7 @@ def parse_text(text: str | bytes) -> Message:
             return text_format.Parse(text, NetParameter())
         except text_format.ParseError as error:
             net = text_format.Parse(text, NetParameter(), allow_unknown_field=True)
-            warnings.warn(
-                f"the prototxt has fields that the Caffe importer does not know; the first: {error}", stacklevel=2
-            )
+            warnings.warn(f"the prototxt has fields that the Caffe importer does not know; the first: {error}", stacklevel=2)
             return net
     except text_format.ParseError as error:
         raise InvalidModelError(f"not a Caffe net in text format: {error}") from None

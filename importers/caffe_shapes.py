@@ -54,14 +54,8 @@ def crop(site: Site) -> ir.Value:
     offsets = list(param.offset) or [0]
     offsets = offsets * (len(shape) - axis) if len(offsets) == 1 else offsets
     ends = [offset + size for offset, size in zip(offsets, wanted[axis:])]
-    if (
-        len(wanted) != len(shape)
-        or len(offsets) != len(shape) - axis
-        or any(end > size for end, size in zip(ends, shape[axis:]))
-    ):
-        site.fail(
-            f"cannot cut {list(wanted)} out of {list(shape)} from axis {axis} on with the offsets {list(param.offset)}"
-        )
+    if len(wanted) != len(shape) or len(offsets) != len(shape) - axis or any(end > size for end, size in zip(ends, shape[axis:])):
+        site.fail(f"cannot cut {list(wanted)} out of {list(shape)} from axis {axis} on with the offsets {list(param.offset)}")
     return _slice(site, value, offsets, ends, list(range(axis, len(shape))))
 
 

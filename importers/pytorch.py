@@ -50,21 +50,17 @@ def load(
     torch = _torch()
     if isinstance(source, (str, os.PathLike)):
         if dynamic_batch or example_inputs is not None:
-            raise TypeError(
-                "a .pt2 file has its inputs and dynamic dimensions: example_inputs and dynamic_batch are for modules"
-            )
+            raise TypeError("a .pt2 file has its inputs and dynamic dimensions: example_inputs and dynamic_batch are for modules")
         return _finish(_export(_evaluated(_read(os.fspath(source))), None, None))
     if isinstance(source, torch.export.ExportedProgram):
         if dynamic_batch or example_inputs is not None:
             raise TypeError(
-                "an exported program has its inputs and dynamic dimensions: "
-                "example_inputs and dynamic_batch are for modules"
+                "an exported program has its inputs and dynamic dimensions: example_inputs and dynamic_batch are for modules"
             )
         return _finish(_export(_evaluated(source), None, None))
     if example_inputs is None:
         raise TypeError(
-            f"to export {type(source).__name__}, give example_inputs: "
-            "a tensor, or a sequence of tensors, as its forward takes"
+            f"to export {type(source).__name__}, give example_inputs: a tensor, or a sequence of tensors, as its forward takes"
         )
     arguments = _arguments(torch, example_inputs)
     shapes = None
@@ -88,9 +84,7 @@ def _torch():
         import onnxscript  # noqa: F401  torch.onnx needs it
         import torch
     except ImportError as error:
-        raise MissingDependencyError(
-            f"PyTorch models need the package {error.name}: pip install 'infold[torch]'"
-        ) from error
+        raise MissingDependencyError(f"PyTorch models need the package {error.name}: pip install 'infold[torch]'") from error
     return torch
 
 
@@ -129,9 +123,7 @@ def _evaluated(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     return program
 
 
-def _export(
-    model: torch.nn.Module | torch.export.ExportedProgram, arguments: tuple | None, shapes: tuple | None
-) -> ir.Model:
+def _export(model: torch.nn.Module | torch.export.ExportedProgram, arguments: tuple | None, shapes: tuple | None) -> ir.Model:
     import torch
 
     name = type(model).__name__
@@ -139,9 +131,7 @@ def _export(
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # optimize=False: torch's optimiser folds some BatchNorms by itself, in float32 and without a word.
-            program = torch.onnx.export(
-                model, arguments or (), dynamo=True, optimize=False, verbose=False, dynamic_shapes=shapes
-            )
+            program = torch.onnx.export(model, arguments or (), dynamo=True, optimize=False, verbose=False, dynamic_shapes=shapes)
     except Exception as error:  # torch raises errors of many kinds here, of the model's own code as well
         cause: BaseException = error
         while cause.__cause__ is not None:

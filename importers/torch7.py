@@ -90,9 +90,7 @@ def _network(value: object) -> Object:
         else []
     )
     if len(modules) != 1:
-        raise UnsupportedError(
-            f"the file holds {value!r} with {len(modules)} networks; it must hold one, alone or in a table"
-        )
+        raise UnsupportedError(f"the file holds {value!r} with {len(modules)} networks; it must hold one, alone or in a table")
     return modules[0]
 
 

@@ -70,9 +70,7 @@ def _depth_concat(graph: Graph, module: Module, x: Nested) -> Nested:
         for position, size in zip(rest, largest):
             before[position] = (size - shape[position]) // 2
             after[position] = size - shape[position] - before[position]
-        padded.append(
-            graph.add(module, "Pad", branch, graph.integers(*before, *after)) if any(before + after) else branch
-        )
+        padded.append(graph.add(module, "Pad", branch, graph.integers(*before, *after)) if any(before + after) else branch)
     return graph.concat(module, padded, along)
 
 

@@ -140,9 +140,7 @@ class Graph(Builder):
             raise module.unsupported("the rank of its result depends on data")
         if any(isinstance(dim, int) and dim <= 0 for dim in output.shape):
             dims = [dim if isinstance(dim, int) else dim.value for dim in output.shape]
-            raise ShapeError(
-                f"{module}: an input of shape {inputs[0].shape} is too small, the result would have shape {dims}"
-            )
+            raise ShapeError(f"{module}: an input of shape {inputs[0].shape} is too small, the result would have shape {dims}")
         return output
 
     def concat(self, module: Module, values: list[ir.Value], axis: int) -> ir.Value:

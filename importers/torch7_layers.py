@@ -64,10 +64,7 @@ def _convolution(graph: Graph, module: Module, x: Nested) -> Nested:
 
 
 @converts(
-    "nn.SpatialFullConvolution",
-    "nn.VolumetricFullConvolution",
-    "cudnn.SpatialFullConvolution",
-    "cudnn.VolumetricFullConvolution",
+    "nn.SpatialFullConvolution", "nn.VolumetricFullConvolution", "cudnn.SpatialFullConvolution", "cudnn.VolumetricFullConvolution"
 )
 def _full_convolution(graph: Graph, module: Module, x: Nested) -> Nested:
     x = graph.tensor(module, x, len(_spatial(module)) + 2)
@@ -125,11 +122,7 @@ def _temporal_convolution(graph: Graph, module: Module, x: Nested) -> Nested:
 @converts("nn.SpatialSubSampling")
 def _subsampling(graph: Graph, module: Module, x: Nested) -> Nested:
     """One weight and one bias for each plane, times the sum over a window."""
-    x, channels, kernel = (
-        graph.tensor(module, x, 4),
-        module.integer("nInputPlane", least=1),
-        _each(module, "k", least=1),
-    )
+    x, channels, kernel = (graph.tensor(module, x, 4), module.integer("nInputPlane", least=1), _each(module, "k", least=1))
     graph.check_dim(module, x, 1, channels)
     if math.prod(kernel) > 1 << 16:
         raise module.unsupported(f"a window of {kernel}")
@@ -159,9 +152,7 @@ def _linear(graph: Graph, module: Module, x: Nested) -> Nested:
     if weight.ndim != 2:
         raise module.invalid(f"weight of shape {weight.shape}; outputs x inputs expected")
     graph.check_dim(module, x, 1, weight.shape[1])
-    return graph.add(
-        module, "Gemm", x, graph.weight(module, "weight", weight), *_bias(graph, module, len(weight)), transB=1
-    )
+    return graph.add(module, "Gemm", x, graph.weight(module, "weight", weight), *_bias(graph, module, len(weight)), transB=1)
 
 
 def _bias(graph: Graph, module: Module, count: int) -> list[ir.Value]:
@@ -194,9 +185,7 @@ def _batch_norm(graph: Graph, module: Module, x: Nested) -> Nested:
     scale = module.array("weight", (count,)) if module.has("weight") else np.ones(count)
     shift = module.array("bias", (count,)) if module.has("bias") else np.zeros(count)
     named = {"weight": scale, "bias": shift, "running_mean": mean, "running_var": variance}
-    return graph.add(
-        module, "BatchNormalization", x, *(graph.weight(module, *item) for item in named.items()), epsilon=eps
-    )
+    return graph.add(module, "BatchNormalization", x, *(graph.weight(module, *item) for item in named.items()), epsilon=eps)
 
 
 @converts("nn.InstanceNormalization")
@@ -272,10 +261,7 @@ def _average_pool(graph: Graph, module: Module, x: Nested) -> Nested:
     """nn's early SpatialAveragePooling, without the field `divide`, gave sums."""
     x = graph.tensor(module, x, len(_spatial(module)) + 2)
     window = _window(graph, module, x)
-    counted = (
-        module.flag("count_include_pad", True)
-        and module.fields.get("mode") != "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING"
-    )
+    counted = module.flag("count_include_pad", True) and module.fields.get("mode") != "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING"
     y = graph.add(module, "AveragePool", x, count_include_pad=int(counted and any(window["pads"])), **window)
     if module.name == "nn.SpatialAveragePooling" and not module.flag("divide"):
         y = graph.add(module, "Mul", y, graph.scalar(math.prod(window["kernel_shape"])))
@@ -312,9 +298,7 @@ def _adaptive_pool(graph: Graph, module: Module, x: Nested) -> Nested:
         return graph.add(module, "GlobalAveragePool" if average else "GlobalMaxPool", x)
     sizes = graph.shape(x)[2:]
     if None in sizes:
-        raise module.unsupported(
-            f"pooling to {counts[0]}x{counts[1]} needs to know the input's size; give the input's shape"
-        )
+        raise module.unsupported(f"pooling to {counts[0]}x{counts[1]} needs to know the input's size; give the input's shape")
     if all(size % count == 0 for size, count in zip(sizes, counts)):
         kernel = [size // count for size, count in zip(sizes, counts)]
         return graph.add(module, "AveragePool" if average else "MaxPool", x, kernel_shape=kernel, strides=kernel)

@@ -200,8 +200,7 @@ def _with_weight(graph: Graph, module: Module, x: Nested, op: str, field: str) -
             weight = weight.reshape(shape[1:])
         elif weight.ndim != len(shape) - 1:
             raise module.unsupported(
-                f"field {field!r} of shape {weight.shape} for an input of unknown size {x.shape}; "
-                "give the input's shape"
+                f"field {field!r} of shape {weight.shape} for an input of unknown size {x.shape}; give the input's shape"
             )
     return graph.add(module, op, x, graph.weight(module, field, weight))
 

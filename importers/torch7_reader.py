@@ -186,9 +186,7 @@ class _Ascii:
         end = len(self.data) if end < 0 else end
         words = self.data[self.offset : end].split()
         if len(words) != count:
-            raise InvalidModelError(
-                f"Torch7 file, byte {self.offset}: {count} numbers expected in this line, {len(words)} found"
-            )
+            raise InvalidModelError(f"Torch7 file, byte {self.offset}: {count} numbers expected in this line, {len(words)} found")
         try:
             with np.errstate(over="ignore"):
                 values = np.fromiter(map(kind, words), dtype, count)
@@ -305,9 +303,7 @@ class _Reader:
             raise self._invalid(f"{name} of rank {rank}")
         shape, strides, [first] = self.source.longs(rank), self.source.longs(rank), self.source.longs(1)
         storage = yield
-        if storage is not None and not (
-            isinstance(storage, np.ndarray) and storage.ndim == 1 and storage.flags.c_contiguous
-        ):
+        if storage is not None and not (isinstance(storage, np.ndarray) and storage.ndim == 1 and storage.flags.c_contiguous):
             raise self._invalid(f"{name}, whose storage is none", start)
         if rank == 0:
             return np.zeros(0, dtype)

@@ -148,9 +148,7 @@ def _volumetric_padding(graph: Graph, module: Module, x: Nested) -> Nested:
     left, right, top, bottom, front, back = (
         module.integer(f"p{side}", 0) for side in ("left", "right", "top", "bottom", "front", "back")
     )
-    return _pad(
-        graph, module, graph.tensor(module, x, 5), [0, 0, front, top, left], [0, 0, back, bottom, right], "edge"
-    )
+    return _pad(graph, module, graph.tensor(module, x, 5), [0, 0, front, top, left], [0, 0, back, bottom, right], "edge")
 
 
 @converts("nn.Padding")
@@ -168,9 +166,7 @@ def _padding(graph: Graph, module: Module, x: Nested) -> Nested:
     return _pad(graph, module, x, before, after, "constant", module.number("value", 0))
 
 
-def _pad(
-    graph: Graph, module: Module, x: ir.Value, before: list[int], after: list[int], mode: str, value: float = 0
-) -> ir.Value:
+def _pad(graph: Graph, module: Module, x: ir.Value, before: list[int], after: list[int], mode: str, value: float = 0) -> ir.Value:
     for size, low, high in zip(graph.shape(x), before, after):
         if size is not None and (size + low + high < 1 or (mode == "reflect" and max(low, high) >= size)):
             raise ShapeError(f"{module}: padding {before} and {after} of an input of shape {x.shape}")

@@ -18,9 +18,7 @@ COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 def doctor(
     model: common.Model,
     layers: Annotated[bool, typer.Option("--layers", help="Show the statistics of every BatchNorm.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the statistics by layer to this picture (.png, .svg, .pdf).")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the statistics by layer to this picture (.png, .svg, .pdf).")] = None,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
     as_json: common.Json = False,

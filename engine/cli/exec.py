@@ -11,9 +11,7 @@ from infold.cli import common
 
 
 def exec(
-    command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND", help="The program and its arguments.", show_default=False)
-    ],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="The program and its arguments.", show_default=False)],
 ) -> None:
     """Run a program in which `import onnxruntime` gives infold; it and what it starts in Python need not be changed."""
     from infold.integrations import path

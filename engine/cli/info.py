@@ -12,9 +12,7 @@ from infold.cli import common
 
 
 def info(
-    model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Describe this model.", show_default=False)
-    ] = None,
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="Describe this model.", show_default=False)] = None,
     shapes: common.Shapes = None,
     weights: common.Weights = None,
     operators: Annotated[bool, typer.Option("--operators", help="Which operators run natively, as Markdown.")] = False,
@@ -55,9 +53,7 @@ def model_facts(path: Path, shapes: list[str] | None, weights: Path | None) -> d
             if shapes:
                 raise
             fallback = None
-    operators = Counter(
-        node.op_type if not node.domain else f"{node.domain}::{node.op_type}" for node in model.graph.all_nodes()
-    )
+    operators = Counter(node.op_type if not node.domain else f"{node.domain}::{node.op_type}" for node in model.graph.all_nodes())
     parameters = sum(value.const_value.size for value in model.graph.initializers.values())
     return {
         "model": str(path),
@@ -97,9 +93,7 @@ def _text(key: str, value) -> str:
     if key == "caches":
         return ", ".join(f"{name} {size // 1024} KiB" for name, size in value.items())
     if isinstance(value, dict):
-        return ", ".join(
-            f"{name or 'ai.onnx'} {item if item is not None else 'not installed'}" for name, item in value.items()
-        )
+        return ", ".join(f"{name or 'ai.onnx'} {item if item is not None else 'not installed'}" for name, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value or "-")

@@ -68,11 +68,5 @@ class Scan(_Control):
         if self.run_params["opsets"][""] < 9:
             return control.scan_batched(called, args, self.num_scan_inputs, directions)
         return control.scan(
-            called,
-            args,
-            self.num_scan_inputs,
-            scan_input_axes,
-            scan_input_directions,
-            scan_output_axes,
-            scan_output_directions,
+            called, args, self.num_scan_inputs, scan_input_axes, scan_input_directions, scan_output_axes, scan_output_directions
         )

@@ -92,21 +92,15 @@ class ConvTranspose(OpRun):
             raise ValueError(f"input {x.shape} and weights {w.shape} do not fit with group {group}")
         strides, dilations, extra = strides or ones, dilations or ones, output_padding or (0,) * rank
         kernel, outputs = w.shape[2:], w.shape[1] * group
-        full = [
-            (n - 1) * s + (k - 1) * d + 1 + e for n, k, s, d, e in zip(x.shape[2:], kernel, strides, dilations, extra)
-        ]
+        full = [(n - 1) * s + (k - 1) * d + 1 + e for n, k, s, d, e in zip(x.shape[2:], kernel, strides, dilations, extra)]
         begin, shape = _crop(full, x.shape[2:], strides, auto_pad, output_shape, pads)
 
         matrix = np.moveaxis(_computable(w).reshape(group, w.shape[0] // group, -1), 1, 2)  # [g, M/g * taps, C/g]
-        columns = matrix @ _computable(x).reshape(
-            x.shape[0], group, x.shape[1] // group, -1
-        )  # [N, g, M/g * taps, pixels]
+        columns = matrix @ _computable(x).reshape(x.shape[0], group, x.shape[1] // group, -1)  # [N, g, M/g * taps, pixels]
         columns = columns.reshape(x.shape[0], outputs, math.prod(kernel), *x.shape[2:])
         room = [max(size, first + length) for size, first, length in zip(full, begin, shape)]
         y = np.zeros((x.shape[0], outputs, *room), columns.dtype)
-        win = Windows(
-            tuple(kernel), tuple(strides), tuple(dilations), (0,) * rank, (0,) * rank, tuple(room), x.shape[2:]
-        )
+        win = Windows(tuple(kernel), tuple(strides), tuple(dilations), (0,) * rank, (0,) * rank, tuple(room), x.shape[2:])
         for index, tap in enumerate(win.taps()):
             cells = win.at(y, tap)
             cells += columns[:, :, index]

@@ -36,6 +36,5 @@ def _with_old_broadcasting(name: str) -> type[OpRun]:
 
 
 BROADCASTING = [
-    _with_old_broadcasting(name)
-    for name in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
+    _with_old_broadcasting(name) for name in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
 ]

@@ -57,9 +57,9 @@ class _Evaluator(ReferenceEvaluator):
 
     def _init(self) -> None:
         super()._init()
-        for node in (
-            self.rt_nodes_
-        ):  # a NumPy float32 attribute would round what is computed from it; a Python float takes any precision
+        for (
+            node
+        ) in self.rt_nodes_:  # a NumPy float32 attribute would round what is computed from it; a Python float takes any precision
             for name in node.attributes_names_ if node.domain == "" else ():
                 if isinstance(value := getattr(node, name), np.float32):
                     setattr(node, name, float(value))
@@ -119,9 +119,7 @@ class NodeRunner:
         except Exception as error:  # as above; the cause is kept
             root = error.__cause__ if isinstance(error, TypeError) and error.__cause__ is not None else error
             kind = ShapeError if isinstance(root, (ValueError, IndexError)) else InvalidModelError
-            raise kind(
-                f"{self.name} fails on inputs {[_shape(value) for value in inputs]}: {_first_line(root)}"
-            ) from error
+            raise kind(f"{self.name} fails on inputs {[_shape(value) for value in inputs]}: {_first_line(root)}") from error
 
 
 def inline(model: ir.Model) -> ir.Model:

@@ -96,9 +96,7 @@ class Float64Model:
         return last | dict.fromkeys(asked, len(self.nodes))
 
 
-def run_float64(
-    model: ir.Model, feeds: Mapping[str, np.ndarray], names: Iterable[str] | None = None
-) -> dict[str, object]:
+def run_float64(model: ir.Model, feeds: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> dict[str, object]:
     """Run a model once in float64; arguments, result and errors as for `Float64Model`."""
     return Float64Model(model).run(feeds, names)
 
@@ -128,6 +126,4 @@ def _widen_node(node: onnx.NodeProto) -> None:
 
 def _widen_tensor(tensor: onnx.TensorProto) -> None:
     if tensor.data_type in _NARROW:
-        tensor.CopyFrom(
-            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
-        )
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name))

@@ -41,8 +41,7 @@ class BatchNormalization(OpRun):
         if not training:
             return (y,)
         blended = tuple(
-            (old * momentum + new.reshape(old.shape) * (1 - momentum)).astype(old.dtype)
-            for old, new in zip(running, (mean, var))
+            (old * momentum + new.reshape(old.shape) * (1 - momentum)).astype(old.dtype) for old, new in zip(running, (mean, var))
         )
         saved = (mean.astype(x.dtype), var.astype(x.dtype))
         return (y, *blended) if opset >= 14 else (y, *blended, *saved)

@@ -14,15 +14,7 @@ class MaxPool(OpRun):
     """Maximum over windows; padding never wins. The second output holds each maximum's index into the whole tensor."""
 
     def _run(
-        self,
-        x,
-        auto_pad=None,
-        ceil_mode=None,
-        dilations=None,
-        kernel_shape=None,
-        pads=None,
-        storage_order=None,
-        strides=None,
+        self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, pads=None, storage_order=None, strides=None
     ):
         win = windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
         lowest = -np.inf if x.dtype.kind not in "iub" else np.iinfo(x.dtype).min
@@ -48,15 +40,7 @@ class AveragePool(OpRun):
     """Mean over windows; `count_include_pad` says whether padding counts as zeros."""
 
     def _run(
-        self,
-        x,
-        auto_pad=None,
-        ceil_mode=None,
-        count_include_pad=None,
-        dilations=None,
-        kernel_shape=None,
-        pads=None,
-        strides=None,
+        self, x, auto_pad=None, ceil_mode=None, count_include_pad=None, dilations=None, kernel_shape=None, pads=None, strides=None
     ):
         win = windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
         counts = win.counts(bool(count_include_pad))
@@ -66,9 +50,7 @@ class AveragePool(OpRun):
 class LpPool(OpRun):
     """(sum of |x|^p)^(1/p) over windows."""
 
-    def _run(
-        self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, p=None, pads=None, strides=None
-    ):
+    def _run(self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, p=None, pads=None, strides=None):
         p = 2 if p is None else float(p)
         win = windows(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
         return ((_sum(win, np.abs(x) ** p) ** (1 / p)).astype(x.dtype),)

@@ -25,12 +25,7 @@ class Resize(_Resize):
         if self.run_params["opsets"][""] < 11:
             inputs = (None, *inputs)
             attributes |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        roi, scales, sizes = (
-            *(value if value is not None and len(value) else None for value in inputs),
-            None,
-            None,
-            None,
-        )[:3]
+        roi, scales, sizes = (*(value if value is not None and len(value) else None for value in inputs), None, None, None)[:3]
         mode, coordinates = attributes["mode"], attributes["coordinate_transformation_mode"]
         if scales is None and sizes is None:
             raise ValueError("Resize needs scales or sizes")
@@ -42,9 +37,7 @@ class Resize(_Resize):
         shape, ratios = _target([x.shape[axis] for axis in axes], scales, sizes, attributes["keep_aspect_ratio_policy"])
         for axis, length, ratio in zip(axes, shape, ratios):
             if length != x.shape[axis] or ratio != 1:
-                index = _ROUND[attributes["nearest_mode"]](
-                    _coordinates(coordinates, x.shape[axis], length, np.float32(ratio))
-                )
+                index = _ROUND[attributes["nearest_mode"]](_coordinates(coordinates, x.shape[axis], length, np.float32(ratio)))
                 x = x.take(np.clip(index, 0, x.shape[axis] - 1).astype(np.int64), axis=axis)
         return (x,)
 
@@ -77,9 +70,7 @@ class Upsample(OpRun):
 def _target(shape: list[int], scales, sizes, policy: str) -> tuple[list[int], list[float]]:
     """Return the output lengths and the scales of the resized axes."""
     if sizes is None:
-        return [int(np.floor(n * np.float64(scale))) for n, scale in zip(shape, scales)], [
-            float(scale) for scale in scales
-        ]
+        return [int(np.floor(n * np.float64(scale))) for n, scale in zip(shape, scales)], [float(scale) for scale in scales]
     ratios = [int(size) / n for n, size in zip(shape, sizes)]
     if policy in ("not_larger", "not_smaller"):
         ratio = min(ratios) if policy == "not_larger" else max(ratios)

@@ -31,9 +31,7 @@ class Windows:
     def pad(self, x: np.ndarray, value) -> np.ndarray:
         """Pad `x` [N, C, *input] with `value` so that every window lies inside; negative padding crops."""
         width, crop = [(0, 0), (0, 0)], [slice(None)] * 2
-        for k, s, d, begin, n, out in zip(
-            self.kernel, self.strides, self.dilations, self.begin, self.input, self.output
-        ):
+        for k, s, d, begin, n, out in zip(self.kernel, self.strides, self.dilations, self.begin, self.input, self.output):
             reach = (out - 1) * s + (k - 1) * d + 1 - begin
             width.append((max(begin, 0), max(reach - n, 0)))
             crop.append(slice(max(-begin, 0), None))
@@ -55,9 +53,7 @@ class Windows:
     def counts(self, include_pad: bool) -> np.ndarray:
         """Return how many cells of each window [*output] lie in the input, or in the padded input."""
         total = np.ones(())
-        for axis, (k, s, d, n, out) in enumerate(
-            zip(self.kernel, self.strides, self.dilations, self.input, self.output)
-        ):
+        for axis, (k, s, d, n, out) in enumerate(zip(self.kernel, self.strides, self.dilations, self.input, self.output)):
             cells = np.arange(out)[:, None] * s - self.begin[axis] + np.arange(k) * d
             low, high = (-self.begin[axis], n + self.end[axis]) if include_pad else (0, n)
             total = total[..., None] * ((cells >= low) & (cells < high)).sum(axis=1)
@@ -85,8 +81,7 @@ def windows(
     pads = tuple(pads or (0,) * 2 * rank)
     if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
         raise ValueError(
-            f"kernel {kernel}, strides {strides}, dilations {dilations}, pads {pads} do not fit an input of "
-            f"shape {x.shape}"
+            f"kernel {kernel}, strides {strides}, dilations {dilations}, pads {pads} do not fit an input of shape {x.shape}"
         )
     auto_pad = auto_pad or "NOTSET"
     begin, end, output = [], [], []

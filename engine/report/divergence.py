@@ -60,9 +60,7 @@ class Inside:
         peer: onnxruntime on it, None to do without.
     """
 
-    def __init__(
-        self, model: ir.Model, feeds: Mapping[str, np.ndarray], session, oracle: Float64Model, peer: Peer | None
-    ):
+    def __init__(self, model: ir.Model, feeds: Mapping[str, np.ndarray], session, oracle: Float64Model, peer: Peer | None):
         self._feeds, self._session, self._oracle, self._peer = feeds, session, oracle, peer
         self._parents: dict[str, set[str]] = {}
         self._nodes: dict[str, ir.Node] = {}  # in topological order

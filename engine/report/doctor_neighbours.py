@@ -44,9 +44,7 @@ def twins(norm: Norm, patient: Patient) -> Iterator[Norm]:
         value = users[0].outputs[0]
     for join in users:
         if is_op(join, *_JOINS):
-            yield from (
-                twin for other in join.inputs if other is not value and (twin := _last_norm(other, patient)) is not None
-            )
+            yield from (twin for other in join.inputs if other is not value and (twin := _last_norm(other, patient)) is not None)
     layer = norm.source.producer()
     if layer is not None and is_op(layer, "Conv", "ConvTranspose", "Gemm", "MatMul"):
         for sibling in layer.inputs[1].consumers():

@@ -21,9 +21,7 @@ def plot_statistics(report: DoctorReport, path: str | os.PathLike, title: str = 
     above, below = figure.subplots(2, 1, sharex=True)
     places = {layer.name: place for place, layer in enumerate(report.layers)}
     for axes, what, label in ((above, "mean", "running mean"), (below, "var", "running variance")):
-        centre, spread = (
-            np.array([_number(layer, f"{kind}_of_{what}") for layer in report.layers]) for kind in ("mean", "std")
-        )
+        centre, spread = (np.array([_number(layer, f"{kind}_of_{what}") for layer in report.layers]) for kind in ("mean", "std"))
         axes.errorbar(range(len(centre)), centre, spread, fmt="o", markersize=3, linewidth=1, color="#2a6f97")
         for severity, colour in (("warning", "#e9a227"), ("error", "#c1121f")):
             for place in sorted({places[finding.node] for finding in report.findings if finding.severity == severity}):
@@ -32,9 +30,7 @@ def plot_statistics(report: DoctorReport, path: str | os.PathLike, title: str = 
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", linewidth=0.3)
     below.set_yscale("symlog", linthresh=1e-3)
-    below.set_xlabel(
-        "BatchNorm, in graph order (dot: mean over channels; line: ± standard deviation; shaded: warning, error)"
-    )
+    below.set_xlabel("BatchNorm, in graph order (dot: mean over channels; line: ± standard deviation; shaded: warning, error)")
     if len(places) <= 60:
         labels = [name if len(name) <= LABEL else "…" + name[1 - LABEL :] for name in places]
         below.set_xticks(range(len(places)), labels, rotation=90, fontsize=6)

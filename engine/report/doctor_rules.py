@@ -145,9 +145,7 @@ def frozen_twin(norm: Norm, patient: Patient) -> str | None:
 )
 def not_finite(norm: Norm, patient: Patient) -> str | None:
     wrong = {what: int((~np.isfinite(array)).sum()) for what, array in norm.parameters.items() if array is not None}
-    wrong = {
-        what: count for what, count in wrong.items() if count and not (norm.training and what in ("mean", "variance"))
-    }
+    wrong = {what: count for what, count in wrong.items() if count and not (norm.training and what in ("mean", "variance"))}
     if wrong:
         return (
             "NaN or infinity in "
@@ -223,17 +221,10 @@ def huge_gain(norm: Norm, patient: Patient) -> str | None:
 )
 def constant_layer(norm: Norm, patient: Patient) -> str | None:
     if norm.scale is not None and not norm.scale.any():
-        return (
-            "the scale is 0 in every channel: the output does not depend on the input, and all work before it is for"
-            " nothing"
-        )
+        return "the scale is 0 in every channel: the output does not depend on the input, and all work before it is for nothing"
 
 
-@rule(
-    "dead-channels",
-    "info",
-    "Nothing, if the network was pruned on purpose; the channels and their filters can be removed.",
-)
+@rule("dead-channels", "info", "Nothing, if the network was pruned on purpose; the channels and their filters can be removed.")
 def dead_channels(norm: Norm, patient: Patient) -> str | None:
     if norm.scale is not None and norm.scale.any() and not norm.scale.all():
         return (
@@ -265,26 +256,15 @@ def variance_convention(norm: Norm, patient: Patient) -> str | None:
 # How it is set up
 
 
-@rule(
-    "odd-epsilon",
-    "warning",
-    "Compare with the framework's own value (PyTorch 1e-5, Keras 1e-3, Caffe 1e-5) and re-export.",
-)
+@rule("odd-epsilon", "warning", "Compare with the framework's own value (PyTorch 1e-5, Keras 1e-3, Caffe 1e-5) and re-export.")
 def odd_epsilon(norm: Norm, patient: Patient) -> str | None:
     if norm.epsilon <= 0:
         return f"epsilon is {norm.epsilon:g}: nothing protects a channel of variance 0 from a division by zero"
     if norm.epsilon > LARGE_EPSILON:
-        return (
-            f"epsilon is {norm.epsilon:g}, as large as variances are: it changes the result, and is seldom what was"
-            " trained with"
-        )
+        return f"epsilon is {norm.epsilon:g}, as large as variances are: it changes the result, and is seldom what was trained with"
     usual, count = Counter(other.epsilon for other in patient.norms).most_common(1)[0]
     if norm.epsilon != usual and count >= 3 and count >= 0.9 * len(patient.norms):
-        given = (
-            "epsilon is"
-            if "epsilon" in norm.node.attributes
-            else "no epsilon is given, so that ONNX's default applies:"
-        )
+        given = "epsilon is" if "epsilon" in norm.node.attributes else "no epsilon is given, so that ONNX's default applies:"
         return (
             f"{given} {norm.epsilon:g}, but {usual:g} in {count} of the model's {len(patient.norms)}"
             " BatchNormalizations: lost or mistaken in a conversion, it shifts the scale of channels with a small"
@@ -341,28 +321,14 @@ def redundant_bias(norm: Norm, patient: Patient) -> str | None:
 def _constant_factor(one: Norm, other: Norm) -> float | None:
     """Of two layers with equal means: the factor between their variances, if it is n/(n−1) in all channels."""
     arrays = (one.mean, one.variance, other.mean, other.variance)
-    if (
-        any(array is None for array in arrays)
-        or one.mean.shape != other.mean.shape
-        or one.mean.size < 4
-        or not one.mean.any()
-    ):
+    if any(array is None for array in arrays) or one.mean.shape != other.mean.shape or one.mean.size < 4 or not one.mean.any():
         return None
-    if (
-        not all(np.isfinite(array).all() for array in arrays)
-        or (one.variance <= 0).any()
-        or (other.variance <= 0).any()
-    ):
+    if not all(np.isfinite(array).all() for array in arrays) or (one.variance <= 0).any() or (other.variance <= 0).any():
         return None
     ratio = one.variance / other.variance
     factor = float(np.median(ratio))
     larger = max(factor, 1 / factor)
     same_means = np.allclose(one.mean, other.mean, rtol=1e-5, atol=1e-7)
-    if (
-        same_means
-        and larger <= 2
-        and abs(larger - 1) > 1e-5
-        and np.allclose(ratio, factor, rtol=2e-6 + 1e-2 * (larger - 1))
-    ):
+    if same_means and larger <= 2 and abs(larger - 1) > 1e-5 and np.allclose(ratio, factor, rtol=2e-6 + 1e-2 * (larger - 1)):
         return factor
     return None

@@ -53,9 +53,7 @@ class Peer:
         outputs = {value.name for value in model.graph.outputs}
         values = {value.name: value for node in model.graph for value in node.outputs}
         model.graph.outputs.extend(values[name] for name in names if name not in outputs)
-        weights = sum(
-            value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
-        )
+        weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
         if weights <= _EMBEDDED_BYTES:
             return load(ir.to_proto(model).SerializeToString())
         with tempfile.TemporaryDirectory() as folder:

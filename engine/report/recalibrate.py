@@ -192,18 +192,14 @@ def _drain(values: list[Values]) -> Iterator[Values]:
 
 def _replace(context: GraphContext, norm: Norm, moments: Moments, unbiased: bool) -> RecalibrationItem:
     if moments.count < 2:
-        raise InvalidInputError(
-            f"BatchNormalization {norm.name!r} gets one value per channel: too little data for a variance"
-        )
+        raise InvalidInputError(f"BatchNormalization {norm.name!r} gets one value per channel: too little data for a variance")
     mean, variance = moments.mean, moments.variance(unbiased)
     for index, (what, new) in enumerate((("mean", mean), ("variance", variance)), 3):
         dtype = context.array(norm.node.inputs[index]).dtype
         with np.errstate(over="ignore"):
             stored = new.astype(dtype)
         if not np.isfinite(stored).all():
-            raise InvalidInputError(
-                f"BatchNormalization {norm.name!r}: with this data the {what} of its input is not finite"
-            )
+            raise InvalidInputError(f"BatchNormalization {norm.name!r}: with this data the {what} of its input is not finite")
         context.set_constant(norm.node, index, stored, f"{norm.name}.{what}")
     with np.errstate(all="ignore"):
         shift = np.abs(mean - norm.mean) / np.sqrt(norm.variance + norm.epsilon)

@@ -59,9 +59,9 @@ class VerifyReport:
                 line += f", onnxruntime's {output.onnxruntime_error:.1e} ({_larger(output)})"
             if output.max_abs is not None:
                 line += f"; the two differ by at most {output.max_abs:.1e}"
-            notes = [
-                "the reference is constant, which proves little: the values inside the graph decided"
-            ] * output.trivial + [output.note] * bool(output.note)
+            notes = ["the reference is constant, which proves little: the values inside the graph decided"] * output.trivial + [
+                output.note
+            ] * bool(output.note)
             lines += [line, *(f"     {note}" for note in notes)]
         if all(output.onnxruntime_error is None for output in self.outputs):
             lines.append(f"onnxruntime: {self.onnxruntime}; compared with float64 only")
@@ -136,9 +136,7 @@ def _compare(name: str, y: object, r: object, o: object) -> OutputReport:
     if o is not None:
         peer_error = deviation(o, r)
         if peer_error > NO_YARDSTICK:
-            notes.append(
-                f"onnxruntime is {peer_error:.1e} away from float64, too far to be a yardstick: one of them is wrong"
-            )
+            notes.append(f"onnxruntime is {peer_error:.1e} away from float64, too far to be a yardstick: one of them is wrong")
     if math.isinf(error):
         notes.append("shape, type or text differs from the float64 run's")
     pattern = right_pattern(y, r, o)
@@ -155,12 +153,7 @@ def _producer(model: ir.Model, name: str) -> str:
 
 
 def _feeds(
-    model: ir.Model,
-    given: Mapping[str, np.ndarray],
-    seed: int,
-    batch: int | None,
-    size: int,
-    shapes: Mapping[str, Sequence[int]],
+    model: ir.Model, given: Mapping[str, np.ndarray], seed: int, batch: int | None, size: int, shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, np.ndarray]:
     """Complete the given inputs by random ones."""
     missing = [value for value in required_inputs(model) if value.name not in given]

@@ -30,12 +30,7 @@ def test_a_healthy_model(cli: Callable, lenet: Path) -> None:
 
 def test_an_ill_model(cli: Callable, ill: Path) -> None:
     result = cli("doctor", ill)
-    assert (
-        result.code == 1
-        and "training-mode" in result.out
-        and "not-finite" in result.out
-        and "model.eval()" in result.out
-    )
+    assert result.code == 1 and "training-mode" in result.out and "not-finite" in result.out and "model.eval()" in result.out
     result = cli("doctor", ill, "--json")
     assert result.code == 1
     document = result.json
@@ -68,10 +63,7 @@ def test_training_mode_is_refused_unless_told_what_to_do(cli: Callable, ill: Pat
     outputs = {}
     for mode in ("running", "batch"):
         for name, path in (("ill", ill), ("well", lenet)):
-            assert (
-                cli("run", path, "--shape", "image=4x1x28x28", "--training-mode", mode, "-o", tmp_path / "y.npz").code
-                == 0
-            )
+            assert cli("run", path, "--shape", "image=4x1x28x28", "--training-mode", mode, "-o", tmp_path / "y.npz").code == 0
             outputs[name, mode] = np.load(tmp_path / "y.npz")["logits"]
     assert np.array_equal(outputs["well", "running"], outputs["well", "batch"])
     assert cli("fold", ill, "--json").json["remaining"] == 2
@@ -90,7 +82,5 @@ def test_verify_and_bench_with_running_statistics(cli: Callable, lenet: Path, tm
     common = ("--shape", "image=4x1x28x28", "--training-mode")
     assert cli("verify", path, *common, "running").code == 0
     assert cli("verify", path, *common, "batch").code == 0
-    report = cli(
-        "bench", path, *common, "running", "--rounds", "1", "--seconds", "0", "-e", "onnxruntime", "--json"
-    ).json
+    report = cli("bench", path, *common, "running", "--rounds", "1", "--seconds", "0", "-e", "onnxruntime", "--json").json
     assert report["engines"]["onnxruntime"]["error"] < 1e-5 and report["engines"]["infold"]["error"] < 1e-5

@@ -35,19 +35,7 @@ def test_pictures(cli: Callable, lenet: Path, pictures: Path, tmp_path: Path) ->
 
     before, out, declared = lenet.read_bytes(), tmp_path / "new.onnx", tmp_path / "digits.toml"
     declared.write_text('color = "gray"\nresize = [28, 28]\nmean = 0.5\nstd = 0.25\n')
-    result = cli(
-        "recalibrate",
-        lenet,
-        "--images",
-        pictures,
-        "-o",
-        out,
-        "--preprocess",
-        declared,
-        "--batch",
-        "4",
-        "--json",
-    )
+    result = cli("recalibrate", lenet, "--images", pictures, "-o", out, "--preprocess", declared, "--batch", "4", "--json")
     assert result.code == 0 and lenet.read_bytes() == before
     document = result.json
     assert {key: document[key] for key in ("batchnorms", "recalibrated", "samples")} == {
@@ -59,9 +47,7 @@ def test_pictures(cli: Callable, lenet: Path, pictures: Path, tmp_path: Path) ->
     arrays = [np.asarray(Image.open(path).resize((28, 28), Image.Resampling.BILINEAR), np.float32) for path in paths]
     x = (np.stack(arrays)[:, None] / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
     expected, _ = infold.recalibrate(lenet, [x])
-    infold_means = [
-        node.inputs[3].const_value.numpy() for node in expected.graph if node.op_type == "BatchNormalization"
-    ]
+    infold_means = [node.inputs[3].const_value.numpy() for node in expected.graph if node.op_type == "BatchNormalization"]
     for found, mean in zip(batchnorm_means(out), infold_means, strict=True):
         np.testing.assert_allclose(found, mean, rtol=1e-4, atol=1e-4)
     assert all(not np.allclose(a, b, atol=1e-2) for a, b in zip(batchnorm_means(out), batchnorm_means(lenet)))

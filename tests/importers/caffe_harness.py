@@ -21,8 +21,7 @@ class Net:
     def __init__(self, **inputs: tuple[int, ...]) -> None:
         self.inputs, self.rng = inputs, np.random.default_rng(len(inputs) + sum(map(sum, inputs.values())))
         self.text = "".join(
-            layer_text(name, "Input", [], [name], "input_param { " + shape_text(shape) + "}")
-            for name, shape in inputs.items()
+            layer_text(name, "Input", [], [name], "input_param { " + shape_text(shape) + "}") for name, shape in inputs.items()
         )
         self.weights = MESSAGES["NetParameter"]()
 
@@ -90,9 +89,7 @@ def check(net: Net, feeds=None, want=None, *, opencv=True, tolerance=2e-6):
         if all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim):
             assert value == given[value.name]
     feeds = {value.name: feeds[value.name] for value in model.graph.inputs}
-    results = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
-        None, feeds
-    )
+    results = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
     own = infold.InferenceSession(model).run(None, feeds)
     wanted = ([] if want is None else [want]) + ([net.opencv(feeds)] if opencv else [])
     assert wanted, "nothing to compare with"

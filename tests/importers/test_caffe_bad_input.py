@@ -46,8 +46,7 @@ def test_blobs_of_wrong_shape(blobs, message):
 
 
 @pytest.mark.parametrize(
-    "dims, size",
-    [([4, 2, 3, 3], 71), ([-4, -2, 3, 3], 72), ([2**62, 2, 3, 3], 72), ([2**31, 2**31, 2**31], 0), ([0], 1)],
+    "dims, size", [([4, 2, 3, 3], 71), ([-4, -2, 3, 3], 72), ([2**62, 2, 3, 3], 72), ([2**31, 2**31, 2**31], 0), ([0], 1)]
 )
 def test_blobs_whose_data_do_not_fit(dims, size):
     net = conv()
@@ -78,10 +77,7 @@ DIMS = 'input: "x" input_dim: 1 input_dim: 2 input_dim: 4 input_dim: 4 '
             "'a'.*'c'.*only later, by layer 'd'.*cycle",
         ),
         (DIMS + layer_text("a", "ReLU", ["b"], ["b"], ""), "'a'.*'b'.*cycle"),
-        (
-            DIMS + layer_text("a", "ReLU", ["x"], ["y"], "") + layer_text("b", "TanH", ["x"], ["y"], ""),
-            "'b'.*'y'.*already exists",
-        ),
+        (DIMS + layer_text("a", "ReLU", ["x"], ["y"], "") + layer_text("b", "TanH", ["x"], ["y"], ""), "'b'.*'y'.*already exists"),
         (DIMS + layer_text("a", "TanH", ["x"], ["y", "z"], ""), "'a'.*makes 1 blobs.*2"),
         (DIMS + layer_text("a", "TanH", ["x", "x"], ["y"], ""), "'a'.*2 bottoms, needs 1"),
         (DIMS + layer_text("a", "TanH", [], ["y"], ""), "'a'.*0 bottoms, needs 1"),
@@ -93,19 +89,13 @@ DIMS = 'input: "x" input_dim: 1 input_dim: 2 input_dim: 4 input_dim: 4 '
             DIMS + layer_text("a", "ReLU", ["x"], ["y"], "include { phase: TEST } exclude { phase: TRAIN }"),
             "'a'.*include and exclude",
         ),
-        (
-            DIMS + layer_text("a", "ReLU", ["x"], ["y"], "") + 'layers { name: "b" type: RELU bottom: "y" top: "z" }',
-            "mixes",
-        ),
+        (DIMS + layer_text("a", "ReLU", ["x"], ["y"], "") + 'layers { name: "b" type: RELU bottom: "y" top: "z" }', "mixes"),
         (DIMS.replace("input_dim: 4", "", 1) + layer_text("a", "ReLU", ["x"], ["y"], ""), "3 input_dim"),
         (
             DIMS.replace("dim: 1", "dim: -1", 1) + layer_text("a", "ReLU", ["x"], ["y"], ""),
             r"'x'.*impossible shape \[-1, 2, 4, 4\]",
         ),
-        (
-            DIMS.replace("dim: 1", "dim: 2147483647", 1) + layer_text("a", "ReLU", ["x"], ["y"], ""),
-            "'x'.*impossible shape",
-        ),
+        (DIMS.replace("dim: 1", "dim: 2147483647", 1) + layer_text("a", "ReLU", ["x"], ["y"], ""), "'x'.*impossible shape"),
         (DIMS + 'input: "x" ' + layer_text("a", "ReLU", ["x"], ["y"], ""), "two inputs called 'x'"),
     ],
 )

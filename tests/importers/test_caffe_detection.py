@@ -14,11 +14,7 @@ from infold.errors import InvalidModelError, UnsupportedError
 from infold.importers import caffe
 
 VARIANCE = "variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 "
-PRIORS = (
-    "prior_box_param { min_size: 20 max_size: 35 aspect_ratio: 2 aspect_ratio: 3 flip: true clip: false "
-    + VARIANCE
-    + "}"
-)
+PRIORS = "prior_box_param { min_size: 20 max_size: 35 aspect_ratio: 2 aspect_ratio: 3 flip: true clip: false " + VARIANCE + "}"
 
 
 @pytest.mark.parametrize(
@@ -36,12 +32,7 @@ PRIORS = (
 def test_prior_boxes(params):
     net = Net(x=(1, 6, 5, 7), image=(1, 3, 60, 80))
     # without flip and clip OpenCV takes them as false; Caffe's defaults are true and false
-    given = (
-        params
-        + ("" if "flip" in params else " flip: false")
-        + (" " if "clip" in params else " clip: false ")
-        + VARIANCE
-    )
+    given = params + ("" if "flip" in params else " flip: false") + (" " if "clip" in params else " clip: false ") + VARIANCE
     check(net.layer("PriorBox", ["x", "image"], params=f"prior_box_param {{ {given} }}"))
 
 
@@ -51,16 +42,13 @@ def test_prior_boxes_of_several_sizes_in_an_image_of_given_size():
     boxes, variances = net.load().graph.initializers["y_priorbox/boxes"].const_value.numpy()[0]
     centres = [[50, 50], [50, 50], [150, 50], [150, 50]]
     expected = [
-        [(x - s / 2) / 200, (y - s / 2) / 100, (x + s / 2) / 200, (y + s / 2) / 100]
-        for (x, y), s in zip(centres, [10, 20] * 2)
+        [(x - s / 2) / 200, (y - s / 2) / 100, (x + s / 2) / 200, (y + s / 2) / 100] for (x, y), s in zip(centres, [10, 20] * 2)
     ]
     np.testing.assert_allclose(boxes.reshape(4, 4), expected, rtol=1e-6)
     assert (variances == np.float32(0.1)).all()
 
 
-def detector(
-    batch=1, classes=4, params="", nms="nms_threshold: 0.45 top_k: 40", keep=30, code="CENTER_SIZE", priors=PRIORS
-):
+def detector(batch=1, classes=4, params="", nms="nms_threshold: 0.45 top_k: 40", keep=30, code="CENTER_SIZE", priors=PRIORS):
     for default in ("share_location: true", "background_label_id: 0"):  # OpenCV has no defaults for them
         params += "" if default.split(":")[0] in params else f" {default}"
     net = Net(x=(1, 6, 4, 5), image=(1, 3, 60, 80), loc=(batch, 480), conf=(batch, 120 * classes))
@@ -117,9 +105,7 @@ def test_detections(options):
     net = detector(**options)
     values = feeds(net)
     # OpenCV writes beyond its memory where keep_top_k is -1
-    ideal = (
-        detector(**options | {"keep": 1000} if options.get("keep") == -1 else options).opencv(values)[0].reshape(-1, 7)
-    )
+    ideal = detector(**options | {"keep": 1000} if options.get("keep") == -1 else options).opencv(values)[0].reshape(-1, 7)
     ideal = ideal[ideal[:, 2] > 0]  # OpenCV fills up with rows of zeros, and does not sort by class as Caffe does
     ideal = ideal[np.lexsort((-ideal[:, 2], ideal[:, 1], ideal[:, 0]))]
     assert len(ideal) >= 5

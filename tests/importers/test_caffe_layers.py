@@ -64,12 +64,7 @@ def test_depthwise_by_type_needs_no_group():
 
 
 def test_convolution_in_one_and_three_dimensions():
-    line = net(
-        (2, 3, 9),
-        "Convolution",
-        "convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 }",
-        [(4, 3, 3), (4,)],
-    )
+    line = net((2, 3, 9), "Convolution", "convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 }", [(4, 3, 3), (4,)])
     flat = Net(x=(2, 3, 1, 9)).layer(
         "Convolution",
         params="convolution_param { num_output: 4 kernel_h: 1 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 0 pad_w: 1 }",
@@ -94,8 +89,7 @@ def test_inner_product(shape):
     _, c, h, w = shape
     check(net(shape, "InnerProduct", "inner_product_param { num_output: 5 }", [(5, c * h * w), (5,)]), tolerance=1e-5)
     check(
-        net(shape, "InnerProduct", "inner_product_param { num_output: 5 axis: 2 bias_term: false }", [(5, h * w)]),
-        tolerance=1e-5,
+        net(shape, "InnerProduct", "inner_product_param { num_output: 5 axis: 2 bias_term: false }", [(5, h * w)]), tolerance=1e-5
     )
     check(net(shape, "InnerProduct", "inner_product_param { num_output: 5 axis: -1 }", [(5, w), (5,)]), tolerance=1e-5)
 
@@ -103,12 +97,7 @@ def test_inner_product(shape):
 def test_transposed_inner_product():
     weight, bias = RNG.normal(size=(6, 4)), RNG.normal(size=4)
     for axis, shape in ((1, (3, 6)), (2, (2, 3, 6))):
-        model = net(
-            shape,
-            "InnerProduct",
-            f"inner_product_param {{ num_output: 4 transpose: true axis: {axis} }}",
-            [weight, bias],
-        )
+        model = net(shape, "InnerProduct", f"inner_product_param {{ num_output: 4 transpose: true axis: {axis} }}", [weight, bias])
         check_formula(model, lambda x: x @ weight.astype(np.float32) + bias.astype(np.float32))
 
 
@@ -123,17 +112,13 @@ def test_batch_norm_and_scale(shape):
 
 
 def test_batch_norm_from_the_batch():
-    model = net(
-        (3, 6, 5, 7), "BatchNorm", "batch_norm_param { use_global_stats: false }", [(6,), RNG.random(6), [1]]
-    ).load()
+    model = net((3, 6, 5, 7), "BatchNorm", "batch_norm_param { use_global_stats: false }", [(6,), RNG.random(6), [1]]).load()
     assert model.graph.node(0).attributes["training_mode"].as_int() == 1
     assert model.graph.node(0).attributes["momentum"].as_float() == pytest.approx(0.999)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(
-    "params, size", [("", (6,)), ("scale_param { axis: 0 }", (6,)), ("scale_param { axis: -1 }", (2,))]
-)
+@pytest.mark.parametrize("params, size", [("", (6,)), ("scale_param { axis: 0 }", (6,)), ("scale_param { axis: -1 }", (2,))])
 def test_scale_by_a_second_bottom(shape, params, size):
     axis = {"": 1, "scale_param { axis: 0 }": 0}.get(params, 3)
     model = net(shape, "Scale", params, z=(shape[axis],))
@@ -148,15 +133,11 @@ def test_scale_by_a_second_bottom_with_bias():
     check_formula(model, lambda x, z: x * z[:, :, None, None] + bias[:, None, None])
 
 
-@pytest.mark.parametrize(
-    "axis, count, shape", [(1, 1, (6,)), (1, -1, (6, 5, 7)), (2, 2, (5, 7)), (0, 2, (2, 6)), (1, 0, ())]
-)
+@pytest.mark.parametrize("axis, count, shape", [(1, 1, (6,)), (1, -1, (6, 5, 7)), (2, 2, (5, 7)), (0, 2, (2, 6)), (1, 0, ())])
 def test_scale_and_bias_over_some_axes(axis, count, shape):
     weight, shift = RNG.normal(size=shape).astype(np.float32), RNG.normal(size=shape).astype(np.float32)
     spread = lambda blob: blob.reshape(*shape, *[1] * (4 - axis - len(shape))) if shape else blob  # noqa: E731
-    model = net(
-        (2, 6, 5, 7), "Scale", f"scale_param {{ axis: {axis} num_axes: {count} bias_term: true }}", [weight, shift]
-    )
+    model = net((2, 6, 5, 7), "Scale", f"scale_param {{ axis: {axis} num_axes: {count} bias_term: true }}", [weight, shift])
     check_formula(model, lambda x: x * spread(weight) + spread(shift))
     model = net((2, 6, 5, 7), "Bias", f"bias_param {{ axis: {axis} num_axes: {count} }}", [shift])
     check_formula(model, lambda x: x + spread(shift))
@@ -179,10 +160,7 @@ def test_local_response_normalisation_with_k():
 @pytest.mark.parametrize("across", ["true", "false"])
 @pytest.mark.parametrize("variance", ["true", "false"])
 def test_mean_variance_normalisation(across, variance):
-    check(
-        net((2, 6, 5, 7), "MVN", f"mvn_param {{ across_channels: {across} normalize_variance: {variance} }}"),
-        tolerance=1e-5,
-    )
+    check(net((2, 6, 5, 7), "MVN", f"mvn_param {{ across_channels: {across} normalize_variance: {variance} }}"), tolerance=1e-5)
 
 
 def test_mean_variance_normalisation_adds_eps_to_the_deviation():
@@ -267,17 +245,14 @@ def test_eltwise(params):
 
 def test_axpy():
     check_formula(
-        Net(a=(2, 6), x=(2, 6, 5, 7), y0=(2, 6, 5, 7)).layer("Axpy", ["a", "x", "y0"]),
-        lambda a, x, y: a[:, :, None, None] * x + y,
+        Net(a=(2, 6), x=(2, 6, 5, 7), y0=(2, 6, 5, 7)).layer("Axpy", ["a", "x", "y0"]), lambda a, x, y: a[:, :, None, None] * x + y
     )
 
 
 # ---- moving, cutting, joining, reducing, resizing ----
 
 
-@pytest.mark.parametrize(
-    "params", ["concat_param { axis: 2 }", "concat_param { concat_dim: 2 }", "concat_param { axis: -2 }"]
-)
+@pytest.mark.parametrize("params", ["concat_param { axis: 2 }", "concat_param { concat_dim: 2 }", "concat_param { axis: -2 }"])
 def test_concat(params):
     model = net((2, 6, 8, 11), "Concat", params, z=(2, 6, 3, 11))
     feeds = model.feeds()
@@ -285,8 +260,7 @@ def test_concat(params):
 
 
 @pytest.mark.parametrize(
-    "params",
-    ["slice_param { slice_point: 1 slice_point: 3 }", "slice_param { axis: 2 }", "slice_param { slice_dim: 2 }"],
+    "params", ["slice_param { slice_point: 1 slice_point: 3 }", "slice_param { axis: 2 }", "slice_param { slice_dim: 2 }"]
 )
 def test_slice(params):
     model = Net(x=(2, 6, 9, 4)).layer("Slice", ["x"], ["a", "b", "c"], params)
@@ -296,9 +270,7 @@ def test_slice(params):
 
 
 def test_split():
-    model = (
-        Net(x=(2, 6, 9, 4)).layer("Split", ["x"], ["a", "b"]).layer("Sigmoid", ["a"], ["c"]).layer("TanH", ["b"], ["d"])
-    )
+    model = Net(x=(2, 6, 9, 4)).layer("Split", ["x"], ["a", "b"]).layer("Sigmoid", ["a"], ["c"]).layer("TanH", ["b"], ["d"])
     check(model)
 
 
@@ -346,11 +318,7 @@ def test_reshape_of_some_axes(params, shape):
         ("Permute", "permute_param { order: 3 }", lambda x: x.transpose(3, 0, 1, 2)),
         ("Tile", "tile_param { axis: 2 tiles: 3 }", lambda x: np.tile(x, (1, 1, 3, 1))),
         ("Reduction", "reduction_param { axis: 2 }", lambda x: x.sum((2, 3))),
-        (
-            "Reduction",
-            "reduction_param { operation: ASUM axis: 1 coeff: 0.5 }",
-            lambda x: 0.5 * np.abs(x).sum((1, 2, 3)),
-        ),
+        ("Reduction", "reduction_param { operation: ASUM axis: 1 coeff: 0.5 }", lambda x: 0.5 * np.abs(x).sum((1, 2, 3))),
         ("Reduction", "reduction_param { operation: SUMSQ axis: -1 }", lambda x: (x**2).sum(3)),
         ("Reduction", "reduction_param { operation: MEAN }", lambda x: x.mean()),
         ("ArgMax", "argmax_param { axis: 1 }", lambda x: x.argmax(1)[:, None]),
@@ -359,9 +327,7 @@ def test_reshape_of_some_axes(params, shape):
         (
             "ArgMax",
             "argmax_param { top_k: 2 out_max_val: true }",
-            lambda x: np.stack([np.argsort(-x.reshape(2, -1))[:, :2], -np.sort(-x.reshape(2, -1))[:, :2]], 1)[
-                ..., None
-            ],
+            lambda x: np.stack([np.argsort(-x.reshape(2, -1))[:, :2], -np.sort(-x.reshape(2, -1))[:, :2]], 1)[..., None],
         ),
         ("Upsample", "upsample_param { scale: 3 }", lambda x: x.repeat(3, 2).repeat(3, 3)),
     ],

@@ -29,9 +29,7 @@ def folder():
 @pytest.fixture(scope="module")
 def picture():
     """A grey scene of 384 × 384 with a QR code in it, as the detector wants it: (1, 1, 384, 384), 0 to 1."""
-    code = cv2.resize(
-        cv2.QRCodeEncoder.create().encode("https://example.org/infold"), (150, 150), interpolation=cv2.INTER_NEAREST
-    )
+    code = cv2.resize(cv2.QRCodeEncoder.create().encode("https://example.org/infold"), (150, 150), interpolation=cv2.INTER_NEAREST)
     scene = np.full((384, 384), 200, np.uint8)
     scene[110:260, 90:240] = code
     return (cv2.GaussianBlur(scene, (3, 3), 0) / np.float32(255))[None, None]
@@ -46,10 +44,7 @@ def compare(folder, name, x):
     net = cv2.dnn.readNetFromCaffe(str(path), str(path.with_suffix(".caffemodel")))
     net.setInput(x)
     session = infold.InferenceSession(model)
-    results = (
-        onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"data": x})[0],
-        session.run(None, {"data": x})[0],
-    )
+    results = (onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"data": x})[0], session.run(None, {"data": x})[0])
     return net.forward(), *results, session
 
 
@@ -61,9 +56,7 @@ def test_detector(folder, picture):
     assert np.abs(box - [90, 110, 240, 260]).max() < 30  # it is the code that was found
     for result in results:
         np.testing.assert_allclose(result[0, 0], ideal, atol=1e-5)
-    slow = {
-        fallback.op_type for fallback in session.report.fallbacks if not fallback.node.startswith("detection_output")
-    }
+    slow = {fallback.op_type for fallback in session.report.fallbacks if not fallback.node.startswith("detection_output")}
     assert not slow
 
 

@@ -26,9 +26,7 @@ def run(model, *inputs):
 
 def batch_norm(mean, variance, factor):
     return (
-        Net(x=(1, 1, 1, 1))
-        .layer("BatchNorm", blobs=[[mean], [variance], [factor]], params="batch_norm_param { eps: 1e-5 }")
-        .load()
+        Net(x=(1, 1, 1, 1)).layer("BatchNorm", blobs=[[mean], [variance], [factor]], params="batch_norm_param { eps: 1e-5 }").load()
     )
 
 
@@ -54,9 +52,7 @@ def test_batch_norm_and_scale_fold_into_the_convolution():
         name="conv",
     )
     net.layer("BatchNorm", ["y"], ["y"], blobs=[(4,), [1, 2, 3, 4], [2]], name="conv/bn")
-    net.layer("Scale", ["y"], ["y"], "scale_param { bias_term: true }", [(4,), (4,)], name="conv/scale").layer(
-        "ReLU", ["y"], ["y"]
-    )
+    net.layer("Scale", ["y"], ["y"], "scale_param { bias_term: true }", [(4,), (4,)], name="conv/scale").layer("ReLU", ["y"], ["y"])
     model = check(net, tolerance=1e-5)
     folded, report = infold.fold(model)
     assert report.remaining == 0 and report.batchnorms >= 1
@@ -76,9 +72,7 @@ def test_first_and_second_generation_mean_the_same():
     blobs = [blob_message(array, **legacy(array)) for array in (weight, bias)], [blob_message(matrix, **legacy(matrix))]
     net = MESSAGES["NetParameter"]
     new = DIMS.replace("input_dim: 3 input_dim: 4", "input_dim: 4 input_dim: 4") + (
-        layer_text(
-            "c", "Convolution", ["x"], ["c"], "convolution_param { num_output: 4 kernel_size: 3 pad: 1 group: 1 }"
-        )
+        layer_text("c", "Convolution", ["x"], ["c"], "convolution_param { num_output: 4 kernel_size: 3 pad: 1 group: 1 }")
         + layer_text("p", "Pooling", ["c"], ["p"], "pooling_param { pool: AVE kernel_size: 2 stride: 2 }")
         + layer_text("i", "InnerProduct", ["p"], ["i"], "inner_product_param { num_output: 5 bias_term: false }")
         + layer_text("s", "Softmax", ["i"], ["s"], "")
@@ -163,13 +157,7 @@ def test_silenced_blobs_are_no_outputs():
         'input: "x" input_shape { dim: 1 dim: 2 dim: 3 dim: 4 } ' + RELU,
         layer_text("data", "Input", [], ["x"], "input_param { " + shape_text((1, 2, 3, 4)) + " }") + RELU,
         layer_text("data", "DummyData", [], ["x"], "dummy_data_param { num: 1 channels: 2 height: 3 width: 4 }") + RELU,
-        layer_text(
-            "data",
-            "MemoryData",
-            [],
-            ["x", "label"],
-            "memory_data_param { batch_size: 1 channels: 2 height: 3 width: 4 }",
-        )
+        layer_text("data", "MemoryData", [], ["x", "label"], "memory_data_param { batch_size: 1 channels: 2 height: 3 width: 4 }")
         + RELU,
     ],
 )
@@ -208,9 +196,7 @@ def test_blobs_overwritten_in_place_get_names_of_their_own():
 
 
 def test_an_input_overwritten_in_place_keeps_its_name():
-    model = check(
-        Net(x=(1, 2, 3, 4)).layer("Sigmoid", ["x"], ["x"], name="first").layer("TanH", ["x"], ["x"], name="last")
-    )
+    model = check(Net(x=(1, 2, 3, 4)).layer("Sigmoid", ["x"], ["x"], name="first").layer("TanH", ["x"], ["x"], name="last"))
     assert model.graph.inputs[0].name == "x" and [node.outputs[0].name for node in model.graph] == ["x@first", "x@last"]
 
 

@@ -30,15 +30,7 @@ def caffe_pool(x, kernel, stride, pad, average, floor=False):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 5),
-    st.integers(1, 4),
-    st.integers(0, 3),
-    st.integers(1, 9),
-    st.integers(1, 9),
-    st.booleans(),
-    st.booleans(),
-)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(1, 9), st.integers(1, 9), st.booleans(), st.booleans())
 def test_against_caffes_loops(kernel, stride, pad, height, width, average, floor):
     assume(pad < kernel and stride <= kernel)
     assume(not floor or min(height, width) + 2 * pad >= kernel)

@@ -85,9 +85,7 @@ def test_external_data_that_is_refused(folder, tensor, says):
     with pytest.raises(ExternalDataError, match=says) as info:
         load(save(folder, matmul(tensor)))
     assert "'w'" in str(info.value)
-    constant = build(
-        [helper.make_node("Constant", [], ["w"], value=tensor), helper.make_node("MatMul", ["x", "w"], ["y"])]
-    )
+    constant = build([helper.make_node("Constant", [], ["w"], value=tensor), helper.make_node("MatMul", ["x", "w"], ["y"])])
     with pytest.raises(ExternalDataError, match=says):
         load(save(folder, constant))
 

@@ -121,9 +121,7 @@ def test_the_model_owns_its_weights(net):
     with torch.no_grad():
         net.head.weight.mul_(2)
     try:
-        assert all(
-            np.array_equal(value.const_value.numpy(), before[name]) for name, value in model.graph.initializers.items()
-        )
+        assert all(np.array_equal(value.const_value.numpy(), before[name]) for name, value in model.graph.initializers.items())
     finally:
         with torch.no_grad():
             net.head.weight.div_(2)
@@ -144,9 +142,7 @@ def test_exported_program_and_file(net, program, saved):
 
 def test_dynamic_program(net, tmp_path):
     dims = {0: torch.export.Dim("n"), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    torch.export.save(
-        torch.export.export(net, (torch.randn(2, 3, 10, 12),), dynamic_shapes=(dims,)), tmp_path / "dynamic.pt2"
-    )
+    torch.export.save(torch.export.export(net, (torch.randn(2, 3, 10, 12),), dynamic_shapes=(dims,)), tmp_path / "dynamic.pt2")
     agrees(load(tmp_path / "dynamic.pt2"), net, random(3, 3, 7, 9))
 
 
@@ -252,10 +248,7 @@ HARMFUL = {
     ),
     "legacy weights": ({"data/weights/model.pt": pickle.dumps(Evil(), 2)}, "pickle of more than tensors"),
     "object": (
-        {
-            "data/constants/model_constants_config.json": custom_object,
-            "data/constants/opaque_obj_0": pickle.dumps(Evil(), 2),
-        },
+        {"data/constants/model_constants_config.json": custom_object, "data/constants/opaque_obj_0": pickle.dumps(Evil(), 2)},
         "Python or TorchScript object",
     ),
     "compiled code": ({"data/aotinductor/model/model.so": b"\x7fELF"}, "no part of"),

@@ -24,16 +24,7 @@ def positive(*shape: int) -> np.ndarray:
 
 
 def conv2d(
-    name="SpatialConvolution",
-    cin=4,
-    cout=6,
-    k=(3, 5),
-    d=(1, 2),
-    pad=(2, 1),
-    bias=True,
-    mm=False,
-    groups=None,
-    dilation=None,
+    name="SpatialConvolution", cin=4, cout=6, k=(3, 5), d=(1, 2), pad=(2, 1), bias=True, mm=False, groups=None, dilation=None
 ):
     """Fields of a convolution and the torch function; k, d, pad and dilation are (height, width)."""
     weight, b = random(cout, cin // (groups or 1), *k), random(cout) if bias else None
@@ -139,9 +130,7 @@ def test_volumetric_convolution():
 def test_temporal_convolution():
     x, weight, bias = random(2, 9, 5), random(7, 3 * 5), random(7)
     subject = module("TemporalConvolution", inputFrameSize=5, outputFrameSize=7, kW=3, dW=2, weight=weight, bias=bias)
-    frames = (
-        torch.from_numpy(x).double().unfold(1, 3, 2).transpose(2, 3).flatten(2)
-    )  # each window as one row, time first
+    frames = torch.from_numpy(x).double().unfold(1, 3, 2).transpose(2, 3).flatten(2)  # each window as one row, time first
     check(subject, x, (frames @ tensors(weight)[0].T + tensors(bias)[0]).numpy())
 
 
@@ -185,11 +174,7 @@ def test_linear(name, bias):
 def batch_norm(name, channels=5, affine=True, std=False):
     eps, mean, variance = 1e-3, random(channels), positive(channels)
     weight, bias = (random(channels), random(channels)) if affine else (None, None)
-    stored = (
-        {"running_std": (1 / np.sqrt(variance + np.float64(eps))).astype(np.float32)}
-        if std
-        else {"running_var": variance}
-    )
+    stored = {"running_std": (1 / np.sqrt(variance + np.float64(eps))).astype(np.float32)} if std else {"running_var": variance}
     subject = module(name, eps=eps, affine=affine, running_mean=mean, weight=weight, bias=bias, **stored)
     return subject, lambda x: F.batch_norm(x, *tensors(mean, variance, weight, bias), eps=eps)
 
@@ -251,12 +236,7 @@ def test_instance_norm_and_affine():
 # What does not fit
 
 BAD = {
-    "weight of another size": (
-        conv2d()[0],
-        dict(weight=random(6, 4, 3, 4)),
-        InvalidModelError,
-        "weight.*must have shape",
-    ),
+    "weight of another size": (conv2d()[0], dict(weight=random(6, 4, 3, 4)), InvalidModelError, "weight.*must have shape"),
     "bias of another size": (conv2d()[0], dict(bias=random(7)), InvalidModelError, "bias.*must have shape"),
     "no kernel": (conv2d()[0], dict(kW=0), InvalidModelError, "'kW' must be an integer of at least 1"),
     "half a stride": (conv2d()[0], dict(dW=1.5), InvalidModelError, "'dW' must be an integer"),
@@ -279,10 +259,7 @@ BAD = {
 def test_bad_fields(subject, change, error, message):
     broken = module(subject.name, **{**subject.fields, **change})
     with pytest.raises(error, match=message) as caught:
-        torch7.load(
-            dump(module("Sequential", [module("Identity"), broken])),
-            shape=(1, 5 if "Norm" in subject.name else 4, 20, 20),
-        )
+        torch7.load(dump(module("Sequential", [module("Identity"), broken])), shape=(1, 5 if "Norm" in subject.name else 4, 20, 20))
     assert "module 2 " in str(caught.value)
 
 

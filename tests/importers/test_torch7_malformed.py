@@ -14,8 +14,7 @@ from infold.importers import torch7
 
 def test_unknown_modules_are_named_by_their_path():
     network = sequential(
-        conv(3, 4),
-        module("ConcatTable", [module("Identity"), sequential(module("ReLU"), module("stn.AffineTransform"))]),
+        conv(3, 4), module("ConcatTable", [module("Identity"), sequential(module("ReLU"), module("stn.AffineTransform"))])
     )
     with pytest.raises(UnsupportedError, match=r"module 2\.2\.2 \(stn\.AffineTransform\): there is no conversion"):
         torch7.load(dump(network))
@@ -50,8 +49,7 @@ def test_overlapping_weights_are_bounded():
     for index, layer in enumerate(layers):
         layer.fields["weight"] = View(row, (4096, 4096 - index), (0, 1), 1)
     networks = [
-        sequential(module("Narrow", dimension=2, index=1, length=4096 - index), layer)
-        for index, layer in enumerate(layers)
+        sequential(module("Narrow", dimension=2, index=1, length=4096 - index), layer) for index, layer in enumerate(layers)
     ]
     with pytest.raises(InvalidModelError, match="many times larger than the file"):
         torch7.load(dump(sequential(*networks)), shape=(1, 4096))
@@ -91,12 +89,9 @@ def test_paths_are_named(tmp_path):
 def test_mutated_networks_load_or_are_refused(seed):
     """What loads is a legal model."""
     rng = np.random.default_rng(seed)
-    network = [
-        resnet,
-        inception,
-        autoencoder,
-        lambda: gmodule([None, conv(3, 4), norm(4), None], [(0, 1), (1, 2), (2, 3)], 1),
-    ][seed]()
+    network = [resnet, inception, autoencoder, lambda: gmodule([None, conv(3, 4), norm(4), None], [(0, 1), (1, 2), (2, 3)], 1)][
+        seed
+    ]()
     original = np.frombuffer(dump(network), np.uint8)
     structure = [i for i in range(len(original) - 4) if original[i : i + 4].max() < 128][:4000]
     loaded = 0

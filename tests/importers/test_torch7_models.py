@@ -5,19 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from torch7_networks import (
-    autoencoder,
-    conv,
-    inception,
-    lenet,
-    linear,
-    norm,
-    pool,
-    random,
-    residual,
-    resnet,
-    sequential,
-)
+from torch7_networks import autoencoder, conv, inception, lenet, linear, norm, pool, random, residual, resnet, sequential
 from torch7_writer import Storage, View, check, dump, module, run
 
 import infold
@@ -85,9 +73,12 @@ def test_flattened_parameters():
 
 def test_input_shapes_are_read_from_the_layers():
     shape = lambda network: list(torch7.load(dump(network)).graph.inputs[0].shape)  # noqa: E731
-    assert shape(
-        sequential(module("SpatialZeroPadding", pad_l=1, pad_r=1, pad_t=1, pad_b=1), pool("Max", 2, 2), conv(5, 4))
-    ) == ["N", 5, "H", "W"]
+    assert shape(sequential(module("SpatialZeroPadding", pad_l=1, pad_r=1, pad_t=1, pad_b=1), pool("Max", 2, 2), conv(5, 4))) == [
+        "N",
+        5,
+        "H",
+        "W",
+    ]
     assert shape(sequential(module("Dropout", p=0.5, v2=True), linear(7, 3))) == ["N", 7]
     assert shape(module("ConcatTable", [module("Identity"), conv(2, 2)])) == ["N", 2, "H", "W"]
     assert shape(sequential(norm(6), module("ReLU"))) == ["N", 6, "H", "W"]
@@ -97,9 +88,7 @@ def test_a_checkpoint_with_one_network():
     x = random(1, 4)
     subject = linear(4, 2)
     model = torch7.load(dump({"epoch": 12, "model": subject, "optimState": {"learningRate": 0.1}}))
-    np.testing.assert_allclose(
-        run(model, x)[0], x @ subject.fields["weight"].T + subject.fields["bias"], rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(run(model, x)[0], x @ subject.fields["weight"].T + subject.fields["bias"], rtol=1e-5, atol=1e-6)
 
 
 def test_the_shape_given_wins():
@@ -130,11 +119,7 @@ def test_torch_agrees_on_a_residual_block():
     branch = block.fields["modules"][0].fields["modules"][0].fields["modules"]
     t = torch.from_numpy(x).double()
     for layer in branch:
-        values = {
-            key: torch.from_numpy(value).double()
-            for key, value in layer.fields.items()
-            if isinstance(value, np.ndarray)
-        }
+        values = {key: torch.from_numpy(value).double() for key, value in layer.fields.items() if isinstance(value, np.ndarray)}
         if "Convolution" in layer.name:
             t = F.conv2d(t, values["weight"], values["bias"], padding=1)
         elif "Norm" in layer.name:

@@ -32,11 +32,7 @@ def test_nngraph_residual_network():
         1,
     )
     plain = sequential(
-        first,
-        bn1,
-        module("ReLU"),
-        module("ConcatTable", [sequential(second, bn2), module("Identity")]),
-        module("CAddTable"),
+        first, bn1, module("ReLU"), module("ConcatTable", [sequential(second, bn2), module("Identity")]), module("CAddTable")
     )
     x = random(2, 3, 8, 9)
     check(network, x, run(torch7.load(dump(plain)), x)[0])

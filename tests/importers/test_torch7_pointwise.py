@@ -24,10 +24,7 @@ POINTWISE = {
     "ReLU6": (module("ReLU6"), F.relu6(T)),
     "LeakyReLU": (module("LeakyReLU", negval=0.2), F.leaky_relu(T, 0.2)),
     "PReLU": (module("PReLU", nOutputPlane=3, weight=SLOPES), F.prelu(T, torch.from_numpy(SLOPES).double())),
-    "PReLU shared": (
-        module("PReLU", nOutputPlane=0, weight=SLOPES[:1]),
-        F.prelu(T, torch.from_numpy(SLOPES[:1]).double()),
-    ),
+    "PReLU shared": (module("PReLU", nOutputPlane=0, weight=SLOPES[:1]), F.prelu(T, torch.from_numpy(SLOPES[:1]).double())),
     "RReLU": (module("RReLU", lower=0.1, upper=0.3), F.rrelu(T, 0.1, 0.3)),
     "ELU": (module("ELU", alpha=1.5), F.elu(T, 1.5)),
     "Sigmoid": (module("Sigmoid"), torch.sigmoid(T)),
@@ -52,10 +49,7 @@ POINTWISE = {
     "MulConstant": (module("MulConstant", constant_scalar=-1.5), T * -1.5),
     "AddConstant": (module("AddConstant", constant_scalar=2), T + 2),
     "Mul": (module("Mul", weight=SLOPES[:1]), T * float(SLOPES[0])),
-    "CMul channels": (
-        module("CMul", weight=SLOPES.reshape(1, 3, 1, 1)),
-        T * torch.from_numpy(SLOPES).double().view(1, 3, 1, 1),
-    ),
+    "CMul channels": (module("CMul", weight=SLOPES.reshape(1, 3, 1, 1)), T * torch.from_numpy(SLOPES).double().view(1, 3, 1, 1)),
     "CMul sample": (module("CMul", weight=PLANE), T * torch.from_numpy(PLANE).double()),
     "CMul flat": (module("CMul", weight=PLANE.reshape(-1)), T * torch.from_numpy(PLANE).double()),
     "CAdd": (module("CAdd", bias=PLANE), T + torch.from_numpy(PLANE).double()),
@@ -64,10 +58,7 @@ POINTWISE = {
     "SoftMin": (module("SoftMin"), (-T).softmax(1)),
     "SpatialSoftMax": (module("cudnn.SpatialSoftMax"), T.softmax(1)),
     "Sum": (module("Sum", dimension=2), T.sum(1)),
-    "Sum of samples": (
-        module("Sum", dimension=1, nInputDims=3, sizeAverage=True, squeeze=False),
-        T.mean(1, keepdim=True),
-    ),
+    "Sum of samples": (module("Sum", dimension=1, nInputDims=3, sizeAverage=True, squeeze=False), T.mean(1, keepdim=True)),
     "Mean": (module("Mean", dimension=-1), T.mean(-1)),
     "Max": (module("Max", dimension=3), T.amax(2)),
     "Min": (module("Min", dimension=2, nInputDims=3), T.amin(2)),
@@ -94,16 +85,12 @@ POINTWISE = {
     "Narrow to the end": (module("Narrow", dimension=-1, index=3, length=-1), T[..., 2:]),
     "Narrow short of it": (module("Narrow", dimension=4, index=2, length=-2), T[..., 1:-1]),
     "Unsqueeze": (
-        module(
-            "Sequential",
-            [module("Unsqueeze", pos=1, numInputDims=3), module("Squeeze", dim=1, numInputDims=4), module("Abs")],
-        ),
+        module("Sequential", [module("Unsqueeze", pos=1, numInputDims=3), module("Squeeze", dim=1, numInputDims=4), module("Abs")]),
         T.abs(),
     ),
     "Squeeze": (
         module(
-            "Sequential",
-            [module("Select", dimension=2, index=1), module("Unsqueeze", pos=2), module("Squeeze"), module("Exp")],
+            "Sequential", [module("Select", dimension=2, index=1), module("Unsqueeze", pos=2), module("Squeeze"), module("Exp")]
         ),
         T[:, 0].exp(),
     ),
@@ -117,10 +104,7 @@ POINTWISE = {
         module("SpatialReplicationPadding", pad_l=2, pad_r=1, pad_t=0, pad_b=4),
         F.pad(T, (2, 1, 0, 4), "replicate"),
     ),
-    "Padding end": (
-        module("Padding", dim=1, pad=2, nInputDim=3, value=-1, index=1),
-        F.pad(T, (0, 0, 0, 0, 0, 2), value=-1),
-    ),
+    "Padding end": (module("Padding", dim=1, pad=2, nInputDim=3, value=-1, index=1), F.pad(T, (0, 0, 0, 0, 0, 2), value=-1)),
     "Padding begin": (module("Padding", dim=3, pad=-2, index=1), F.pad(T, (0, 0, 2, 0))),
     "Nearest": (module("SpatialUpSamplingNearest", scale_factor=2), F.interpolate(T, scale_factor=2)),
     "Bilinear": (
@@ -133,10 +117,7 @@ POINTWISE = {
     ),
     # Tables
     "CAddTable": (
-        module(
-            "Sequential",
-            [module("ConcatTable", [module("Abs"), module("Exp"), module("Identity")]), module("CAddTable")],
-        ),
+        module("Sequential", [module("ConcatTable", [module("Abs"), module("Exp"), module("Identity")]), module("CAddTable")]),
         T.abs() + T.exp() + T,
     ),
     "CSubTable": (
@@ -157,8 +138,7 @@ POINTWISE = {
     ),
     "JoinTable": (
         module(
-            "Sequential",
-            [module("ConcatTable", [module("Tanh"), module("Exp")]), module("JoinTable", dimension=1, nInputDims=3)],
+            "Sequential", [module("ConcatTable", [module("Tanh"), module("Exp")]), module("JoinTable", dimension=1, nInputDims=3)]
         ),
         torch.cat([T.tanh(), T.exp()], 1),
     ),
@@ -174,10 +154,7 @@ POINTWISE = {
         ),
         torch.cat([T[:, 1], T[:, 2]], 2),
     ),
-    "SelectTable": (
-        module("Sequential", [module("SplitTable", dimension=2), module("SelectTable", index=-1)]),
-        T[:, 2],
-    ),
+    "SelectTable": (module("Sequential", [module("SplitTable", dimension=2), module("SelectTable", index=-1)]), T[:, 2]),
     "ParallelTable": (
         module(
             "Sequential",
@@ -219,13 +196,7 @@ POINTWISE = {
     "SpatialLPPooling": (
         Obj(
             "nn.SpatialLPPooling",
-            {
-                "modules": [
-                    module("Square"),
-                    module("SpatialAveragePooling", kW=2, kH=2, dW=1, dH=1, divide=False),
-                    module("Sqrt"),
-                ]
-            },
+            {"modules": [module("Square"), module("SpatialAveragePooling", kW=2, kH=2, dW=1, dH=1, divide=False), module("Sqrt")]},
         ),
         F.lp_pool2d(T, 2, 2, 1),
     ),
@@ -304,11 +275,7 @@ REFUSED = {
     "reshape that does not fit": (module("Reshape", size=(7, 9), nelement=63), ShapeError, "does not fit the sizes"),
     "view of two unknowns": (module("View", size=(-1, -1)), InvalidModelError, "sizes"),
     "giant view": (module("View", size=(2**40,)), InvalidModelError, "list of dimensions"),
-    "reflection beyond": (
-        module("SpatialReflectionPadding", pad_l=5, pad_r=0, pad_t=0, pad_b=0),
-        ShapeError,
-        "padding",
-    ),
+    "reflection beyond": (module("SpatialReflectionPadding", pad_l=5, pad_r=0, pad_t=0, pad_b=0), ShapeError, "padding"),
     "cropped away": (module("SpatialZeroPadding", pad_l=-5, pad_r=0, pad_t=0, pad_b=0), ShapeError, "padding"),
     "padding inside": (module("Padding", dim=2, pad=1, index=2), UnsupportedError, "in the middle"),
     "another weight": (module("CMul", weight=PLANE[:2]), InvalidModelError, "weight"),
@@ -330,11 +297,7 @@ REFUSED = {
         ShapeError,
         "5 dimensions, 4 expected",
     ),
-    "giant pooling": (
-        module("SpatialAdaptiveMaxPooling", W=2**30, H=2),
-        UnsupportedError,
-        "pooling of 4x5 to 2x1073741824",
-    ),
+    "giant pooling": (module("SpatialAdaptiveMaxPooling", W=2**30, H=2), UnsupportedError, "pooling of 4x5 to 2x1073741824"),
 }
 
 

@@ -50,10 +50,7 @@ def test_average_pooling_without_divide_is_a_sum():
     check(pooling("SpatialAveragePooling", 2, 2), x, sums, shape=x.shape)
     check(pooling("SpatialAveragePooling", 2, 2, divide=False), x, sums, shape=x.shape)
     check(
-        pooling("cudnn.SpatialAveragePooling", 2, 2, mode="CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING"),
-        x,
-        sums / 4,
-        shape=x.shape,
+        pooling("cudnn.SpatialAveragePooling", 2, 2, mode="CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING"), x, sums / 4, shape=x.shape
     )
 
 
@@ -85,18 +82,8 @@ def test_volumetric_and_temporal_pooling():
 def test_adaptive_pooling(target):
     x = random(2, 3, 8, 9)
     fields = dict(H=target[0], W=target[1])
-    check(
-        module("SpatialAdaptiveMaxPooling", **fields),
-        x,
-        F.adaptive_max_pool2d(tensors(x)[0], target).numpy(),
-        shape=x.shape,
-    )
-    check(
-        module("SpatialAdaptiveAveragePooling", **fields),
-        x,
-        F.adaptive_avg_pool2d(tensors(x)[0], target).numpy(),
-        shape=x.shape,
-    )
+    check(module("SpatialAdaptiveMaxPooling", **fields), x, F.adaptive_max_pool2d(tensors(x)[0], target).numpy(), shape=x.shape)
+    check(module("SpatialAdaptiveAveragePooling", **fields), x, F.adaptive_avg_pool2d(tensors(x)[0], target).numpy(), shape=x.shape)
 
 
 @pytest.mark.parametrize("name, key", [("SpatialCrossMapLRN", "k"), ("cudnn.SpatialCrossMapLRN", "K")])

@@ -92,11 +92,7 @@ def test_round_trip(form):
     }
     found = read(dump(value, **form))
     assert (
-        found["nil"] is None
-        and found["yes"] is True
-        and found["no"] is False
-        and found["half"] == 0.5
-        and found["inf"] == np.inf
+        found["nil"] is None and found["yes"] is True and found["no"] is False and found["half"] == 0.5 and found["inf"] == np.inf
     )
     assert found["text"] == value["text"] and found[""] == "empty" and found[7] == "seven"
     assert found["list"].sequence()[:2] == [1, "two"] and found["list"][3].sequence() == [3.5]
@@ -128,9 +124,7 @@ def as_lua(value: object) -> object:
 
 def as_written(value: object) -> object:
     if isinstance(value, (list, dict)):
-        return {
-            key: as_written(entry) for key, entry in (enumerate(value, 1) if isinstance(value, list) else value.items())
-        }
+        return {key: as_written(entry) for key, entry in (enumerate(value, 1) if isinstance(value, list) else value.items())}
     return value
 
 
@@ -178,10 +172,7 @@ BAD = {
     "overflowing product": (tensor((2**62, 4), (2**62, 1)), "ends at element"),
     "no storage": (dump(View(None, (2,), (1,))), "storage of 0"),
     "ascii words": (b"1\nabc\n", "could not convert"),
-    "ascii too few": (
-        dump(np.arange(3.0), ascii=True).replace(b"0 1 2", b"0 1"),
-        "3 numbers expected in this line, 2 found",
-    ),
+    "ascii too few": (dump(np.arange(3.0), ascii=True).replace(b"0 1 2", b"0 1"), "3 numbers expected in this line, 2 found"),
     "ascii beyond int": (b"3\n99999999999999999999\n", "byte 2"),
 }
 
@@ -223,8 +214,7 @@ def test_storage_of_a_tensor_must_be_one():
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_every_truncation_is_an_error(form):
     data = dump(
-        {"w": np.arange(6.0).reshape(2, 3), "n": [1, "two"], "o": Obj("nn.Linear", {"bias": np.ones(2, np.float32)})},
-        **form,
+        {"w": np.arange(6.0).reshape(2, 3), "n": [1, "two"], "o": Obj("nn.Linear", {"bias": np.ones(2, np.float32)})}, **form
     )
     read(data)
     # The last characters of an ASCII file may be a line break that nothing needs.

@@ -13,13 +13,7 @@ def random(*shape: int, scale: float = 1.0) -> np.ndarray:
 
 
 def conv(
-    cin: int,
-    cout: int,
-    k: int = 3,
-    d: int = 1,
-    pad: int | None = None,
-    name: str = "SpatialConvolution",
-    bias: bool = True,
+    cin: int, cout: int, k: int = 3, d: int = 1, pad: int | None = None, name: str = "SpatialConvolution", bias: bool = True
 ) -> Obj:
     pad = k // 2 if pad is None else pad
     return module(

@@ -15,16 +15,7 @@ import infold
 from infold.importers import torch7
 
 onnxruntime.set_default_logger_severity(4)
-_CLASSES = {
-    "u1": "Byte",
-    "i1": "Char",
-    "i2": "Short",
-    "i4": "Int",
-    "i8": "Long",
-    "f4": "Float",
-    "f8": "Double",
-    "f2": "Half",
-}
+_CLASSES = {"u1": "Byte", "i1": "Char", "i2": "Short", "i4": "Int", "i8": "Long", "f4": "Float", "f8": "Double", "f2": "Half"}
 
 
 @dataclass(eq=False)

@@ -23,9 +23,7 @@ def run_node(op_type: str, *inputs, opset: int | None = None, outputs: int = 1, 
     )
     runner = NodeRunner(node, {"": opset or onnx.defs.onnx_opset_version()})
     results = runner.run(inputs)
-    precision = next(
-        (value.dtype for value in inputs if isinstance(value, np.ndarray) and value.dtype.kind == "f"), None
-    )
+    precision = next((value.dtype for value in inputs if isinstance(value, np.ndarray) and value.dtype.kind == "f"), None)
     for result in results:
         assert not isinstance(result, np.ndarray) or result.dtype.kind != "f" or precision in (None, result.dtype)
     return results[0] if len(results) == 1 else results

@@ -128,9 +128,7 @@ def test_pad(mode):
     pads = np.array([0, 1, 2, 0, 0, 0, 1, 3])
     expected = np.pad(X, width, mode=mode)
     assert np.array_equal(run_node("Pad", X, pads, mode=mode), expected)
-    assert np.array_equal(
-        run_node("Pad", X, np.array([1, 2, 0, 0, 1, 3]), None, np.array([1, -2, 3]), mode=mode), expected
-    )
+    assert np.array_equal(run_node("Pad", X, np.array([1, 2, 0, 0, 1, 3]), None, np.array([1, -2, 3]), mode=mode), expected)
     if mode != "wrap":
         assert np.array_equal(run_node("Pad", X, opset=2, pads=pads.tolist(), mode=mode), expected)
 

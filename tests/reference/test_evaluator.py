@@ -99,8 +99,7 @@ def test_scan_axes_and_directions(attributes, axis, backwards):
 
 def test_scan_of_opset_8_runs_each_sample_for_its_length():
     model = onnx.parser.parse_model(
-        '<ir_version: 4, opset_import: ["": 8]>'
-        + SCAN.format(shape="2, 3, 2", attributes="").replace("(s, x)", "(, s, x)")
+        '<ir_version: 4, opset_import: ["": 8]>' + SCAN.format(shape="2, 3, 2", attributes="").replace("(s, x)", "(, s, x)")
     )
     runner = NodeRunner(next(iter(ir.from_proto(model).graph)), {"": 8})
     state, x = np.zeros((2, 2), np.float32), np.arange(12, dtype=np.float32).reshape(2, 3, 2)
@@ -171,12 +170,8 @@ def test_nodes_that_cannot_be_prepared(node, opsets, error, says):
 
 
 def test_failures_name_the_node_and_its_inputs():
-    runner = NodeRunner(
-        ir.node("MatMul", [ir.Value(name="a"), ir.Value(name="b")], name="product", num_outputs=1), {"": 17}
-    )
-    with pytest.raises(
-        ShapeError, match=r"'product' \(MatMul\) fails on inputs \['float32\[2, 3\]', 'float32\[2, 3\]'\]"
-    ):
+    runner = NodeRunner(ir.node("MatMul", [ir.Value(name="a"), ir.Value(name="b")], name="product", num_outputs=1), {"": 17})
+    with pytest.raises(ShapeError, match=r"'product' \(MatMul\) fails on inputs \['float32\[2, 3\]', 'float32\[2, 3\]'\]"):
         runner.run([np.ones((2, 3), np.float32)] * 2)
     with pytest.raises(InvalidModelError, match=r"'product'.*mismatch"):
         runner.run([np.ones((2, 3), np.float32), np.ones((3, 2), np.int32)])

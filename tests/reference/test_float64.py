@@ -22,9 +22,7 @@ def parse(text: str, opset: int = 17) -> ir.Model:
     return ir.from_proto(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}]> {text}'))
 
 
-@pytest.mark.parametrize(
-    "name", ["densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet"]
-)
+@pytest.mark.parametrize("name", ["densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet"])
 def test_light_models_agree_with_onnxruntime(name, monkeypatch):
     proto = with_random_weights(LIGHT / f"light_{name}.onnx")
     rounded, run = [], NodeRunner.run
@@ -36,10 +34,7 @@ def test_light_models_agree_with_onnxruntime(name, monkeypatch):
 
     monkeypatch.setattr(NodeRunner, "run", spy)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = {
-        value.name: np.random.default_rng(1).standard_normal(value.shape).astype(np.float32)
-        for value in session.get_inputs()
-    }
+    feeds = {value.name: np.random.default_rng(1).standard_normal(value.shape).astype(np.float32) for value in session.get_inputs()}
     found, model = session.run(None, feeds), Float64Model(load(proto))
     results = model.run(feeds)
     for value, expected in zip(session.get_outputs(), found):
@@ -75,14 +70,7 @@ def test_a_network_in_float64_is_torchs_in_float64(tmp_path):
         net(x)  # running statistics that are not the initial ones
         net.eval()
         torch.onnx.export(
-            net,
-            (x,),
-            tmp_path / "net.onnx",
-            input_names=["x"],
-            output_names=["y"],
-            dynamo=True,
-            optimize=False,
-            verbose=False,
+            net, (x,), tmp_path / "net.onnx", input_names=["x"], output_names=["y"], dynamo=True, optimize=False, verbose=False
         )  # its optimiser would fold BatchNorm and round
         expected = net.double()(x.double())
     # the attributes epsilon (1e-5) are float32 in ONNX; rounding to float32 anywhere would leave 1e-7
@@ -125,10 +113,7 @@ def test_functions_run_and_the_model_is_left_alone():
 
 def test_values_die_after_their_last_use(monkeypatch):
     model = Float64Model(
-        parse(
-            "g (float[n] x) => (float[n] y) "
-            "{ a = Neg (x)  b = Abs (a)  c = Add (a, b)  d = Neg (c)  y = Exp (d)  z = Log (x) }"
-        )
+        parse("g (float[n] x) => (float[n] y) { a = Neg (x)  b = Abs (a)  c = Add (a, b)  d = Neg (c)  y = Exp (d)  z = Log (x) }")
     )
     steps, run = [], NodeRunner.run
     import weakref

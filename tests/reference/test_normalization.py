@@ -46,17 +46,7 @@ def test_batch_norm_inference_uses_the_stored_statistics(opset, attributes):
 @pytest.mark.parametrize("momentum", [0.9, 0.25])
 def test_batch_norm_training(opset, momentum):
     y, mean, var = run_node(
-        "BatchNormalization",
-        X,
-        SCALE,
-        BIAS,
-        MEAN,
-        VAR,
-        opset=opset,
-        outputs=3,
-        training_mode=1,
-        momentum=momentum,
-        epsilon=1e-3,
+        "BatchNormalization", X, SCALE, BIAS, MEAN, VAR, opset=opset, outputs=3, training_mode=1, momentum=momentum, epsilon=1e-3
     )
     close(y, torch_batch_norm(training=True)[0], 1e-6)
     close(mean, MEAN * momentum + X.mean(axis=(0, 2, 3)) * (1 - momentum), 1e-6)
@@ -122,14 +112,7 @@ def test_other_normalisations_keep_float64():
         run_node("InstanceNormalization", X, SCALE, BIAS, epsilon=2.0**-10),
         F.instance_norm(torch.tensor(X), None, None, torch.tensor(SCALE), torch.tensor(BIAS), True, 0.1, 2.0**-10),
     )
-    close(
-        run_node("RMSNormalization", X, scale, epsilon=2.0**-10),
-        F.rms_norm(torch.tensor(X), [6], torch.tensor(scale), 2.0**-10),
-    )
+    close(run_node("RMSNormalization", X, scale, epsilon=2.0**-10), F.rms_norm(torch.tensor(X), [6], torch.tensor(scale), 2.0**-10))
     deviation = X - X.mean(axis=(0, 2, 3), keepdims=True)
-    close(
-        run_node("MeanVarianceNormalization", X),
-        deviation / np.sqrt((deviation**2).mean(axis=(0, 2, 3), keepdims=True)),
-        1e-8,
-    )
+    close(run_node("MeanVarianceNormalization", X), deviation / np.sqrt((deviation**2).mean(axis=(0, 2, 3), keepdims=True)), 1e-8)
     close(run_node("LpNormalization", X, axis=1, p=2), F.normalize(torch.tensor(X), dim=1))

@@ -47,9 +47,7 @@ def test_max_pool_and_its_indices_match_torch(g):
         pads=g["pads"] * 2,
         ceil_mode=int(g["ceil"]),
     )
-    expected, places = MAX[g["rank"]](
-        torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["dilations"], g["ceil"], True
-    )
+    expected, places = MAX[g["rank"]](torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["dilations"], g["ceil"], True)
     close(y, expected)
     assert np.array_equal(x.ravel()[index], y)
     plane = np.prod(g["spatial"])

@@ -52,12 +52,7 @@ def test_antialiased_reduction_matches_torch():
 
 @pytest.mark.parametrize(
     "rounding, index",
-    [
-        ("round_prefer_floor", [0, 0, 1, 1]),
-        ("round_prefer_ceil", [0, 1, 1, 1]),
-        ("floor", [0, 0, 1, 1]),
-        ("ceil", [0, 1, 1, 1]),
-    ],
+    [("round_prefer_floor", [0, 0, 1, 1]), ("round_prefer_ceil", [0, 1, 1, 1]), ("floor", [0, 0, 1, 1]), ("ceil", [0, 1, 1, 1])],
 )
 def test_nearest_rounding(rounding, index):
     x = np.array([[[10.0, 20.0]]])
@@ -83,18 +78,8 @@ def test_nearest_coordinates(mode, scale, expected):
 
 
 def test_axes_and_aspect_ratio():
-    assert resize(sizes=[12, 12], axes=[2, 3], mode="nearest", keep_aspect_ratio_policy="not_larger").shape == (
-        2,
-        3,
-        9,
-        12,
-    )
-    assert resize(sizes=[12, 12], axes=[2, 3], mode="nearest", keep_aspect_ratio_policy="not_smaller").shape == (
-        2,
-        3,
-        12,
-        16,
-    )
+    assert resize(sizes=[12, 12], axes=[2, 3], mode="nearest", keep_aspect_ratio_policy="not_larger").shape == (2, 3, 9, 12)
+    assert resize(sizes=[12, 12], axes=[2, 3], mode="nearest", keep_aspect_ratio_policy="not_smaller").shape == (2, 3, 12, 16)
     close(resize(sizes=[12, 16], axes=[2, 3], mode="linear"), F.interpolate(T, (12, 16), mode="bilinear"))
 
 
@@ -113,8 +98,5 @@ def test_old_forms():
     close(run_node("Upsample", X, scales, opset=9), twice)
     close(run_node("Resize", X, scales, opset=10), twice)
     row, scales = np.arange(4.0).reshape(1, 1, 4), np.array([1, 1, 2], np.float32)
-    for y in (
-        run_node("Upsample", row, scales, opset=9, mode="linear"),
-        run_node("Resize", row, scales, opset=10, mode="linear"),
-    ):
+    for y in (run_node("Upsample", row, scales, opset=9, mode="linear"), run_node("Resize", row, scales, opset=10, mode="linear")):
         assert y.ravel().tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3]

@@ -43,9 +43,7 @@ def build(text: str, constants: dict[str, np.ndarray], opset: int = 17, producer
     return ir.from_proto(proto)
 
 
-def single(
-    changes: dict[str, np.ndarray] | None = None, attributes: str = "", opset: int = 17, outputs: str = ""
-) -> ir.Model:
+def single(changes: dict[str, np.ndarray] | None = None, attributes: str = "", opset: int = 17, outputs: str = "") -> ir.Model:
     return build(
         f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ y{outputs} = {BN} {attributes} (x, s, b, m, v) }}",
         healthy() | (changes or {}),
@@ -108,9 +106,7 @@ def test_the_torch_exporter_in_training_mode() -> None:
 @pytest.mark.parametrize("dynamo", [False, True])
 def test_the_torch_exporter_without_tracked_statistics(dynamo: bool) -> None:
     torch = pytest.importorskip("torch")
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 5, 3, bias=False), torch.nn.BatchNorm2d(5, track_running_stats=False)
-    ).eval()
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, bias=False), torch.nn.BatchNorm2d(5, track_running_stats=False)).eval()
     x = (torch.randn(2, 3, 8, 8),)
     if dynamo:
         model = torch.onnx.export(net, x, dynamo=True, optimize=False, verbose=False).model_proto
@@ -140,9 +136,7 @@ def test_statistics_that_may_be_overridden_or_are_inputs() -> None:
 
 
 def test_constants_that_only_look_computed_are_no_finding() -> None:
-    text = (
-        f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ n = Identity (m)  w = Mul (v, two)  y = {BN} (x, s, b, n, w) }}"
-    )
+    text = f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ n = Identity (m)  w = Mul (v, two)  y = {BN} (x, s, b, n, w) }}"
     report = infold.doctor(build(text, healthy() | {"two": np.float32([2])}))
     assert report.findings == []
     assert report.layers[0].mean_of_var == pytest.approx(2 * healthy()["v"].mean(), rel=1e-6)
@@ -160,9 +154,7 @@ def test_not_finite(name: str, value: float) -> None:
     assert f"1 channels of its {what}" in only(single(with_value(name, value, 2)), "not-finite", "error").message
 
 
-@pytest.mark.parametrize(
-    "value, words", [(-1.0, "not positive in 1 of 6"), (-1e-5, "not positive"), (-1e-6, "negative in 1 of 6")]
-)
+@pytest.mark.parametrize("value, words", [(-1.0, "not positive in 1 of 6"), (-1e-5, "not positive"), (-1e-6, "negative in 1 of 6")])
 def test_negative_variance(value: float, words: str) -> None:
     assert words in only(single(with_value("v", value, 3), "<epsilon = 0.00001>"), "negative-variance", "error").message
 
@@ -190,9 +182,7 @@ def test_odd_epsilon() -> None:
 def row(epsilons: list[str], producer: str = "") -> ir.Model:
     """BatchNormalizations with a Tanh between them."""
     body = "".join(f"t{i} = Tanh (y{i})  y{i + 1} = {BN} {e} (t{i}, s, b, m, v)  " for i, e in enumerate(epsilons))
-    return build(
-        f"g (float[N,6,4,4] y0) => (float[N,6,4,4] y{len(epsilons)}) {{ {body} }}", healthy(), producer=producer
-    )
+    return build(f"g (float[N,6,4,4] y0) => (float[N,6,4,4] y{len(epsilons)}) {{ {body} }}", healthy(), producer=producer)
 
 
 def test_an_epsilon_unlike_its_siblings() -> None:
@@ -208,9 +198,7 @@ def test_an_epsilon_that_a_conversion_left_out() -> None:
 
 def test_statistics_per_position() -> None:
     constants = {name: np.resize(array, (6, 4, 4)) for name, array in healthy().items()}
-    model = build(
-        f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ y = {BN} <spatial = 0> (x, s, b, m, v) }}", constants, opset=8
-    )
+    model = build(f"g (float[N,6,4,4] x) => (float[N,6,4,4] y) {{ y = {BN} <spatial = 0> (x, s, b, m, v) }}", constants, opset=8)
     only(model, "not-spatial", "warning")
 
 
@@ -268,14 +256,7 @@ def test_layers_and_the_json_form() -> None:
     assert layer.std_of_mean == pytest.approx(given["m"].std(), rel=1e-6) and np.isnan(layer.mean_of_var)
     document = json.loads(json.dumps(report.to_dict()))
     assert document["findings"][0].keys() == {"severity", "node", "kind", "message", "remedy"}
-    assert list(document["layers"][0]) == [
-        "name",
-        "channels",
-        "mean_of_mean",
-        "std_of_mean",
-        "mean_of_var",
-        "std_of_var",
-    ]
+    assert list(document["layers"][0]) == ["name", "channels", "mean_of_mean", "std_of_mean", "mean_of_var", "std_of_var"]
 
 
 def test_the_gravest_first() -> None:

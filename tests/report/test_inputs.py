@@ -15,18 +15,14 @@ def model(*inputs: tuple[str, int, list | None], initializers: tuple[str, ...] =
     nodes = [onnx.helper.make_node("Identity", [name], [f"{name}_out"]) for name, _, _ in inputs]
     outputs = [onnx.helper.make_tensor_value_info(f"{name}_out", kind, None) for name, kind, _ in inputs]
     values = [onnx.numpy_helper.from_array(np.ones(1, np.float32), name) for name in initializers]
-    return ir.serde.deserialize_model(
-        onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", infos, outputs, values))
-    )
+    return ir.serde.deserialize_model(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", infos, outputs, values)))
 
 
 FLOAT, UINT8, INT64, BOOL = (getattr(onnx.TensorProto, name) for name in ("FLOAT", "UINT8", "INT64", "BOOL"))
 
 
 def test_values_follow_the_type_and_the_seed() -> None:
-    graph = model(
-        ("x", FLOAT, [100, 100]), ("p", UINT8, [1000]), ("i", INT64, [100]), ("b", BOOL, [100]), ("s", FLOAT, [])
-    )
+    graph = model(("x", FLOAT, [100, 100]), ("p", UINT8, [1000]), ("i", INT64, [100]), ("b", BOOL, [100]), ("s", FLOAT, []))
     feeds = random_inputs(graph)
     assert [feeds[name].dtype for name in "xpibs"] == [np.float32, np.uint8, np.int64, np.bool_, np.float32]
     assert abs(feeds["x"].mean()) < 0.1 and 0.9 < feeds["x"].std() < 1.1 and feeds["s"].shape == ()

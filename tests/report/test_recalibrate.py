@@ -192,9 +192,7 @@ def test_progress_counts_batches_and_layers() -> None:
     infold.recalibrate(export(network()), np.split(data(), 3), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 15) for done in range(1, 16)]
     seen.clear()
-    infold.recalibrate(
-        export(network()), iter(np.split(data(), 3)), progress=lambda done, total: seen.append((done, total))
-    )
+    infold.recalibrate(export(network()), iter(np.split(data(), 3)), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, None if done <= 3 else 15) for done in range(1, 16)]
 
 
@@ -244,9 +242,7 @@ def test_nothing_to_recalibrate() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.integers(0, 2**32 - 1),
-    st.lists(st.integers(1, 9), min_size=1, max_size=5),
-    st.sampled_from([(), (3,), (2, 5), (2, 3, 2)]),
+    st.integers(0, 2**32 - 1), st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from([(), (3,), (2, 5), (2, 3, 2)])
 )
 def test_moments_of_pieces_are_those_of_the_whole(seed: int, sizes: list[int], rest: tuple[int, ...]) -> None:
     rng = np.random.default_rng(seed)

@@ -76,13 +76,7 @@ def test_a_right_result(session):
     for output in data["outputs"]:
         assert {"name", "max_abs", "max_rel", "error", "onnxruntime_error"} <= output.keys()
         assert 0 < output["error"] < 1e-6 and 0 < output["onnxruntime_error"] < 1e-6 and output["max_abs"] < 1e-6
-    assert [layer["node"] for layer in data["layers"]] == [
-        "the_Tanh",
-        "the_MatMul",
-        "the_Elu",
-        "the_Softmax",
-        "the_ReduceMax",
-    ]
+    assert [layer["node"] for layer in data["layers"]] == ["the_Tanh", "the_MatMul", "the_Elu", "the_Softmax", "the_ReduceMax"]
     assert all(0 < layer["error"] < 1e-6 for layer in data["layers"])
     assert report.summary().endswith("\nok") and "larger" in report.summary()
 
@@ -179,9 +173,7 @@ def test_inputs_are_completed(session):
 
 
 def test_integers_sequences_and_strings(session):
-    report = verify(
-        parse("g (float[2, 5] x) => (int64[2, 1] i, bool[2, 5] b) { i = ArgMax <axis = 1> (x)  b = Greater (x, x) }")
-    )
+    report = verify(parse("g (float[2, 5] x) => (int64[2, 1] i, bool[2, 5] b) { i = ArgMax <axis = 1> (x)  b = Greater (x, x) }"))
     assert report.ok and report.outputs[0].error == 0
     pair = verify(parse("g (float[2, 5] x) => (seq(float[2, 5]) q) { y = Neg (x)  q = SequenceConstruct (x, y) }"))
     assert pair.ok and pair.outputs[0].max_abs is None

@@ -42,9 +42,7 @@ def engine(name: str, module: str) -> Callable:
 def installed(every: bool = False) -> list[str]:
     """The engines that can be imported here, infold first; with `every`, also those at other precisions (`NAME@WAY`)."""
     return [
-        name
-        for name, module in _MODULES.items()
-        if (every or "@" not in name) and importlib.util.find_spec(module) is not None
+        name for name, module in _MODULES.items() if (every or "@" not in name) and importlib.util.find_spec(module) is not None
     ]
 
 
