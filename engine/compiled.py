@@ -8,7 +8,6 @@ before they are checked, since a mapped file may still change. docs/compile.md d
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import mmap
 import os
@@ -22,7 +21,7 @@ import numpy as np
 
 from . import __version__, _native
 from .errors import Error, InvalidInputError, InvalidModelError, MemoryLimitError, NativeError, UnsupportedError
-from .files import write
+from .files import sha256, write
 from .plan.plan import ControlStep, HostStep, Plan, deliver, execute, plan_key
 from .plan.program import Step, assemble, operations
 from .plan.tensor import Buffer, Tensor
@@ -57,7 +56,7 @@ def machine(isa: str) -> dict:
     numbers = [_native.ACTS, _native.BINARIES, _native.REDUCTIONS, _native.LOOPS]  # that parameters name functions by
     interface = repr([(name, *facts[1:]) for name, facts in sorted(_native.operations().items())] + numbers)
     return {"infold": __version__, "isa": isa, "kernels": _native.isa_info(isa), "byteorder": sys.byteorder,
-            "operations": hashlib.sha256(interface.encode()).hexdigest()}
+            "operations": sha256(interface.encode()).hexdigest()}
 
 
 # Writing
@@ -180,7 +179,7 @@ def _write(path: Path, header: dict, arrays: list[np.ndarray]) -> int:
 
     def save(made: Path) -> None:
         with made.open("wb") as file:
-            file.write(PREAMBLE.pack(MAGIC, len(text), hashlib.sha256(text).digest()) + text)
+            file.write(PREAMBLE.pack(MAGIC, len(text), sha256(text).digest()) + text)
             for array in arrays:
                 file.write(array.reshape(-1).view(np.uint8).data)
                 file.write(bytes(-array.nbytes % LINE))
@@ -223,7 +222,7 @@ class CompiledFile:
         if length > min(size - PREAMBLE.size, MAX_HEADER):
             raise InvalidModelError(f"truncated: a header of {length} bytes in a file of {size}")
         text = self._file[PREAMBLE.size:PREAMBLE.size + length]
-        if hashlib.sha256(text).digest() != digest:
+        if sha256(text).digest() != digest:
             raise InvalidModelError("the header does not fit its checksum")
         self.header = header = json.loads(text)
         if header["format"] != FORMAT:

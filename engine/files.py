@@ -6,8 +6,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import hashlib
 
 
 def write(path: Path, save: Callable[[Path], None]) -> None:
@@ -24,6 +28,13 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
         save(Path(folder) / path.name)
         for made in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
             os.replace(made, path.parent / made.name)
+
+
+def sha256(data: bytes) -> hashlib._Hash:
+    """The hash of the data, by OpenSSL, which is not loaded for sessions that need none."""
+    import hashlib
+
+    return hashlib.sha256(data)
 
 
 def version(path: str | os.PathLike) -> list[int] | None:
@@ -45,9 +56,13 @@ def mapping(array: object) -> mmap.mmap | None:
 
 def pages(array: np.ndarray) -> tuple[int, int]:
     """The whole pages under a contiguous view of a mapped file: the first one's place in the mapping, and their size; in bytes."""
-    start = array.ctypes.data - np.frombuffer(mapping(array), np.uint8).ctypes.data
+    start = _address(array) - _address(np.frombuffer(mapping(array), np.uint8))
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     return first, max(start + array.nbytes - first, 0) // mmap.PAGESIZE * mmap.PAGESIZE
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
 
 
 def give_back(array: np.ndarray) -> None:

@@ -5,7 +5,6 @@ algorithms that the planner offers anyway, so a wrong file can make a session sl
 """
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .compiled import machine
-from .files import write
+from .files import sha256, write
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -38,12 +37,12 @@ def key(nodes: Iterable[ir.Node], shapes: Mapping[str, Iterable[int]], options: 
               sorted((a.name, repr(a.value)) for a in n.attributes.values() if isinstance(a.value, (int, float, str, list, tuple))))
              for n in nodes]
     return {**machine(options.isa), "cpu": cpu_name(), "threads": options.threads, "precision": options.precision,
-            "graph": hashlib.sha256(repr(graph).encode()).hexdigest(), "shapes": {name: list(s) for name, s in shapes.items()}}
+            "graph": sha256(repr(graph).encode()).hexdigest(), "shapes": {name: list(s) for name, s in shapes.items()}}
 
 
 def path_of(wanted: Mapping) -> Path:
     """The file for a key."""
-    return folder() / f"{hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    return folder() / f"{sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:32]}.json"
 
 
 def keep(wanted: Mapping, algorithms: Mapping[str, str]) -> Path:

@@ -88,12 +88,12 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
         start = position
         key, position = _varint(data, position)
         number, wire, payload = key >> 3, key & 7, None
-        if wire == _VARINT:
-            _, position = _varint(data, position)
-        elif wire == _LENGTH:
+        if wire == _LENGTH:
             size, position = _varint(data, position)
             payload = data[position : position + size]
             position += size
+        elif wire == _VARINT:
+            _, position = _varint(data, position)
         elif wire in (_FIXED32, _FIXED64):
             position += 4 if wire == _FIXED32 else 8
         else:
@@ -107,6 +107,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
     """Return (value, position after it)."""
+    if position < len(data) and (value := data[position]) < 0x80:  # most are as short
+        return value, position + 1
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(data):

@@ -7,9 +7,10 @@ which only the values at side + 2 points per axis are multiplied: (side + 2)^2 p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
+from functools import cache
 from itertools import repeat
 from math import ceil, inf, prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,10 +24,13 @@ from .epilogue import Epilogue
 from .product import chain_of_sums, ending, row_pieces, vector
 from .splits import FAR_BYTE
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
 # Opposite pairs of finite points beside 0 and infinity. For F(4x4) near the least rounding error (measured; Barabasz et al., "Error
 # Analysis and Improving the Accuracy of Winograd Convolution for DNNs", 2020), and with all constants of the transforms exact in
 # float32.
-POINTS = {2: (Fraction(1),), 4: (Fraction(5, 8), Fraction(3, 2))}
+POINTS = {2: (1,), 4: (5 / 8, 3 / 2)}
 LINE = 16  # floats of a cache line
 SHARED, LEAST = 56, 14  # tiles that threads which share out the filters take at once; tiles that read a filter from afar once
 
@@ -70,12 +74,15 @@ def _cycles(ctx, c: Convolution, side: int, tap: Tap) -> float:
     return tiles * (positions * back * (c.channels + ENDS) / 2 + (into + back) * TRANSFORM[side]) + more_weights * FAR_BYTE
 
 
+@cache
 def filter_transform(side: int) -> list[list[Fraction]]:
     """G, (side + 2) x 3: the filter, as a polynomial, at each point p, over the product of p - q for the other points q.
 
     The order is that of the points 0, a, -a, (b, -b,) infinity.
     """
-    points = [Fraction(0), *(sign * p for p in POINTS[side] for sign in (1, -1))]
+    from fractions import Fraction
+
+    points = [Fraction(0), *(sign * Fraction(p) for p in POINTS[side] for sign in (1, -1))]
     scale = [1 / prod((p - q for q in points if q != p), start=Fraction(1)) for p in points]
     return [[s * p ** i for i in range(3)] for s, p in zip(scale, points)] + [[Fraction(0), Fraction(0), Fraction(1)]]
 

@@ -71,6 +71,10 @@ def conv_shape(node, inputs) -> list[tuple[int, ...]] | None:
 
 
 def window_of(ctx, node) -> Window:
+    return ctx.once(_window_of, node)
+
+
+def _window_of(ctx, node) -> Window:
     shape, w_shape = ctx.shape(node.inputs[0].name), ctx.shape(node.inputs[1].name)
     if len(shape) != len(w_shape) or not 3 <= len(shape) <= 5:
         raise NotNative(f"rank {len(shape)}")
@@ -79,8 +83,10 @@ def window_of(ctx, node) -> Window:
 
 def conv_border(ctx, node, index) -> tuple[tuple[int, int], ...]:
     """Padding before; after, only as far as the last window reaches."""
-    if index != 0:
-        return ()
+    return ctx.once(_border, node) if index == 0 else ()
+
+
+def _border(ctx, node) -> tuple[tuple[int, int], ...]:
     try:
         win = window_of(ctx, node)
     except NotNative:

@@ -100,6 +100,9 @@ def batchnorm(context: GraphContext, node: ir.Node, channels: Channels) -> Affin
     return Affine(scale, bias - mean * scale)
 
 
+STEPS = ("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg")  # operators that may be one
+
+
 def step(context: GraphContext, node: ir.Node, value: ir.Value, channels: Channels) -> Affine | str | None:
     """What the node does to `value`: an affine map, the reason why a BatchNormalization is none, None for all else."""
     if not is_op(node, "BatchNormalization"):

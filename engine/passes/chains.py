@@ -33,6 +33,9 @@ def _collapse(context: GraphContext, first: ir.Node) -> bool:
     shape = None if source is None else source.shape
     if shape is None or len(shape) < 2 or not isinstance(shape[1], int) or shape[1] > _MOST_CHANNELS or dtype(source) is None:
         return False
+    second = context.sole_user(first.outputs[0]) if is_op(first, *affine.STEPS) else None
+    if not is_op(second, *affine.STEPS):
+        return False
     channels = Channels(shape[1], from_end=len(shape) - 1, rank=len(shape), least_rank=len(shape))
     nodes, total = _chain(context, first, source, channels)
     batchnorms = [node for node in nodes if is_op(node, "BatchNormalization")]

@@ -172,7 +172,7 @@ def all_nodes(graph: ir.Graph | ir.Function) -> list[ir.Node]:
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
     """Whether the node is one of these operators of the ONNX domain."""
-    return node is not None and node.domain == "" and node.op_type in op_types
+    return node is not None and node.op_type in op_types and node.domain == ""
 
 
 def node_name(node: ir.Node) -> str:

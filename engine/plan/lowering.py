@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -67,11 +68,18 @@ class Lowering:
         self._tables = Store(1 << 16)         # constants of this plan alone
         self._staged: dict[str, list[Tensor]] = {}
         self._file_stage = Stage()
+        self._found: dict[tuple[Callable, ir.Node], object] = {}
 
     # What is known
 
     def opset(self, node: ir.Node) -> int:
         return self.graph.opset(node)
+
+    def once(self, compute: Callable[[Lowering, ir.Node], Any], node: ir.Node) -> Any:
+        """compute(self, node), which follows from facts alone, computed once; it is kept and must hold no weights."""
+        if (compute, node) not in self._found:
+            self._found[compute, node] = compute(self, node)
+        return self._found[compute, node]
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.facts[name].shape

@@ -62,8 +62,8 @@ class Tensor:
 
     def view(self, shape, strides, elements: int = 0, border=()) -> Tensor:
         """Another view of the same memory, `elements` further on."""
-        return replace(self, shape=tuple(shape), strides=tuple(strides), border=tuple(border),
-                       offset=self.offset + elements * self.dtype.itemsize)
+        return Tensor(self.buffer, tuple(shape), tuple(strides), self.dtype, self.offset + elements * self.dtype.itemsize,
+                      tuple(border))
 
     def steps(self) -> tuple[int, ...]:
         """Of an image: elements from one to the next of the batch, and from pixel to pixel by spatial dimension."""

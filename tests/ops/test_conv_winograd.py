@@ -25,7 +25,7 @@ def polynomial(*roots: Fraction) -> list[Fraction]:
 
 def transforms(side: int):
     """(B^T, A^T) of Lavin and Gray, from the points alone."""
-    points = [Fraction(0), *(sign * p for p in POINTS[side] for sign in (1, -1))]
+    points = [Fraction(0), *(sign * Fraction(p) for p in POINTS[side] for sign in (1, -1))]
     rows = [polynomial(*(q for q in points if q != p)) for p in points] + [polynomial(*points)]
     into = [row + [Fraction(0)] * (side + 2 - len(row)) for row in rows]
     back = [[p ** k for p in points] + [Fraction(int(k == side - 1))] for k in range(side)]
