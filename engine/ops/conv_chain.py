@@ -1,5 +1,5 @@
-"""Convolutions in a row (expand, depthwise, project), band of rows by band, so that the wide image between them never leaves the
-second-level cache.
+"""Convolutions in a row (expand or first layer, depthwise, project), band of rows by band, so that the wide image between them never
+leaves the second-level cache.
 
 Each thread computes its own rows of the last output. A band of them needs a window of rows of each image in between; such a window
 has memory of its own: rows still needed from the band before are moved to its top, the others are computed. Every number is the
@@ -96,12 +96,12 @@ def _dtype(ctx, links: list[Link]) -> np.dtype:
 
 
 def _links(ctx, c: Convolution) -> list[Link]:
-    """[expand,] depthwise [, project]: each reads the one before, and nobody else does."""
+    """[expand or any other,] depthwise [, project]: each reads the one before, and nobody else does."""
     links: list[Link] = []
     while c is not None and len(c.window.kernel) == 2 and c.weight is not None:
         wide = is_depthwise(c)
-        if not wide and (c.groups != 1 or not c.window.is_point()):
-            break
+        if not wide and (c.groups != 1 or not c.window.is_point() and (links or ctx.halves)):
+            break  # at `medium` a picture is better rounded as a whole
         if wide if links and is_depthwise(links[-1].c) else links and not wide:
             break  # two depthwise layers or two others: a new chain
         found = epilogue(ctx, c.node, residual=not wide, per_channel=True)

@@ -1,5 +1,5 @@
-/* Vector elementary functions, at most 3 ulp each over the whole range, denormals included (tests/native/test_unary.py).
- * exp, log and tanh follow Cephes (S. Moshier, 1989). NaN goes through every one of them. */
+/* Vector elementary functions, at most 3 ulp each over the whole range, denormals included, what is made of several of them up to
+ * 5 (tests/native/test_unary.py). exp, log and tanh follow Cephes (S. Moshier, 1989). NaN goes through every one of them. */
 
 #ifndef v_scale2
 /* a * 2^n for a whole number n: in two halves, so that results down to denormals and up to FLT_MAX come out right */
@@ -13,6 +13,21 @@ static inline vf v_scale2(vf a, vf n) {
 #define v_reciprocal(a) (v_set1(1.0f) / (a))
 #endif
 
+#ifdef v_lookup16
+/* 2^n * 2^r by a table of 2^(j/16) (P. Tang, 1989): n is a number of sixteenths, given as its sum with v_sixteenths; |r| <= 1/32, where
+ * the polynomial's relative error is 1e-8. */
+#define v_sixteenths v_set1(786432.0f) /* 1.5 * 2^19: sums with it are rounded to sixteenths */
+static inline vf v_pow2(vf sum, vf r) {
+    static const float sixteenth[16] = {1.0f,        1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f,
+                                        1.29683959f, 1.35425556f, 1.41421354f, 1.47682619f, 1.54221082f, 1.61049032f,
+                                        1.68179286f, 1.75625217f, 1.8340081f,  1.91520655f};
+    const vf t = v_lookup16(sixteenth, v_bits(sum));
+    vf p = v_fma(v_set1(5.550410867e-2f), r, v_set1(2.402265070e-1f));
+    p = v_fma(p, r, v_set1(6.931471806e-1f));
+    return v_scale2(v_fma(p * r, t, t), sum - v_sixteenths);
+}
+#endif
+
 static inline vf v_exp(vf x) {
     const vf clamped = v_max(v_set1(-104.0f), v_min(v_set1(89.0f), x));
 #ifdef NUM_BF16 /* for results that are rounded to bf16: 2^r by a minimax polynomial on [-1/2, 1/2], relative error 8e-5 */
@@ -20,6 +35,10 @@ static inline vf v_exp(vf x) {
     vf p = v_fma(v_set1(5.517166876e-2f), r, v_set1(2.426111328e-1f));
     p = v_fma(p, r, v_set1(6.932609864e-1f));
     p = v_fma(p, r, v_set1(9.999280729e-1f));
+    return v_scale2(p, n);
+#elif defined v_lookup16
+    const vf log2e = v_set1(1.44269504f), sum = v_fma(clamped, log2e, v_sixteenths), n = sum - v_sixteenths;
+    return v_pow2(sum, v_fma(clamped, v_set1(1.92596299e-8f), v_fma(clamped, log2e, -n))); /* the last is what log2e lacks */
 #else
     const vf n = v_round(clamped * v_set1(1.44269504088896341f));
     vf r = v_fma(n, v_set1(-0.693359375f), clamped);
@@ -30,14 +49,17 @@ static inline vf v_exp(vf x) {
     p = v_fma(p, r, v_set1(4.1665795894e-2f));
     p = v_fma(p, r, v_set1(1.6666665459e-1f));
     p = v_fma(p, r, v_set1(5.0000001201e-1f));
-    p = v_fma(v_fma(p, r, v_set1(1.0f)), r, v_set1(1.0f));
+    return v_scale2(v_fma(v_fma(p, r, v_set1(1.0f)), r, v_set1(1.0f)), n);
 #endif
-    return v_scale2(p, n);
 }
 
-/* 2^x; a Chebyshev fit of (2^r - 1) / r on [-1/2, 1/2], relative error 1e-8 before rounding. */
+/* 2^x; elsewhere a Chebyshev fit of (2^r - 1) / r on [-1/2, 1/2], relative error 1e-8 before rounding. */
 static inline vf v_exp2(vf x) {
     const vf clamped = v_max(v_set1(-150.0f), v_min(v_set1(128.5f), x));
+#ifdef v_lookup16
+    const vf sum = clamped + v_sixteenths;
+    return v_pow2(sum, clamped - (sum - v_sixteenths));
+#else
     const vf n = v_round(clamped), r = clamped - n;
     vf p = v_set1(1.546144777e-4f);
     p = v_fma(p, r, v_set1(1.339086681e-3f));
@@ -46,6 +68,7 @@ static inline vf v_exp2(vf x) {
     p = v_fma(p, r, v_set1(2.402265072e-1f));
     p = v_fma(p, r, v_set1(6.931471825e-1f));
     return v_scale2(v_fma(p, r, v_set1(1.0f)), n);
+#endif
 }
 
 static inline vf v_log(vf x) {

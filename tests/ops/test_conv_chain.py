@@ -22,7 +22,9 @@ CASES = {
     "kernel-below-stride": ((1, 4, 29, 20), 16, 6, 2, 3, [0, 0, 0, 0], 1),
     "more-padding-than-rows": ((1, 4, 3, 6), 16, 6, 5, 1, [4, 2, 4, 2], 1),
     "one-row": ((1, 4, 1, 33), 16, 6, 3, 1, [1, 1, 1, 1], 1),
+    "picture": ((1, 3, 45, 38), 24, 10, 3, 1, [1, 1, 1, 1], 1),
 }
+FIRST = {"picture": (3, 2)}  # kernel and stride of the layer in front, if it is not 1x1
 
 
 def network(case: str, activation: str | None = "Relu", residual: bool = False):
@@ -31,7 +33,9 @@ def network(case: str, activation: str | None = "Relu", residual: bool = False):
     x = start = net.input(*shape)
     channels = shape[1]
     if middle is not None:
-        x, channels = net("Conv", x, net.weight(middle, channels, 1, 1), net.normal(middle)), middle
+        first, step = FIRST.get(case, (1, 1))
+        weight = net.weight(middle, channels, first, first)
+        x, channels = net("Conv", x, weight, net.normal(middle), strides=[step] * 2, pads=[first // 2] * 4), middle
         x = net(activation, x) if activation else x
     x = net("Conv", x, net.weight(channels, 1, kernel, kernel), net.normal(channels), group=channels, strides=[stride] * 2,
             pads=pads,
