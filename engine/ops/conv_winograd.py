@@ -121,7 +121,8 @@ def _add(ctx, c: Convolution, side: int, weights: Tensor, bias: Tensor, x: Tenso
              pad=[before for before, _ in c.window.pads[-2:]], dilation=c.window.dilation[-2:],
              in_stride=x.steps(), out_stride=out.steps(), res_stride=residual.steps() if residual is not None else 0,
              k=c.channels, columns=c.columns, slots=slots, tiles=tiles, v_position=v_position, m_position=m_position,
-             chunk=chain_of_sums(ctx, c.channels, LONGEST_CHAIN), **parameters, point=[float(p) for p in (*POINTS[side], 0)[:2]],
+             chunk=chain_of_sums(ctx, c.channels, c.channels, LONGEST_CHAIN), **parameters,
+             point=[float(p) for p in (*POINTS[side], 0)[:2]],
              in_half=x.dtype == BF16, out_half=out.dtype == BF16)
 
 

@@ -41,8 +41,8 @@ def by_index(ctx, data: Tensor, index: Tensor, other: Tensor, axes: Steps, data_
 
 
 def _evenly(index: np.ndarray | None, size: int) -> tuple[int, list[int]] | None:
-    """The first of constant indices into `size` elements, and their steps by dimension, if they are even (one index alone; windows over
-    an image, as im2col picks them)."""
+    """The first of constant indices into `size` elements, and their steps by dimension, if they are even (one index alone; windows
+    over an image, as im2col picks them)."""
     if index is None or index.size == 0 or index.min() < -size or index.max() >= size:
         return None
     index = np.where(index < 0, index + size, index).astype(np.int64)

@@ -118,7 +118,7 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
             residual: Tensor | None = None, res_stride=None, res_group: int | None = None, before: Deferred | None = None) -> None:
     """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index; before: a map of the
     input on its way in (one tap only)."""
-    operation, panel, stage, how = "conv", prod((len(taps), k, ctx.nr, 4)), {}, {"chunk": chain_of_sums(ctx, len(taps) * k)}
+    operation, panel, stage, how = "conv", prod((len(taps), k, ctx.nr, 4)), {}, {"chunk": chain_of_sums(ctx, len(taps) * k, k)}
     budget = (_native.cache_bytes(2) or 1 << 19) // 2
     if weights.terms:
         depth = round_up(len(taps) * k, BF16_DEPTH)
@@ -145,16 +145,18 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         in_map_stride=before.by_image if before else 0, **how)
 
 
-def chain_of_sums(ctx, depth: int, most: int = 128) -> int:
+def chain_of_sums(ctx, depth: int, run: int, most: int = 128) -> int:
     """How many of `depth` products are summed in one chain, before its sum joins the others'.
 
     The mean square of the rounding errors grows with chain + depth / chain, which is least near the root of depth; a short chain
-    takes time. `most` is a power of two; below precision "highest" it is the answer.
+    takes time. `most` is a power of two; below precision "highest" it is near the answer. run: products under one tap: whole ones
+    go into a chain, or whole chains into one, since what is left of a run would be a chain of its own.
     """
     chain = 16 if ctx.options.precision == "highest" else most
     while chain * chain < depth and chain < most:
         chain *= 2
-    return chain
+    run = max(run, 1)
+    return -(-run // round(run / chain)) if run >= chain else run * round(chain / run)
 
 
 def ending(ctx, found: Epilogue, groups: int = 1) -> tuple[dict[str, Tensor], dict[str, float]]:

@@ -8,6 +8,7 @@ import pytest
 from session_harness import Net, compare, session
 
 from infold import _native
+from infold.ops.product import chain_of_sums
 from infold.ops.splits import SPLITS, ProductSize, cycles
 from infold.plan.tensor import BF16
 from infold.reference import run_float64
@@ -207,3 +208,17 @@ def test_sums_round_less_at_highest(depth, monkeypatch):
     found = [session(model, precision=level).run(None, net.feeds)[0] for level in ("highest", "high")]
     errors = [np.sqrt(np.mean((y - exact) ** 2)) for y in found]
     assert 0 < errors[0] < 0.85 * errors[1]
+
+
+@pytest.mark.parametrize("level, most", [("highest", 128), ("highest", 32), ("high", 128)])
+def test_chains_fit_what_lies_under_one_tap(level: str, most: int):
+    """Several, the last no shorter than half of one, or whole taps in one; their length within a factor of one and a half of that for the depth alone."""
+    ctx = SimpleNamespace(options=SimpleNamespace(precision=level))
+    for taps in (1, 3, 7, 9, 49):
+        for run in range(400):
+            chain, alone = chain_of_sums(ctx, taps * run, run, most), chain_of_sums(ctx, taps * run, 1, most)
+            if run > chain:
+                assert (run - 1) % chain + 1 >= chain / 2, (taps, run, chain)
+            else:
+                assert chain % max(run, 1) == 0, (taps, run, chain)
+            assert 2 / 3 <= chain / alone <= 1.5, (taps, run, chain, alone)
