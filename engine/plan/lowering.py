@@ -223,18 +223,18 @@ class Lowering:
         return tensor
 
     def _zero_border(self, t: Tensor) -> None:
-        """Outermost padded dimension first; what is left between its pixels belongs to the next dimension."""
-        spatial = len(t.shape) - 2
-        lead, lead_strides = [t.shape[0]], [t.strides[0]]
-        for d in range(spatial):
-            before, after = t.border[d]
-            inner = t.strides[2 + d]  # floats of one index of this dimension, borders of the inner ones included
-            start = -sum(t.border[e][0] * t.strides[2 + e] for e in range(d + 1, spatial))
-            for at, count in ((-before, before), (t.shape[2 + d], after)):
-                if count:
-                    self.fill(t.view([*lead, count * inner], [*lead_strides, 1], start + at * inner), 0.0)
-            lead.append(t.shape[2 + d])
-            lead_strides.append(inner)
+        """Runs of memory: in front of an image's first pixel, behind its last, and between neighbours along each dimension but the
+        innermost, where what ends one and what begins the next are one run."""
+        (images, _, *n), (stride, _, *step) = t.shape, t.strides
+        if 0 in n:  # nothing but border
+            return self.fill(t.view([images, stride], [stride, 1], -sum(b * s for (b, _), s in zip(t.border, step))), 0.0)
+        for d in range(len(n)):
+            before, after = (sum(pair[i] * s for pair, s in zip(t.border[d:], step[d:])) for i in (0, 1))
+            behind = sum((size - 1) * s for size, s in zip(n[d:], step[d:])) + step[-1]  # the last pixel
+            lead = [*n[:d - 1], n[d - 1] - 1] if d else []
+            for start, count in [(behind, after + before)] if d else [(-before, before), (behind, after)]:
+                if count * prod(lead):
+                    self.fill(t.view([images, *lead, count], [stride, *step[:d], 1], start), 0.0)
 
     def output(self, name: str, image: bool, like: Tensor | None = None, half: bool = False) -> Tensor:
         """Memory for an output of the node being lowered, bound to its name: where its readers want it to be.

@@ -93,7 +93,7 @@ static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *e
 }
 
 /* Threads share out rows, as those of a convolution before and behind do, by blocks of channels: these are outermost, so that a
- * window's rows stay in the cache. A row is computed in segments, for images of few rows. */
+ * window's rows stay in the cache, and taken over rather than bands of rows. A row is computed in segments, for images of few rows. */
 enum { SEGMENT = 64 };
 
 static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
@@ -130,7 +130,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     if (pixel_count(p->n) == 0) return;
     const int64_t columns = (p->channels + p->block - 1) / p->block * j.segments;
     j.grid = grid_of((infold_work){.rows = p->n[0] * p->n[1] * p->n[2], .columns = columns, .group = columns,
-                                   .row_cost = (double)columns / 16, .tile = p->rows, .block = columns,
+                                   .row_cost = (double)columns / 16, .tile = p->rows, .block = 1,
                                    .unit = 2.0 * (double)p->taps * (double)p->block * (double)(p->n[3] < SEGMENT ? p->n[3] : SEGMENT)},
                      ctx->threads);
     grid_run(ctx, &j.grid, units, &j);

@@ -58,7 +58,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const job j = {p, args[0]};
     int64_t count = 1;
     for (int i = 0; i < D - 1; i++) count *= p->shape[i];
-    infold_parallel(ctx, count, 1 + 32768 / (p->shape[D - 1] + 1), rows, &j);
+    infold_parallel(ctx, count, 1 + 8192 / (p->shape[D - 1] + 1), rows, &j);
 }
 
 const infold_op infold_op_fill = {
