@@ -33,6 +33,18 @@ class MemoryLimitError(Error, MemoryError):
     """A plan would exceed `SessionOptions.max_memory`, or the system has no memory left."""
 
 
+def root_cause(error: BaseException) -> BaseException:
+    """The error at the beginning of a chain of causes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of another library says, at most 300 characters of it; its type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
 @contextmanager
 def memory_for(what: str) -> Iterator[None]:
     """Any MemoryError inside becomes a MemoryLimitError that says what there was no memory for."""

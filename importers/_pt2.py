@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any
 
-from infold.errors import InvalidModelError, UnsupportedError
+from infold.errors import InvalidModelError, UnsupportedError, first_line
 
 _TARGET = re.compile(
     r"torch\.ops\.(aten|prims|quantized_decomposed|torchvision)\.\w+(\.\w+)?|torch\._?sym_\w+|_operator\.\w+|math\.\w+"
@@ -41,7 +41,7 @@ def check(data: bytes) -> None:
         names = archive.get_file_names()
         documents = {name: json.loads(archive.read_bytes(name)) for name in names if name.endswith(".json")}
     except (RuntimeError, AssertionError, LookupError, ValueError) as error:
-        raise InvalidModelError(f"not an archive of torch.export.save, or of one before torch 2.8: {_first_line(error)}") from None
+        raise InvalidModelError(f"not an archive of torch.export.save, or of one before torch 2.8: {first_line(error)}") from None
     if len(set(names)) != len(names) or "models/model.json" not in names:
         raise InvalidModelError("the archive must hold one exported program, models/model.json, and no name twice")
     for name in names:
@@ -95,8 +95,4 @@ def _check_pickle(name: str, archive: Any) -> None:
         if data := archive.read_bytes(name):
             torch.load(io.BytesIO(data), weights_only=True)
     except Exception as error:  # of any type: damage may make any instruction of any other
-        raise UnsupportedError(f"{name} is a pickle of more than tensors: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), repr(error))
+        raise UnsupportedError(f"{name} is a pickle of more than tensors: {first_line(error)}") from None

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from infold import trivial
-from infold.errors import Error, InvalidModelError, MemoryLimitError, UnsupportedError
+from infold.errors import Error, InvalidModelError, MemoryLimitError, UnsupportedError, first_line, root_cause
 from infold.files import mapping, pages
 from infold.importers import _legality, _protobuf, _tensors
 from infold.importers._files import mapped
@@ -208,13 +208,9 @@ def _deserialize(proto: onnx.ModelProto) -> ir.Model:
     try:
         return ir.from_proto(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, NotImplementedError) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = root_cause(error)
         kind = {NotImplementedError: UnsupportedError, MemoryError: MemoryLimitError}.get(type(cause), InvalidModelError)
-        raise kind(
-            f"onnx_ir refuses the model: {str(cause).strip().splitlines()[0] if str(cause) else cause!r}"
-        ) from error
+        raise kind(f"onnx_ir refuses the model: {first_line(cause)}") from error
 
 
 def _own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from infold.errors import Error, InvalidModelError, MissingDependencyError, UnsupportedError
+from infold.errors import Error, InvalidModelError, MissingDependencyError, UnsupportedError, root_cause
 from infold.importers._tensors import map_tensors
 from infold.importers.onnx import load as load_onnx
 
@@ -48,16 +48,12 @@ def load(
             "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2')"
         )
     torch = _torch()
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike, torch.export.ExportedProgram)):
         if dynamic_batch or example_inputs is not None:
-            raise TypeError("a .pt2 file has its inputs and dynamic dimensions: example_inputs and dynamic_batch are for modules")
-        return _finish(_export(_evaluated(_read(os.fspath(source))), None, None))
-    if isinstance(source, torch.export.ExportedProgram):
-        if dynamic_batch or example_inputs is not None:
-            raise TypeError(
-                "an exported program has its inputs and dynamic dimensions: example_inputs and dynamic_batch are for modules"
-            )
-        return _finish(_export(_evaluated(source), None, None))
+            what = "an exported program" if isinstance(source, torch.export.ExportedProgram) else "a .pt2 file"
+            raise TypeError(f"{what} has its inputs and dynamic dimensions: example_inputs and dynamic_batch are for modules")
+        program = source if isinstance(source, torch.export.ExportedProgram) else _read(os.fspath(source))
+        return _finish(_export(_evaluated(program), None, None))
     if example_inputs is None:
         raise TypeError(
             f"to export {type(source).__name__}, give example_inputs: a tensor, or a sequence of tensors, as its forward takes"
@@ -133,9 +129,7 @@ def _export(model: torch.nn.Module | torch.export.ExportedProgram, arguments: tu
             # optimize=False: torch's optimiser folds some BatchNorms by itself, in float32 and without a word.
             program = torch.onnx.export(model, arguments or (), dynamo=True, optimize=False, verbose=False, dynamic_shapes=shapes)
     except Exception as error:  # torch raises errors of many kinds here, of the model's own code as well
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = root_cause(error)
         raise UnsupportedError(
             f"torch.onnx cannot export the {name}: {type(cause).__name__}: {str(cause).strip()[:500]}"
         ) from error

@@ -40,51 +40,25 @@ def _padding(module: Module) -> list[int]:
     "cudnn.SpatialDilatedConvolution",
     "cudnn.VolumetricDilatedConvolution",
     "inn.SpatialConvolution",
+    "nn.SpatialFullConvolution",
+    "nn.VolumetricFullConvolution",
+    "cudnn.SpatialFullConvolution",
+    "cudnn.VolumetricFullConvolution",
 )
 def _convolution(graph: Graph, module: Module, x: Nested) -> Nested:
-    spatial = len(_spatial(module))
-    x = graph.tensor(module, x, spatial + 2)
+    """A convolution, or a full (transposed) one."""
+    full, kernel = "Full" in module.name, _each(module, "k", least=1)
+    x = graph.tensor(module, x, len(kernel) + 2)
     channels, out = module.integer("nInputPlane", least=1), module.integer("nOutputPlane", least=1)
     groups = module.integer("groups", 1, least=1)
     if channels % groups or out % groups:
         raise module.invalid(f"{groups} groups of {channels} input and {out} output planes")
     graph.check_dim(module, x, 1, channels)
-    weight = module.array("weight", (out, channels // groups, *_each(module, "k", least=1)))
-    return _filters(
-        graph,
-        module,
-        "Conv",
-        x,
-        weight,
-        out,
-        pads=_padding(module) * 2,
-        dilations=_each(module, "dilation", 1, least=1),
-        group=groups,
-    )
-
-
-@converts(
-    "nn.SpatialFullConvolution", "nn.VolumetricFullConvolution", "cudnn.SpatialFullConvolution", "cudnn.VolumetricFullConvolution"
-)
-def _full_convolution(graph: Graph, module: Module, x: Nested) -> Nested:
-    x = graph.tensor(module, x, len(_spatial(module)) + 2)
-    channels, out = module.integer("nInputPlane", least=1), module.integer("nOutputPlane", least=1)
-    graph.check_dim(module, x, 1, channels)
-    kernel, groups = _each(module, "k", least=1), module.integer("groups", 1, least=1)
-    if channels % groups or out % groups:
-        raise module.invalid(f"{groups} groups of {channels} input and {out} output planes")
-    weight = module.array("weight", (channels, out // groups, *kernel))
-    return _filters(
-        graph,
-        module,
-        "ConvTranspose",
-        x,
-        weight,
-        out,
-        pads=_padding(module) * 2,
-        output_padding=_each(module, "adj", 0, least=0),
-        group=groups,
-    )
+    planes = (channels, out // groups) if full else (out, channels // groups)
+    weight = module.array("weight", (*planes, *kernel))
+    own = {"output_padding": _each(module, "adj", 0, least=0)} if full else {"dilations": _each(module, "dilation", 1, least=1)}
+    operator, pads = "ConvTranspose" if full else "Conv", _padding(module) * 2
+    return _filters(graph, module, operator, x, weight, out, pads=pads, **own, group=groups)
 
 
 @converts("nn.SpatialConvolutionMap")

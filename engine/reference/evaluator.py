@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import RuntimeContextError, RuntimeImplementationError
 
-from infold.errors import Error, InvalidModelError, ShapeError, UnsupportedError
+from infold.errors import Error, InvalidModelError, ShapeError, UnsupportedError, first_line
 from infold.plan.graph import captured
 from infold.reference import control, convolution, elementwise, gather, legacy, normalization, pooling, resize
 
@@ -94,10 +94,10 @@ class NodeRunner:
             self._run = _Evaluator(graph, opsets=imports).rt_nodes_[0]
         except (NotImplementedError, RuntimeImplementationError, RuntimeContextError) as error:
             raise UnsupportedError(
-                f"{self.name}: no implementation for opset {imports.get(node.domain)}: {_first_line(error)}"
+                f"{self.name}: no implementation for opset {imports.get(node.domain)}: {first_line(error)}"
             ) from error
         except Exception as error:  # onnx.reference raises any type for attributes that do not fit
-            raise InvalidModelError(f"{self.name} cannot be prepared: {_first_line(error)}") from error
+            raise InvalidModelError(f"{self.name} cannot be prepared: {first_line(error)}") from error
 
     def run(self, inputs: Sequence[object], scope: Mapping[str, object] | None = None) -> tuple:
         """Compute the node.
@@ -119,7 +119,7 @@ class NodeRunner:
         except Exception as error:  # as above; the cause is kept
             root = error.__cause__ if isinstance(error, TypeError) and error.__cause__ is not None else error
             kind = ShapeError if isinstance(root, (ValueError, IndexError)) else InvalidModelError
-            raise kind(f"{self.name} fails on inputs {[_shape(value) for value in inputs]}: {_first_line(root)}") from error
+            raise kind(f"{self.name} fails on inputs {[_shape(value) for value in inputs]}: {first_line(root)}") from error
 
 
 def inline(model: ir.Model) -> ir.Model:
@@ -131,7 +131,7 @@ def inline(model: ir.Model) -> ir.Model:
     try:
         return InlinePass()(model.clone()).model
     except (ValueError, ir.passes.PassError) as error:
-        raise UnsupportedError(f"the model's functions cannot be inlined: {_first_line(error)}") from error
+        raise UnsupportedError(f"the model's functions cannot be inlined: {first_line(error)}") from error
 
 
 def describe(node: ir.Node) -> str:
@@ -142,8 +142,3 @@ def describe(node: ir.Node) -> str:
 
 def _shape(value: object) -> str:
     return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

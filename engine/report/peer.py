@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from infold.errors import first_line
+
 _EMBEDDED_BYTES = 1 << 30  # weights beyond this go beside the model: a protobuf message ends at 2 GiB
 
 
@@ -43,7 +45,7 @@ class Peer:
         try:
             return dict(zip(names, self._session(names).run(list(names), dict(feeds))))
         except Exception as error:  # its exception classes have no common base
-            raise PeerError(f"cannot run the model: {str(error).strip().splitlines()[0][:200]}") from error
+            raise PeerError(f"cannot run the model: {first_line(error)}") from error
 
     def _session(self, names: Sequence[str]):
         options = self._onnxruntime.SessionOptions()

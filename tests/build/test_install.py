@@ -28,20 +28,14 @@ def wheel(tree: Path, form: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=["wheel", "editable"])
-def installed(
-    request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
+def installed(request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A fresh environment with infold alone in it: its interpreter and its site-packages."""
     folder = tmp_path_factory.mktemp(request.param)
     made = wheel(tree, request.param, folder)
     output(sys.executable, "-m", "venv", "--without-pip", folder / "env", cwd=folder)
     python = folder / "env" / "bin" / "python"
-    output(
-        sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", made, cwd=folder
-    )
-    return python, Path(
-        output(python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))", cwd=folder).strip()
-    )
+    output(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", made, cwd=folder)
+    return python, Path(output(python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))", cwd=folder).strip())
 
 
 def run(python: Path, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -80,9 +74,7 @@ def test_the_package_is_complete(installed: tuple[Path, Path], tree: Path, tmp_p
 
 
 def test_the_command_is_installed(installed: tuple[Path, Path], tmp_path: Path) -> None:
-    help_text = output(
-        installed[0].with_name("infold"), "--help", cwd=tmp_path, PYTHONPATH=sysconfig.get_path("platlib")
-    )
+    help_text = output(installed[0].with_name("infold"), "--help", cwd=tmp_path, PYTHONPATH=sysconfig.get_path("platlib"))
     assert "verify" in help_text
 
 

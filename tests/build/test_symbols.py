@@ -13,9 +13,7 @@ pytestmark = pytest.mark.skipif(shutil.which("nm") is None, reason="nm, of binut
 
 def defined(path: Path) -> list[str]:
     """The external symbols that an object or library defines."""
-    lines = subprocess.run(
-        ["nm", "-g", "--defined-only", path], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    lines = subprocess.run(["nm", "-g", "--defined-only", path], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line.split()[2] for line in lines if len(line.split()) == 3]
 
 
@@ -25,9 +23,7 @@ def test_an_isa_object_defines_only_symbols_of_its_isa(tree: Path) -> None:
     assert {path.stem for path in objects} <= sources and "scalar" in {path.stem for path in objects}
     for path in objects:
         symbols = defined(path)
-        assert symbols and not [name for name in symbols if not name.endswith(f"_{path.stem}")], (
-            f"{path.name}: {symbols}"
-        )
+        assert symbols and not [name for name in symbols if not name.endswith(f"_{path.stem}")], f"{path.name}: {symbols}"
 
 
 def test_a_kernel_that_forgets_its_suffix_is_noticed(tree: Path, tmp_path: Path) -> None:

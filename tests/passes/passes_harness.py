@@ -17,9 +17,7 @@ from infold.report.fold import FoldReport
 onnxruntime.set_default_logger_severity(4)
 
 
-def model(
-    text: str, constants: Mapping[str, np.ndarray] | None = None, *, opset: int = 17, ir_version: int = 8
-) -> ir.Model:
+def model(text: str, constants: Mapping[str, np.ndarray] | None = None, *, opset: int = 17, ir_version: int = 8) -> ir.Model:
     """A model from a graph in ONNX's text form; `constants` become its initializers."""
     proto = onnx.parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["": {opset}]> {text}')
     proto.graph.initializer.extend(
@@ -93,26 +91,16 @@ def statistics(rng: np.random.Generator, channels: int, prefix: str = "") -> dic
     }
 
 
-def batchnorm(
-    x: np.ndarray, parameters: Mapping[str, np.ndarray], epsilon: float = 1e-5, prefix: str = ""
-) -> np.ndarray:
+def batchnorm(x: np.ndarray, parameters: Mapping[str, np.ndarray], epsilon: float = 1e-5, prefix: str = "") -> np.ndarray:
     """BatchNormalization in inference, float64, channels on axis 1."""
     scale, bias, mean, var = (
-        parameters[prefix + name].astype(np.float64).reshape(-1, *(1,) * (x.ndim - 2))
-        for name in ("scale", "bias", "mean", "var")
+        parameters[prefix + name].astype(np.float64).reshape(-1, *(1,) * (x.ndim - 2)) for name in ("scale", "bias", "mean", "var")
     )
     return (x.astype(np.float64) - mean) / np.sqrt(var + np.float64(np.float32(epsilon))) * scale + bias
 
 
 def conv(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
-    *,
-    group: int = 1,
-    strides=None,
-    dilations=None,
-    pads=None,
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, group: int = 1, strides=None, dilations=None, pads=None
 ) -> np.ndarray:
     """Conv of any rank in float64: x [N, C, ...], weight [M, C/group, k...], pads begins then ends."""
     rank = weight.ndim - 2
@@ -121,12 +109,7 @@ def conv(
     spans = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], dilations)]
     windows = sliding_window_view(x, spans, axis=tuple(range(2, 2 + rank)))
     windows = windows[
-        (
-            slice(None),
-            slice(None),
-            *(slice(None, None, step) for step in strides),
-            *(slice(None, None, step) for step in dilations),
-        )
+        (slice(None), slice(None), *(slice(None, None, step) for step in strides), *(slice(None, None, step) for step in dilations))
     ]
     out, kernel = "defg"[:rank], "uvw"[:rank]
     parts = [

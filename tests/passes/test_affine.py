@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from passes_harness import (
-    assert_close,
-    batchnorm,
-    conv,
-    fold,
-    fold_and_compare,
-    model,
-    normal,
-    operators,
-    run,
-    statistics,
-)
+from passes_harness import assert_close, batchnorm, conv, fold, fold_and_compare, model, normal, operators, run, statistics
 
 BN = "BatchNormalization"
 
@@ -45,8 +34,7 @@ def test_arithmetic_with_a_constant_per_channel(spelling, exact, shape):
 
 
 @pytest.mark.parametrize(
-    "operand, shape",
-    [("k", (4,)), ("k", (1, 1, 4, 1)), ("k", (2, 4, 1, 1)), ("k", (1, 1, 4, 1, 1)), ("k", (4, 4, 4)), ("z", ())],
+    "operand, shape", [("k", (4,)), ("k", (1, 1, 4, 1)), ("k", (2, 4, 1, 1)), ("k", (1, 1, 4, 1, 1)), ("k", (4, 4, 4)), ("z", ())]
 )
 def test_arithmetic_that_is_not_per_channel_stays(operand, shape):
     rng = np.random.default_rng(0)
@@ -105,8 +93,7 @@ def test_batchnorm_of_every_operator_set(opset, attributes, folds):
     rng = np.random.default_rng(0)
     subject = old(
         rng,
-        f"g (float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) y = {BN}<{attributes}>(c, scale, "
-        f"bias, mean, var) }}",
+        f"g (float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) y = {BN}<{attributes}>(c, scale, bias, mean, var) }}",
         opset,
     )
     parameters = {name: value.const_value.numpy() for name, value in subject.graph.initializers.items()}
@@ -121,9 +108,7 @@ def test_batchnorm_of_every_operator_set(opset, attributes, folds):
 def test_naming_the_optional_outputs_means_training_before_opset_14(opset, outputs, folds):
     rng = np.random.default_rng(0)
     subject = old(
-        rng,
-        f"g (float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) {outputs} = {BN}(c, scale, bias, mean, var) }}",
-        opset,
+        rng, f"g (float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) {outputs} = {BN}(c, scale, bias, mean, var) }}", opset
     )
     assert fold(subject)[1].folded == int(folds)
 

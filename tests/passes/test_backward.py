@@ -24,9 +24,7 @@ from passes_harness import (
 )
 
 BN = "BatchNormalization"
-CONV_BN = (
-    "g (float[N,3,6,6] x) => (float[N,4,M,M] y) { c = Conv(x, w) y = BatchNormalization(c, scale, bias, mean, var) }"
-)
+CONV_BN = "g (float[N,3,6,6] x) => (float[N,4,M,M] y) { c = Conv(x, w) y = BatchNormalization(c, scale, bias, mean, var) }"
 
 
 def conv_bn(rng: np.random.Generator, **changes: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,15 +68,11 @@ def test_convolutions_of_every_kind(layer):
     x = normal(rng, 2, c, *rng.integers(3, 6, rank))
     oracle = conv_transpose if layer["transposed"] else conv
     expected = batchnorm(
-        oracle(x, parameters["w"], parameters.get("b"), group=group, strides=layer["strides"]),
-        parameters,
-        layer["epsilon"],
+        oracle(x, parameters["w"], parameters.get("b"), group=group, strides=layer["strides"]), parameters, layer["epsilon"]
     )
     folded, report = fold(subject)
     assert operators(folded) == {kind: 1}
-    assert [(item.verdict, item.into, item.reason) for item in report.items] == [
-        ("folded", folded.graph[0].name or "y", None)
-    ]
+    assert [(item.verdict, item.into, item.reason) for item in report.items] == [("folded", folded.graph[0].name or "y", None)]
     assert_close(run(folded, {"x": x})["y"], expected)
 
 
@@ -115,8 +109,7 @@ def test_matmul(bias):
     parameters = {"w": normal(rng, 3, 5), "b": normal(rng, 5), **statistics(rng, 5)}
     added = "a = Add(b, m)" if bias else "a = Identity(m)"
     subject = model(
-        f"g (float[2,3] x) => (float[2,5] y) {{ m = MatMul(x, w) {added} y = {BN}(a, scale, bias, mean, var) }}",
-        parameters,
+        f"g (float[2,3] x) => (float[2,5] y) {{ m = MatMul(x, w) {added} y = {BN}(a, scale, bias, mean, var) }}", parameters
     )
     folded, report = fold_and_compare(subject, {"x": normal(rng, 2, 3)})
     assert operators(folded) == {"MatMul": 1, "Add": 1} and report.folded == 1
@@ -148,8 +141,7 @@ def test_matmul_of_rank_3_normalised_along_another_axis_stays():
 def test_matmul_and_its_bias_alone_stay_as_they_are():
     rng = np.random.default_rng(0)
     subject = model(
-        "g (float[2,3] x) => (float[2,5] y) { m = MatMul(x, w) y = Add(m, b) }",
-        {"w": normal(rng, 3, 5), "b": normal(rng, 5)},
+        "g (float[2,3] x) => (float[2,5] y) { m = MatMul(x, w) y = Add(m, b) }", {"w": normal(rng, 3, 5), "b": normal(rng, 5)}
     )
     folded, _ = fold_and_compare(subject, {"x": normal(rng, 2, 3)})
     assert [node.outputs[0].name for node in folded.graph] == ["m", "y"]
@@ -157,12 +149,7 @@ def test_matmul_and_its_bias_alone_stay_as_they_are():
 
 def test_a_chain_is_composed_first_and_rounded_once():
     rng = np.random.default_rng(0)
-    parameters = {
-        "w": normal(rng, 4, 3, 3, 3),
-        "k": normal(rng, 1, 4, 1, 1),
-        "b": normal(rng, 4, 1, 1),
-        **statistics(rng, 4),
-    }
+    parameters = {"w": normal(rng, 4, 3, 3, 3), "k": normal(rng, 1, 4, 1, 1), "b": normal(rng, 4, 1, 1), **statistics(rng, 4)}
     subject = model(
         f"""g (float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) n = {BN}(c, scale, bias, mean, var)
                         m = Mul(n, k) y = Add(m, b) }}""",
@@ -189,8 +176,7 @@ def test_weights_shared_by_two_convolutions_are_copied():
 def test_a_bias_shared_with_the_statistics_is_copied():
     rng = np.random.default_rng(0)
     subject = model(
-        f"g (float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w, bias) y = {BN}(c, scale, bias, mean, var) }}",
-        conv_bn(rng),
+        f"g (float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w, bias) y = {BN}(c, scale, bias, mean, var) }}", conv_bn(rng)
     )
     folded, _ = fold_and_compare(subject, {"x": normal(rng, 2, 3, 6, 6)})
     assert operators(folded) == {"Conv": 1}
@@ -229,34 +215,26 @@ def test_a_batchnorm_in_a_subgraph_folds_there():
             "the output of 'conv' has other readers",
         ),
         (
-            f"g (float[N,3,6,6] x) => (float[] y) {{ c = Conv(x, w) n = {BN}(c, scale, bias, mean, var) y "
-            f"= Add(c, n) }}",
+            f"g (float[N,3,6,6] x) => (float[] y) {{ c = Conv(x, w) n = {BN}(c, scale, bias, mean, var) y = Add(c, n) }}",
             "the output of 'conv' has other readers; forward, Add 'y' reads it",
         ),
         (
-            f"g (float[N,3,6,6] x, float[4,3,3,3] w) => (float[] y) {{ c = Conv(x, w) y = {BN}(c, scale, "
-            f"bias, mean, var) }}",
+            f"g (float[N,3,6,6] x, float[4,3,3,3] w) => (float[] y) {{ c = Conv(x, w) y = {BN}(c, scale, bias, mean, var) }}",
             "input 'w' of Conv 'conv' is an overridable graph input",
         ),
         (
-            f"g (float[N,3,6,6] x, float[4] mean) => (float[] y) {{ c = Conv(x, w) y = {BN}(c, scale, "
-            f"bias, mean, var) }}",
+            f"g (float[N,3,6,6] x, float[4] mean) => (float[] y) {{ c = Conv(x, w) y = {BN}(c, scale, bias, mean, var) }}",
             "its mean 'mean' is an overridable graph input",
         ),
         (
-            f"g (float[N,3,6,6] x, float[4] s) => (float[] y) {{ c = Conv(x, w) v = Abs(s) y = {BN}(c, "
-            f"scale, bias, mean, v) }}",
+            f"g (float[N,3,6,6] x, float[4] s) => (float[] y) {{ c = Conv(x, w) v = Abs(s) y = {BN}(c, scale, bias, mean, v) }}",
             "its variance 'v' is computed at run time",
         ),
         (
-            f"g (float[N,3,6,6] x, float[4,3,3,3] k) => (float[] y) {{ c = Conv(x, k) y = {BN}(c, scale, "
-            f"bias, mean, var) }}",
+            f"g (float[N,3,6,6] x, float[4,3,3,3] k) => (float[] y) {{ c = Conv(x, k) y = {BN}(c, scale, bias, mean, var) }}",
             "input 'k' of Conv 'conv' is a graph input",
         ),
-        (
-            f"g (float[N,4,6,6] x) => (float[] y) {{ y = {BN}(x, scale, bias, mean, var) }}",
-            "it normalises the graph input 'x'",
-        ),
+        (f"g (float[N,4,6,6] x) => (float[] y) {{ y = {BN}(x, scale, bias, mean, var) }}", "it normalises the graph input 'x'"),
         (
             f"g (float[N,4,6,6] x) => (float[] y) {{ r = Relu(x) y = {BN}(r, scale, bias, mean, var) }}",
             "it follows Relu 'r', not a convolution or matrix product",

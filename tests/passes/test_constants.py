@@ -90,8 +90,7 @@ def test_shapes_known_in_part(expression, left):
 
 def test_sizes_declared_inside_are_not_believed_once_the_inputs_are_open():
     subject = model(
-        "g (float[N,3,4] x) => (float[N,3,4] y) { r = Relu(x) s = Shape <end = 1> (r) f = Cast <to = 1> "
-        "(s) y = Mul(r, f) }"
+        "g (float[N,3,4] x) => (float[N,3,4] y) { r = Relu(x) s = Shape <end = 1> (r) f = Cast <to = 1> (s) y = Mul(r, f) }"
     )
     subject.graph[0].outputs[0].shape = ir.Shape([1, 3, 4])
     result, _ = fold(subject)
@@ -111,8 +110,7 @@ def test_shapes_that_folding_makes_known():
         """g (float[N,24] x) => (float[N,4,6] y) {
         k = Add(four, zero) t = Concat <axis = 0> (minus, k, six) r = Reshape(x, t) s = Shape(r) d = Gather(s, two)
         f = Cast <to = 1> (d) y = Mul(r, f) }""",
-        {name: np.array([value]) for name, value in {"four": 4, "zero": 0, "minus": -1, "six": 6}.items()}
-        | {"two": np.array(2)},
+        {name: np.array([value]) for name, value in {"four": 4, "zero": 0, "minus": -1, "six": 6}.items()} | {"two": np.array(2)},
         {"x": normal(rng, 2, 24)},
     )
     assert operators(result) == {"Reshape": 1, "Mul": 1}
@@ -175,8 +173,7 @@ def test_a_constant_graph_output_keeps_its_node():
 def test_a_batchnorm_of_constants_is_a_constant():
     rng = np.random.default_rng(0)
     subject = model(
-        "g (float[1,3,2] x) => (float[1,3,2] y) { n = BatchNormalization <momentum = 0.9> (k, s, s, s, s) "
-        "y = Add(x, n) }",
+        "g (float[1,3,2] x) => (float[1,3,2] y) { n = BatchNormalization <momentum = 0.9> (k, s, s, s, s) y = Add(x, n) }",
         {"k": normal(rng, 1, 3, 2), "s": np.float32([1, 2, 3])},
         opset=9,
     )

@@ -44,12 +44,8 @@ def test_constant_folding_computes_what_onnx_expects():
             if value is None or not value.is_initializer() or value.dtype == ir.DataType.STRING:
                 continue
             array = value.const_value.numpy()
-            expected = (
-                onnx.numpy_helper.to_array(expected) if isinstance(expected, onnx.TensorProto) else np.asarray(expected)
-            )
+            expected = onnx.numpy_helper.to_array(expected) if isinstance(expected, onnx.TensorProto) else np.asarray(expected)
             assert (array.dtype, array.shape) == (expected.dtype, expected.shape), case.name
-            np.testing.assert_allclose(
-                array.astype(np.complex128), expected.astype(np.complex128), 1e-3, 1e-5, err_msg=case.name
-            )
+            np.testing.assert_allclose(array.astype(np.complex128), expected.astype(np.complex128), 1e-3, 1e-5, err_msg=case.name)
             checked += 1
     assert checked > 1000

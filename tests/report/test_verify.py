@@ -134,6 +134,14 @@ def test_without_onnxruntime(session, monkeypatch):
     assert verify(chain()).first_divergent == "the_Elu"
 
 
+def test_onnxruntime_fails_without_a_word(session, monkeypatch):
+    def fails(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr("onnxruntime.InferenceSession.run", fails)
+    assert verify(chain()).onnxruntime == "cannot run the model: RuntimeError"
+
+
 def test_a_model_that_onnxruntime_refuses(session):
     model = parse("g (double[N, 4] x) => (double[N, 4] y) { y = Mish (x) }", opset=22)
     report = verify(model)

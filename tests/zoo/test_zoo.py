@@ -42,9 +42,7 @@ def behind_a_convolution(model: ir.Model) -> list[str]:
     norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
     sources = [(node, node.inputs[0].producer()) for node in norms]
     return [
-        node.name
-        for node, source in sources
-        if source is not None and source.op_type == "Conv" and len(node.inputs[0].uses()) == 1
+        node.name for node, source in sources if source is not None and source.op_type == "Conv" and len(node.inputs[0].uses()) == 1
     ]
 
 
