@@ -5,8 +5,10 @@
 The planner chooses as it would with AMX, and tests/native/amx_trap.c executes and counts the instructions. For each model and
 precision: the share of the multiply-adds that AMX does; of those, the share of tile products that is of use if each counts as 16
 rows, and as the rows it has (the rest are columns and depth that fill no tile); tile loads for each product; and the share of the
-peak that the tile instructions alone allow (see `clock_of` there: 16 cycles a product, whatever its rows), all data in the
-first-level cache.
+peak that the tile instructions alone allow (see `clocks` there: 16 cycles a product, whatever its rows), all data in the
+first-level cache. Then what a model of that cache says, in which the rows of tiles, and nothing else, push out what was used least
+recently: bytes that tiles ask of the second level for each cycle of products, and the share of the peak if it gives 48 a cycle:
+if all that follows a store waits for it, and if nothing does.
 """
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ import amx_trap
 
 ROW_MACS = 16 * 32  # of a row of a tile product
 PRODUCTS = {"medium": 1, "high": 3, "highest": 6}
-HEADER = "| model | precision | on AMX | of use | by rows | loads a product | of AMX peak |\n|---|---|---|---|---|---|---|"
+COLUMNS = ("model", "precision", "on AMX", "of use", "by rows", "loads a product", "of AMX peak",
+           "of the second level, bytes a cycle", "of peak then", "overlapped")
+HEADER = "| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|"
 
 
 def counted(path: str, precision: str) -> dict[str, float]:
@@ -43,7 +47,9 @@ def counted(path: str, precision: str) -> dict[str, float]:
     useful, products = macs * PRODUCTS[precision], max(1, found["dot"])
     return {**found, "macs": macs, "on_amx": 2 * macs / sum(step.flops for step in steps),
             "of_use": useful / (16 * ROW_MACS * products), "by_rows": useful / (ROW_MACS * max(1, found["row"])),
-            "loads": found["load"] / products, "of_peak": useful / (ROW_MACS * max(1, found["cycles"]))}
+            "loads": found["load"] / products, "of_peak": useful / (ROW_MACS * max(1, found["cycles"])),
+            "from_second": 64 * found["missed"] / (16 * products),
+            **{f"of_peak_{name}": useful / (ROW_MACS * max(1, found[name])) for name in ("cached", "overlapped")}}
 
 
 def main() -> None:
@@ -63,7 +69,8 @@ def main() -> None:
         for precision in arguments.precision:
             r = results[f"{Path(path).stem}:{precision}"] = counted(path, precision)
             print(f"| {Path(path).stem} | {precision} | {r['on_amx']:.0%} | {r['of_use']:.0%} | {r['by_rows']:.0%} "
-                  f"| {r['loads']:.2f} | {r['of_peak']:.0%} |", flush=True)
+                  f"| {r['loads']:.2f} | {r['of_peak']:.0%} "
+                  f"| {r['from_second']:.0f} | {r['of_peak_cached']:.0%} | {r['of_peak_overlapped']:.0%} |", flush=True)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=1))
 

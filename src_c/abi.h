@@ -98,10 +98,15 @@ typedef struct {
     int64_t b_plane;
     int64_t terms;           /* 1 to INFOLD_BF16_TERMS */
     int64_t height;          /* what `begin` was given */
+    /* Kernels that are not `anywhere` take numbers [from, to) alone. With fewer than INFOLD_BF16_TERMS terms these may be a block of the
+     * depth, which begins at a multiple of INFOLD_BF16_BLOCK: its sums go on from `sums`, INFOLD_BF16_ROWS x INFOLD_BF16_COLUMNS on a line
+     * of the cache, and remain there until the last block. */
+    int64_t from, to;
+    float *sums;             /* or NULL: the only block */
     infold_store out;
 } infold_bf16_tile;
 
-enum { INFOLD_BF16_COLUMNS = 32, INFOLD_BF16_DEPTH = 32, INFOLD_BF16_ROWS = 32, INFOLD_BF16_TERMS = 3 };
+enum { INFOLD_BF16_COLUMNS = 32, INFOLD_BF16_DEPTH = 32, INFOLD_BF16_ROWS = 32, INFOLD_BF16_TERMS = 3, INFOLD_BF16_BLOCK = 64 };
 
 /* Depthwise: out[i * out_step + c] = clamp(sum_t in[i * in_step + tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <=
  * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. With

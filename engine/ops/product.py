@@ -16,7 +16,10 @@ from ..plan.tensor import BF16, Tensor
 from .channel_map import ChannelMap
 from .epilogue import Epilogue
 
-BF16_COLUMNS, BF16_DEPTH, BF16_ROWS, BF16_GAP = 32, 32, 32, 32  # of panels and stages (src_c/abi.h, drivers/conv_bf16.c)
+BF16_COLUMNS, BF16_DEPTH, BF16_ROWS, BF16_BLOCK = 32, 32, 32, 64  # src_c/abi.h, drivers/conv_bf16.c
+LINE, SETS = 32, 64  # numbers of a cache line; sets of a first-level cache
+GUARD = 2048  # bytes of the first-level cache for everything else
+SHARING = 8  # panels that share a block of a tile's rows in the first-level cache, if they sum in blocks of depth
 
 
 def pad4(values, fill: int) -> list[int]:
@@ -119,15 +122,19 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
     """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index; before: a map of the
     input on its way in (one tap only)."""
     operation, panel, stage, how = "conv", prod((len(taps), k, ctx.nr, 4)), {}, {"chunk": chain_of_sums(ctx, len(taps) * k, k)}
-    budget = (_native.cache_bytes(2) or 1 << 19) // 2
+    budget, share = (_native.cache_bytes(2) or 1 << 19) // 2, 0
     if weights.terms:
         depth = round_up(len(taps) * k, BF16_DEPTH)
-        row, panel = weights.terms * (depth + BF16_GAP), 2 * weights.terms * depth * BF16_COLUMNS
+        span = _block_of_depth(ctx, depth, weights.terms)
+        plane = _plane(depth, span)
+        row, panel = weights.terms * plane, 2 * weights.terms * depth * BF16_COLUMNS
         block = max(1, min(budget // (4 * row * BF16_ROWS), -(-prod(pixels) // BF16_ROWS))) * BF16_ROWS
         operation, how = "conv_bf16", {"terms": weights.terms, "block_rows": block, "stage_threads": ctx.options.threads,
+                                       "depth": span, "plane": plane,
                                        **{f"{key}_half": t is not None and t.dtype == BF16
                                           for key, t in (("in", x), ("out", out), ("res", residual))}}
-        stage = {"stage": ctx.scratch(ctx.options.threads * block * row, np.uint16)}
+        share = min(max(budget // panel, SHARING), -(-weights.columns // BF16_COLUMNS)) if span < depth else 0
+        stage = {"stage": ctx.scratch(ctx.options.threads * (block * row + share * 2 * BF16_ROWS * BF16_COLUMNS), np.uint16)}
     taps = tuple(int(t) for t in taps)
     args, parameters = ending(ctx, epilogue, groups)
     ctx.emit(
@@ -140,9 +147,26 @@ def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *,
         res_stride=pad4(res_stride, 0) if residual is not None else 0, taps=len(taps), k=k, groups=groups,
         columns=weights.columns, in_group=in_group, out_group=out_group,
         res_group=out_group if res_group is None else res_group, w_group=weights.stride, bias_group=bias_group,
-        panels_per_block=max(1, budget // max(panel, 1)),
+        panels_per_block=max(1, share, budget // max(panel, 1)),
         **parameters, in_lo=before.low if before else 0.0, in_hi=before.high if before else 0.0,
         in_map_stride=before.by_image if before else 0, **how)
+
+
+def _block_of_depth(ctx, depth: int, terms: int) -> int:
+    """The most numbers of depth for which a tile's rows, a panel and their sums fit the first-level cache. Only with one
+    term do tiles ask the second level for more than it gives: 64 bytes a cycle."""
+    room = (_native.cache_bytes(1) or 1 << 15) - 4 * BF16_ROWS * BF16_COLUMNS - GUARD
+    most = max(room // (2 * (BF16_ROWS + BF16_COLUMNS)) // BF16_BLOCK, 1) * BF16_BLOCK
+    return depth if terms > 1 or _native.isa_info(ctx.isa)["bf16_rows"] == 1 else min(depth, most)
+
+
+def _plane(depth: int, span: int) -> int:
+    """Numbers from plane to plane of a stage: an odd count of cache lines, so that the rows of a tile fall into different sets of
+    the first-level cache; their blocks of depth into sets behind one another."""
+    lines = depth // LINE + 1
+    while span < depth and lines % SETS < span // LINE:
+        lines += 1
+    return (lines | 1) * LINE
 
 
 def chain_of_sums(ctx, depth: int, run: int, most: int = 128) -> int:

@@ -10,17 +10,26 @@ enum {
 
 typedef float tile_sums[INFOLD_BF16_ROWS][INFOLD_BF16_COLUMNS];
 
-/* The products of rows [k, end). tall, wide: more rows than a tile has, more columns. A product adds to its tile long after the next one
- * could start: in a narrow block the tiles on the right, which would have no columns, take every second product. (Those of a block that
- * is not tall may not: a pixel's numbers must not depend on how pixels are shared out.) */
-static inline __attribute__((always_inline)) void tile_block(const infold_bf16_tile *t, int64_t k, int64_t end, tile_sums sums,
-                                                             const bool tall, const bool wide) {
+/* The products of rows [k, end), added to what `sums` holds if it goes `on`. tall, wide: more rows than a tile has, more columns. A
+ * product adds to its tile long after the next one could start: in a narrow block the tiles on the right, which would have no columns,
+ * take every second product. (Those of a block that is not tall may not: a pixel's numbers must not depend on how pixels are shared
+ * out. Nor do they on blocks of depth, since INFOLD_BF16_BLOCK is an even number of products.) */
+static inline __attribute__((always_inline)) void tile_block(const infold_bf16_tile *t, int64_t k, int64_t end,
+                                                             float (*sums)[INFOLD_BF16_COLUMNS], bool on, const bool tall,
+                                                             const bool wide) {
     const int64_t a_bytes = 2 * t->a_row, b_bytes = 4 * INFOLD_BF16_COLUMNS, s_bytes = 4 * INFOLD_BF16_COLUMNS;
     bool second = false;
-    tile_zero(0);
-    tile_zero(1);
-    if (tall) tile_zero(2);
-    if (tall) tile_zero(3);
+    if (on) {
+        tile_load(0, sums[0], s_bytes);
+        tile_load(1, sums[0] + TILE, s_bytes);
+        if (tall) tile_load(2, sums[t->height], s_bytes);
+        if (tall) tile_load(3, sums[t->height] + TILE, s_bytes);
+    } else {
+        tile_zero(0);
+        tile_zero(1);
+        if (tall) tile_zero(2);
+        if (tall) tile_zero(3);
+    }
     for (; k < end; k += INFOLD_BF16_DEPTH)
         for (int64_t i = 0; i < t->terms; i++) {
             const uint16_t *a = t->a[0] + i * t->a_plane + k;
@@ -50,20 +59,23 @@ static inline __attribute__((always_inline)) void tile_block(const infold_bf16_t
 }
 
 static void tile_gemm(const infold_bf16_tile *t, int64_t m) {
-    _Alignas(64) tile_sums sums, more;
-    const int64_t chunk = t->terms < INFOLD_BF16_TERMS ? t->k : TILE_CHUNK;
+    _Alignas(64) tile_sums own, more;
+    float(*sums)[INFOLD_BF16_COLUMNS] = t->sums ? (float(*)[INFOLD_BF16_COLUMNS])t->sums : own;
+    const int64_t chunk = t->terms < INFOLD_BF16_TERMS ? t->to - t->from : TILE_CHUNK;
     const bool tall = m > t->height, wide = t->out.n > TILE;
-    for (int64_t k = 0; k == 0 || k < t->k; k += chunk) {
-        const int64_t end = t->k - k < chunk ? t->k : k + chunk;
-        float(*to)[INFOLD_BF16_COLUMNS] = k == 0 ? sums : more;
+    for (int64_t k = t->from; k == t->from || k < t->to; k += chunk) {
+        const int64_t end = t->to - k < chunk ? t->to : k + chunk;
+        const bool first = k == t->from, on = first && k > 0;
+        float(*to)[INFOLD_BF16_COLUMNS] = first ? sums : more;
         if (tall)
-            wide ? tile_block(t, k, end, to, true, true) : tile_block(t, k, end, to, true, false);
+            wide ? tile_block(t, k, end, to, on, true, true) : tile_block(t, k, end, to, on, true, false);
         else
-            wide ? tile_block(t, k, end, to, false, true) : tile_block(t, k, end, to, false, false);
-        for (int64_t i = 0; k > 0 && i < m; i++)
+            wide ? tile_block(t, k, end, to, on, false, true) : tile_block(t, k, end, to, on, false, false);
+        for (int64_t i = 0; !first && i < m; i++)
             for (int64_t j = 0; j < INFOLD_BF16_COLUMNS; j++) sums[i][j] += more[i][j];
         if (chunk == 0) break; /* an empty product */
     }
+    if (t->to < t->k) return;
     for (int64_t i = 0; i < m; i++) {
         vf acc[TILE_NV];
         for (int j = 0; j < TILE_NV; j++) acc[j] = v_load(sums[i] + j * VL);

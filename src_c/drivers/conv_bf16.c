@@ -10,19 +10,27 @@ typedef struct {
     int64_t terms;
     int64_t block_rows;    /* pixels staged at a time */
     int64_t stage_threads; /* threads that have a stage; more do not take part */
+    int64_t depth;         /* the most numbers in a block of depth, for kernels that sum in blocks; all of them with most terms */
+    int64_t plane;         /* numbers from plane to plane of a staged row */
     int64_t in_half, out_half, res_half; /* whether the image holds bf16 numbers, not float32 */
 } bf16_params;
 
 enum { STAGE = CONV_ARGS };
-enum { GAP = 32, CHUNK = 512, DEALT = 16, SWEPT = 4 }; /* GAP: numbers between the stage's planes, so that rows do not fall into the same sets of the cache */
+enum { CHUNK = 512, DEALT = 16, SWEPT = 4, SUMS = 2 * INFOLD_BF16_ROWS * INFOLD_BF16_COLUMNS };
 
 static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-/* Numbers of a plane of one staged row. */
-static int64_t plane_of(const conv_params *p) { return round_up(p->taps * p->k, INFOLD_BF16_DEPTH) + GAP; }
+/* What the kernels sum over, rounded up. */
+static int64_t depth_of(const conv_params *p) { return round_up(p->taps * p->k, INFOLD_BF16_DEPTH); }
 
-static int64_t panel_of(const bf16_params *p) {
-    return p->terms * INFOLD_BF16_COLUMNS * round_up(p->conv.taps * p->conv.k, INFOLD_BF16_DEPTH);
+static int64_t plane_of(const conv_params *p) { return ((const bf16_params *)p)->plane; }
+
+static int64_t panel_of(const bf16_params *p) { return p->terms * INFOLD_BF16_COLUMNS * depth_of(&p->conv); }
+
+/* bf16 numbers in whose room a thread keeps a tile's sums of a block of panels, behind its stage. */
+static int64_t sums_of(const bf16_params *p) {
+    const int64_t panels = (p->conv.columns + INFOLD_BF16_COLUMNS - 1) / INFOLD_BF16_COLUMNS;
+    return p->depth < depth_of(&p->conv) ? SUMS * (p->conv.panels_per_block < panels ? p->conv.panels_per_block : panels) : 0;
 }
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
@@ -35,14 +43,16 @@ static infold_status check(const void *params, const infold_extent *e, const inf
     CHECK(status == INFOLD_OK, status);
     CHECK(p->terms >= 1 && p->terms <= INFOLD_BF16_TERMS && p->stage_threads >= 1, INFOLD_EPARAM);
     CHECK(p->block_rows >= 1 && p->block_rows <= INT64_MAX / 2 && rows <= INT64_MAX / 512, INFOLD_EPARAM);
+    CHECK(p->plane >= depth_of(c) + DEALT && p->plane <= INT64_MAX / 4, INFOLD_EPARAM);
+    const bool blocks = p->depth >= INFOLD_BF16_BLOCK && p->depth % INFOLD_BF16_BLOCK == 0 && p->terms < INFOLD_BF16_TERMS;
+    CHECK(blocks || p->depth >= depth_of(c), INFOLD_EPARAM);
     const int64_t panels[2] = {(c->columns + INFOLD_BF16_COLUMNS - 1) / INFOLD_BF16_COLUMNS, c->groups};
     const int64_t w_stride[2] = {panel_of(p), c->w_group};
     CHECK(span_fits(span_repeat(span_of_run(panel_of(p)), 2, panels, w_stride), &e[W], 2), INFOLD_EBOUNDS);
-    const int64_t staged[2] = {round_up(p->block_rows, INFOLD_BF16_ROWS), p->stage_threads}, row = p->terms * plane_of(c);
     int64_t own;
-    CHECK(!__builtin_mul_overflow(staged[0], row, &own), INFOLD_EPARAM);
-    const int64_t stride[2] = {row, own};
-    return span_fits(span_repeat(span_of_run(row), 2, staged, stride), &e[STAGE], 2) ? INFOLD_OK : INFOLD_EBOUNDS;
+    const int64_t staged = round_up(p->block_rows, INFOLD_BF16_ROWS), row = p->terms * p->plane;
+    CHECK(!__builtin_mul_overflow(staged, row, &own) && !__builtin_add_overflow(own, sums_of(p), &own), INFOLD_EPARAM);
+    return span_fits(span_repeat(span_of_run(own), 1, &p->stage_threads, &own), &e[STAGE], 2) ? INFOLD_OK : INFOLD_EBOUNDS;
 }
 
 /* An image of float32 or of bf16 numbers, from one element on. */
@@ -90,7 +100,7 @@ static void stage_row(const conv_job *j, image in, int64_t map, uint16_t *row) {
     const conv_params *c = j->p;
     const int64_t *tap = j->args[TAP], plane = plane_of(c), depth = c->taps * c->k;
     for (int64_t t = 0; t < c->taps; t++) stage_run(j, (image){element(in, tap[t]), in.half}, c->k, map, row + t * c->k);
-    const size_t rest = (size_t)(plane - GAP - depth) * sizeof *row;
+    const size_t rest = (size_t)(depth_of(c) - depth) * sizeof *row;
     for (int64_t i = 0; rest && i < p->terms; i++) memset(row + i * plane + depth, 0, rest);
 }
 
@@ -102,7 +112,7 @@ static bool overlap(const conv_job *j) {
 }
 
 /* Neighbouring pixels from `in` on: what lies under a tap of all of them is rounded once, then dealt out, DEALT numbers at a time.
- * What that writes beyond a tap's end is overwritten by the next tap or the zeros, or lies in the gap. */
+ * What that writes beyond a tap's end is overwritten by the next tap or the zeros, or lies behind the plane's depth. */
 static void deal_rows(const conv_job *j, const float *in, int64_t pixels, uint16_t *row) {
     const conv_params *c = j->p;
     const int64_t *tap = j->args[TAP], plane = plane_of(c), depth = c->taps * c->k, step = c->in_stride[3];
@@ -116,7 +126,7 @@ static void deal_rows(const conv_job *j, const float *in, int64_t pixels, uint16
                 for (int64_t k = 0; k < c->k; k += DEALT)
                     memcpy(row + i * plane + t * c->k + k, rounded + i * step + k, DEALT * sizeof *row);
         }
-        for (int64_t i = 0; i < count; i++) memset(row + i * plane + depth, 0, (size_t)(plane - GAP - depth) * sizeof *row);
+        for (int64_t i = 0; i < count; i++) memset(row + i * plane + depth, 0, (size_t)(depth_of(c) - depth) * sizeof *row);
     }
 }
 
@@ -126,7 +136,7 @@ static void map_rows(const conv_job *j, const uint16_t *in, int64_t pixels, int6
     const int64_t *tap = j->args[TAP], plane = plane_of(c);
     j->ctx->bf16->affine(pixels, c->k, in + tap[0], c->in_stride[3], (const float *)j->args[IN_SCALE] + map,
                          (const float *)j->args[IN_SHIFT] + map, 0, 1, (float)c->in_lo, (float)c->in_hi, row, plane);
-    const size_t rest = (size_t)(plane - GAP - c->k) * sizeof *row;
+    const size_t rest = (size_t)(depth_of(c) - c->k) * sizeof *row;
     for (int64_t i = 0; rest && i < pixels; i++) memset(row + i * plane + c->k, 0, rest);
 }
 
@@ -200,8 +210,9 @@ static void list_rows(const conv_job *j, const operands *o, infold_pixel *x, int
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Panels [q0, q1) of a tile whose rows begin with column `first`. */
-static void panels(const conv_job *j, const operands *o, infold_bf16_tile *tile, int64_t m, int64_t q0, int64_t q1, int64_t first) {
+/* Panels [q0, q1) of a tile whose rows begin with column `first`; sums: of the first panel, or NULL. */
+static void panels(const conv_job *j, const operands *o, infold_bf16_tile *tile, int64_t m, int64_t q0, int64_t q1, int64_t first,
+                   uint16_t *sums) {
     const conv_params *c = j->p;
     for (int64_t q = q0; q < q1; q++) {
         const int64_t column = q * INFOLD_BF16_COLUMNS;
@@ -209,13 +220,14 @@ static void panels(const conv_job *j, const operands *o, infold_bf16_tile *tile,
         tile->out.n = least(c->columns - column, INFOLD_BF16_COLUMNS);
         tile->out.bias = o->bias + column;
         tile->b = o->w + q * panel_of((const bf16_params *)j->p);
+        tile->sums = sums ? (float *)(void *)(sums + (q - q0) * SUMS) : NULL;
         j->ctx->bf16->gemm(tile, m);
     }
 }
 
 /* A few panels of a tile that are swept before they are rounded to bf16: the sums go to a tile of float32 first. */
 static void swept(const conv_job *j, const operands *o, infold_bf16_tile tile, const tile_rows *rows, int64_t m, int64_t group,
-                  int64_t q0, int64_t q1) {
+                  int64_t q0, int64_t q1, uint16_t *partial) {
     float sums[INFOLD_BF16_ROWS * INFOLD_BF16_COLUMNS * SWEPT], *c[INFOLD_BF16_ROWS];
     const float *r[INFOLD_BF16_ROWS];
     const uint16_t *r16[INFOLD_BF16_ROWS];
@@ -232,13 +244,14 @@ static void swept(const conv_job *j, const operands *o, infold_bf16_tile tile, c
     tile.out.c = c;
     if (tile.out.r) tile.out.r = r;
     if (tile.out.r16) tile.out.r16 = r16;
-    panels(j, o, &tile, m, q0, q1, column);
+    panels(j, o, &tile, m, q0, q1, column, partial);
     epilogue_round(&epilogue, j->ctx->bf16, m, c, out, n);
 }
 
-/* Pixels [p0, p1), staged or as they lie (stage is NULL), times panels [q0, q1), in tiles of `height` rows. */
-static void block(const conv_job *j, const operands *o, int64_t group, const uint16_t *stage, int64_t height, int64_t p0, int64_t p1,
-                  int64_t q0, int64_t q1) {
+/* Pixels [p0, p1), staged or as they lie (stage is NULL), times panels [q0, q1), in tiles of `height` rows. sums: room for those
+ * of a tile, or NULL: with them a block of the depth of its rows stays in the first-level cache while it meets all panels. */
+static void block(const conv_job *j, const operands *o, int64_t group, const uint16_t *stage, uint16_t *sums,
+                  int64_t height, int64_t p0, int64_t p1, int64_t q0, int64_t q1) {
     const bf16_params *p = (const bf16_params *)j->p;
     const conv_params *c = j->p;
     const infold_bf16 *kernel = j->ctx->bf16;
@@ -256,14 +269,24 @@ static void block(const conv_job *j, const operands *o, int64_t group, const uin
         tile.taps = c->taps;
         tile.k = c->k;
     }
+    const int64_t spans = sums ? (tile.k + p->depth - 1) / p->depth : 1;
+    const int64_t steps = (tile.k + INFOLD_BF16_BLOCK - 1) / INFOLD_BF16_BLOCK;
     infold_pixel x = pixel_at(c->n, p0);
     for (int64_t at = p0, m; at < p1; at += m) {
+        tile.from = 0;
         const int64_t blocks = (p1 - at + most - 1) / most; /* of even height, as far as the tiles' lets them */
         m = round_up((p1 - at + blocks - 1) / blocks, height);
         if (m > p1 - at) m = p1 - at;
         list_rows(j, o, &x, m, stage ? stage + (at - p0) * row : NULL, &rows);
-        if (!sweep || !p->out_half) panels(j, o, &tile, m, q0, q1, 0);
-        else for (int64_t q = q0; q < q1; q += SWEPT) swept(j, o, tile, &rows, m, group, q, least(q + SWEPT, q1));
+        for (int64_t b = 1; b < spans; b++, tile.from = tile.to) {
+            tile.to = infold_cut(steps, spans, b) * INFOLD_BF16_BLOCK;
+            panels(j, o, &tile, m, q0, q1, 0, sums);
+        }
+        tile.to = tile.k;
+        if (!sweep || !p->out_half) panels(j, o, &tile, m, q0, q1, 0, sums);
+        else
+            for (int64_t q = q0; q < q1; q += SWEPT)
+                swept(j, o, tile, &rows, m, group, q, least(q + SWEPT, q1), sums ? sums + (q - q0) * SUMS : NULL);
         if (!p->out_half) conv_sweep(j, &epilogue, m, rows.c, q0, q1);
     }
 }
@@ -274,7 +297,9 @@ static void piece(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
     const infold_bf16 *kernel = j->ctx->bf16;
     const operands o = operands_of(j, group);
     const int64_t room = round_up(p->block_rows, INFOLD_BF16_ROWS);
-    uint16_t *stage = (uint16_t *)j->args[STAGE] + thread * room * p->terms * plane_of(c);
+    const int64_t staged = room * p->terms * plane_of(c), kept = sums_of(p);
+    uint16_t *stage = (uint16_t *)j->args[STAGE] + thread * (staged + kept);
+    uint16_t *sums = kept && !kernel->anywhere ? stage + staged : NULL;
     if (as_it_lies(j)) stage = NULL;
     const int64_t tiles = (p1 - p0 + kernel->m_step - 1) / kernel->m_step, height = (p1 - p0 + tiles - 1) / tiles;
     const int64_t most = kernel->mr / kernel->m_step * height, step = kernel->m_step > 1 ? room / most * most : p->block_rows;
@@ -284,7 +309,7 @@ static void piece(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
         if (stage) stage_rows(j, o.in, at, end, stage);
         for (int64_t q = q0, stop; q < q1; q = stop) {
             stop = q + c->panels_per_block < q1 ? q + c->panels_per_block : q1;
-            block(j, &o, group, stage, height, at, end, q, stop);
+            block(j, &o, group, stage, sums, height, at, end, q, stop);
         }
     }
     kernel->end();
@@ -301,7 +326,7 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
 
 const infold_op infold_op_conv_bf16 = {
     .name = "conv_bf16",
-    .params = CONV_PARAMS " terms block_rows stage_threads in_half out_half res_half",
+    .params = CONV_PARAMS " terms block_rows stage_threads depth plane in_half out_half res_half",
     .args = CONV_ARG_NAMES " stage",
     .params_size = sizeof(bf16_params),
     .check = check,

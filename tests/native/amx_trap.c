@@ -23,9 +23,10 @@
 #include <unistd.h>
 
 enum { TILES = 8, ROWS = 16, BYTES = 64, MAX_SITES = 256, ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
-enum { PERMISSION, CONFIGURE, RELEASE, CONFIGURED, ZERO, LOAD, STORE, DOT, ROW, CYCLES, COUNTS };
+enum { PERMISSION, CONFIGURE, RELEASE, CONFIGURED, ZERO, LOAD, STORE, DOT, ROW, CYCLES, LINE, MISSED, CACHED, OVERLAPPED, COUNTS };
 
-/* CONFIGURED: threads whose tiles are configured now; ROW: rows of products; CYCLES: see `clock_of` */
+/* CONFIGURED: threads whose tiles are configured now; ROW: rows of products; CYCLES, CACHED, OVERLAPPED: see `pass_time`; LINE: cache lines
+ * that tiles are loaded from and stored to; MISSED: those that `miss` says the first-level cache does not hold */
 static _Atomic int64_t counts[COUNTS];
 
 static void count(int what, int64_t by) { atomic_fetch_add_explicit(&counts[what], by, memory_order_relaxed); }
@@ -53,27 +54,56 @@ static _Noreturn void fault(const char *what, const uint8_t *at) {
     abort();
 }
 
-/* A bound on time, per thread: the tile unit starts a product every 16 cycles and adds to a tile 52 cycles after the last product did;
- * a load takes a tile from the first-level cache in 8, usable after 16, a store 16, and what follows a store waits for it. (Intel
- * 64 and IA-32 Architectures Optimization Reference Manual, chapter on AMX, for Sapphire Rapids.) */
-static _Thread_local struct {
-    int64_t unit, loads, ready[TILES], shown;
-} clock_of __attribute__((tls_model("initial-exec")));
+/* Bounds on time, per thread: the tile unit starts a product every 16 cycles and adds to a tile 52 cycles after the last product did;
+ * a load takes a tile from the first-level cache in 8, usable after 16, a store 16; the second-level cache gives 48 bytes a cycle. (Intel
+ * 64 and IA-32 Architectures Optimization Reference Manual, for Sapphire Rapids.) Either all that follows a store waits for it, or
+ * nothing does but the next store (`waits`). */
+typedef struct {
+    int64_t unit, loads, stores, ready[TILES], shown;
+} tile_clock;
 
 static int64_t later(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static void pass_time(int what, int tile, int a, int b) {
-    int64_t *ready = clock_of.ready, now = clock_of.shown;
+static void pass(tile_clock *c, int shown, bool waits, int what, int tile, int a, int b, int64_t missed) {
+    int64_t *ready = c->ready, now = c->shown;
+    const int64_t fetch = (missed * 4 + 2) / 3; /* of 64 bytes each */
     if (what == ZERO) ready[tile] = 0;
-    if (what == LOAD) clock_of.loads += 8, ready[tile] = clock_of.loads + 8;
+    if (what == LOAD) c->loads += later(8, fetch), ready[tile] = c->loads + 8;
     if (what == DOT) {
-        const int64_t start = later(later(clock_of.unit, ready[tile]), later(ready[a], ready[b]));
-        clock_of.unit = start + 16;
+        const int64_t start = later(later(c->unit, ready[tile]), later(ready[a], ready[b]));
+        now = c->unit = start + 16;
         ready[tile] = start + 52;
-        now = start + 16;
     }
-    if (what == STORE) now = clock_of.unit = clock_of.loads = later(later(clock_of.unit, clock_of.loads), ready[tile]) + 16;
-    if (now > clock_of.shown) count(CYCLES, now - clock_of.shown), clock_of.shown = now;
+    if (what == STORE) {
+        now = c->stores = later(later(c->stores, ready[tile]), waits ? later(c->unit, c->loads) : 0) + later(16, fetch);
+        if (waits) c->unit = c->loads = now;
+    }
+    if (now > c->shown) count(shown, now - c->shown), c->shown = now;
+}
+
+static _Thread_local tile_clock clocks[3] __attribute__((tls_model("initial-exec")));
+
+/* CYCLES: all data in the first-level cache, everything waits for stores; CACHED: with what `miss` says; OVERLAPPED: that, and nothing
+ * waits. */
+static void pass_time(int what, int tile, int a, int b, int64_t missed) {
+    pass(&clocks[0], CYCLES, true, what, tile, a, b, 0);
+    pass(&clocks[1], CACHED, true, what, tile, a, b, missed);
+    pass(&clocks[2], OVERLAPPED, false, what, tile, a, b, missed);
+}
+
+/* A model of a thread's first-level cache, 48 KB in 12 ways, which knows of tiles' rows only: the lines of each set, the last used first. */
+enum { SETS = 64, WAYS = 12 };
+static _Thread_local uintptr_t cache[SETS][WAYS] __attribute__((tls_model("initial-exec")));
+
+static int64_t miss(const char *row) { /* a tile's row lies in one line */
+    const uintptr_t line = (uintptr_t)row / BYTES;
+    uintptr_t *set = cache[line % SETS];
+    int at = 0;
+    while (at < WAYS - 1 && set[at] != line) at++;
+    const bool missed = set[at] != line;
+    memmove(set + 1, set, (size_t)at * sizeof *set);
+    set[0] = line;
+    return missed;
 }
 
 static void need(int tile, const uint8_t *at) {
@@ -175,12 +205,12 @@ static const uint8_t *execute(const greg_t *r, const uint8_t *at) {
         dot(o.reg, o.rm, vector, at);
         count(DOT, 1);
         count(ROW, state.config.rows[o.reg]);
-        pass_time(DOT, o.reg, o.rm, vector);
+        pass_time(DOT, o.reg, o.rm, vector, 0);
     } else if (code == 0x49 && o.mod == 3 && prefix == 3 && o.rm == 0) {
         need(o.reg, at);
         memset(state.tile[o.reg], 0, sizeof state.tile[o.reg]);
         count(ZERO, 1);
-        pass_time(ZERO, o.reg, 0, 0);
+        pass_time(ZERO, o.reg, 0, 0, 0);
     } else if (code == 0x49 && at[4] == 0xc0 && prefix == 0) {
         let_go();
         count(RELEASE, 1);
@@ -194,12 +224,16 @@ static const uint8_t *execute(const greg_t *r, const uint8_t *at) {
         const uint8_t rows = state.config.rows[o.reg];
         const size_t bytes = state.config.row_bytes[o.reg];
         if (!store) memset(state.tile[o.reg], 0, sizeof state.tile[o.reg]);
+        int64_t missed = 0;
         for (int i = 0; i < rows; i++) {
             char *row = memory + (int64_t)o.index * i;
             memcpy(store ? (void *)row : state.tile[o.reg][i], store ? (void *)state.tile[o.reg][i] : row, bytes);
+            missed += miss(row);
         }
+        count(LINE, rows);
+        count(MISSED, missed);
         count(store ? STORE : LOAD, 1);
-        pass_time(store ? STORE : LOAD, o.reg, 0, 0);
+        pass_time(store ? STORE : LOAD, o.reg, 0, 0, missed);
     } else {
         fault("#UD: not an instruction of AMX-TILE or AMX-BF16", at);
     }

@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-COUNTS = ("permission", "configure", "release", "configured", "zero", "load", "store", "dot", "row", "cycles")
+COUNTS = ("permission", "configure", "release", "configured", "zero", "load", "store", "dot", "row", "cycles",
+          "line", "missed", "cached", "overlapped")
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
 
 
@@ -60,8 +61,8 @@ def run(folder: Path, *arguments: object, capture_output: bool = True, **more: s
 
 
 def counts() -> dict[str, int]:
-    """How often each instruction was executed in this process, how many threads have tiles configured now, and the cycles that
-    amx_trap.c says tile instructions must have taken. Only under the trap."""
+    """How often each instruction was executed in this process, how many threads have tiles configured now, the cycles that
+    amx_trap.c says tile instructions must have taken, and what its model of a cache says. Only under the trap."""
     out = (ctypes.c_int64 * len(COUNTS))()
     ctypes.CDLL(os.environ["LD_PRELOAD"]).amx_trap_counts(out)
     return dict(zip(COUNTS, out))

@@ -144,6 +144,19 @@ def test_counts_of_a_model(folder, tmp_path):
         assert found["on_amx"] == found["by_rows"] == 1 and found["of_use"] == 14 / 16 and 0.5 < found["of_peak"] < 1
 
 
+@trapped
+def test_blocks_of_depth_stay_in_the_first_level(folder, tmp_path):
+    """A model of that cache says what is asked of the second: 1024 numbers of depth at once would be 64 bytes a cycle and more."""
+    net = Net(14)
+    ir.save(net.model(net("Conv", net.input(2, 1024, 7, 7), net.weight(256, 1024, 1, 1), net.normal(256))), tmp_path / "net.onnx")
+    done = amx_trap.run(folder, HERE.parents[2] / "bench" / "amx.py", tmp_path / "net.onnx", "--precision", "medium", "--json",
+                        tmp_path / "counts.json", INFOLD_ISA="amx")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "counts.json").read_text())["net:medium"]
+    assert found["dot"] == 7 * 16 * 32 and 30 < found["from_second"] < 55
+    assert found["of_peak_cached"] < found["of_peak_overlapped"] < 1
+
+
 def forked() -> dict:
     """A child of a process with a session and a pool of threads goes on computing, with tiles of its own."""
     model, feeds = network()

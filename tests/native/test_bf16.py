@@ -54,23 +54,30 @@ def packed(w: np.ndarray, terms: int) -> np.ndarray:
     return np.ascontiguousarray(parts.transpose(3, 0, 1, 4, 2)).reshape(-1)
 
 
-def stage(depth: int, terms: int, threads: int = 1, block: int = ROWS) -> np.ndarray:
-    row = terms * (depth + -depth % DEPTH + GAP)
-    return np.full(threads * (block + -block % ROWS) * row, 0x7FC0, U16)  # NaN: what is not staged must not be used
+def plane(depth: int) -> int:
+    return depth + -depth % DEPTH + GAP
+
+
+def stage(depth: int, terms: int, threads: int = 1, block: int = ROWS, panels: int = 0) -> np.ndarray:
+    """panels: whose sums are kept from block to block of the depth."""
+    own = (block + -block % ROWS) * terms * plane(depth) + panels * 2 * ROWS * COLUMNS
+    return np.full(threads * own, 0x7FC0, U16)  # NaN: what is not staged must not be used
 
 
 def product(isa, x, w, terms, *, bias=None, res=None, taps=1, act="IDENTITY", slope=None, threads=1, side="end", block=ROWS,
-            dtype=F32, **more):
-    """x [m, taps * k] times w [taps * k, columns] and the epilogue, by conv_bf16."""
+            dtype=F32, span=2**40, **more):
+    """x [m, taps * k] times w [taps * k, columns] and the epilogue, by conv_bf16; span: numbers of a block of depth."""
     (m, depth), columns = x.shape, w.shape[1]
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     params = {"n": dims([m], 4, 1), "in_stride": dims([depth], 4, 0), "out_stride": dims([columns], 4, 0),
               "res_stride": dims([columns], 4, 0), "taps": taps, "k": depth // taps, "groups": 1, "columns": columns,
               "panels_per_block": 2, "act": _native.ACTS[act], "a": a, "b": b, "terms": terms, "block_rows": block,
-              "stage_threads": threads, **{k: v for k, v in more.items() if k in ("in_lo", "in_hi")},
+              "stage_threads": threads, "depth": span, "plane": plane(depth),
+              **{k: v for k, v in more.items() if k in ("in_lo", "in_hi")},
               "in_half": x.dtype == U16, "res_half": res is not None and res.dtype == U16, "out_half": dtype == U16}
     arrays = {"in": x, "w": packed(w, terms), "bias": whole_vectors(np.zeros(columns, F32) if bias is None else bias, "scalar"),
-              "tap": np.arange(taps) * (depth // taps), "stage": stage(depth, terms, threads, block), "res": res, "slope": slope,
+              "tap": np.arange(taps) * (depth // taps), "res": res, "slope": slope,
+              "stage": stage(depth, terms, threads, block, 2 if span < depth else 0),
               "in_scale": more.get("scale"), "in_shift": more.get("shift")}
     lanes = _native.isa_info(isa)["lanes"]
     arrays["bias"] = np.pad(arrays["bias"], (0, -arrays["bias"].size % lanes))
@@ -138,6 +145,20 @@ def test_depth_and_threads(taps, k, terms, isa, side):
             np.testing.assert_array_equal(product(isa, x, w, terms, taps=taps, side=side, threads=threads, block=block), one)
 
 
+@pytest.mark.parametrize("terms", [1, 2])
+@pytest.mark.parametrize("m,columns", [(49, 100), (7, 17), (33, 8)])
+def test_blocks_of_depth(m, columns, terms, isa, side):
+    """Sums that go on from block to block are those of the whole depth, bit for bit, also where a sweep follows."""
+    rng = np.random.default_rng(11)
+    x, w, bias, res = normal(rng, m, 290), normal(rng, 290, columns), normal(rng, columns), normal(rng, m, columns)
+    for given in ({"act": "RELU"}, {"act": "SILU", "dtype": U16, "threads": 2}):
+        expected = product(isa, x, w, terms, bias=bias, res=res, block=64, **given)
+        assert np.abs(expected).max() > 0.5
+        for span in (64, 128, 256):
+            got = product(isa, x, w, terms, bias=bias, res=res, block=64, span=span, side=side, **given)
+            np.testing.assert_array_equal(got, expected)
+
+
 @pytest.mark.parametrize("k,step", [(9, 6), (21, 6), (9, 3), (500, 100), (16, 15)])
 def test_windows_that_overlap(k, step, isa, side):
     """What neighbouring pixels share is rounded once: the same numbers as from windows that lie apart."""
@@ -149,7 +170,8 @@ def test_windows_that_overlap(k, step, isa, side):
     expected = product(isa, dense, w, 1, taps=taps, block=64)
     xs, out = strides(x), np.zeros((rows, m, columns), F32)
     params = {"n": [1, 1, rows, m], "in_stride": [0, 0, xs[0], step], "out_stride": [0, 0, m * columns, columns], "taps": taps,
-              "k": k, "groups": 1, "columns": columns, "panels_per_block": 2, "terms": 1, "block_rows": 640, "stage_threads": 2}
+              "k": k, "groups": 1, "columns": columns, "panels_per_block": 2, "terms": 1, "block_rows": 640, "stage_threads": 2,
+              "depth": 2**40, "plane": plane(taps * k)}
     got = run("conv_bf16", isa, params, **{"in": x}, w=packed(w, 1), bias=np.zeros(48, F32), tap=np.arange(taps) * xs[1],
               stage=stage(taps * k, 1, 2, 640), out=out, side=side, threads=2, constants=CONSTANTS)["out"]
     np.testing.assert_array_equal(got.reshape(expected.shape), expected)
@@ -172,7 +194,7 @@ def test_groups_and_strides(isa, side):
     panels = np.stack([packed(g, 2) for g in w])
     params = {"n": [1, 1, 3, 4], "in_stride": [0, 0, 2 * xs[0], 2 * xs[1]], "out_stride": [0, 0, os[0], os[1]], "taps": 1, "k": 5,
               "groups": 2, "columns": 3, "in_group": 5, "out_group": 3, "w_group": panels.shape[1], "bias_group": 16,
-              "panels_per_block": 1, "terms": 2, "block_rows": 4, "stage_threads": 1}
+              "panels_per_block": 1, "terms": 2, "block_rows": 4, "stage_threads": 1, "depth": 64, "plane": plane(5)}
     got = run("conv_bf16", isa, params, **{"in": x.ravel()[:-1]}, w=panels, bias=bias, tap=np.array([0]), stage=stage(5, 2),
               out=out, side=side, constants=CONSTANTS)["out"]
     window = x[::2, ::2, :10].reshape(3, 4, 2, 5)
@@ -282,12 +304,15 @@ def test_pack(terms, order, isa, side):
 
 
 PRODUCT = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 3], "out_stride": [0, 0, 0, 5], "taps": 2, "k": 3, "groups": 1, "columns": 5,
-           "panels_per_block": 1, "terms": 2, "block_rows": 4, "stage_threads": 1}
+           "panels_per_block": 1, "terms": 2, "block_rows": 4, "stage_threads": 1, "depth": 64, "plane": 64}
 
 
 @pytest.mark.parametrize(("change", "status"), [
     ({}, 0), ({"n": [1, 1, 1, 5]}, 2), ({"in_stride": [0, 0, 0, 4]}, 2), ({"out_stride": [0, 0, 0, 6]}, 2), ({"taps": 3}, 3),
     ({"k": 4}, 2), ({"k": -1}, 1), ({"k": 2**62}, 1), ({"k": 2**55, "in_stride": [0] * 4}, 2), ({"columns": 6}, 2),
+    ({"plane": 47}, 1), ({"plane": 65}, 2), ({"plane": 2**63 - 1}, 1), ({"plane": 2**60}, 1), ({"depth": 32}, 0),
+    ({"depth": 31}, 1), ({"depth": 2**63 - 1}, 0),
+    ({"depth": -64}, 1),
     ({"columns": 33}, 2),
     ({"columns": 2**63 - 1}, 1), ({"groups": 2, "w_group": 1}, 2), ({"groups": 2**62}, 2), ({"terms": 0}, 1), ({"terms": 4}, 1),
     ({"terms": 3}, 2), ({"block_rows": 0}, 1), ({"block_rows": 33}, 2), ({"block_rows": 2**63 - 1}, 1), ({"block_rows": 2**61}, 1),

@@ -135,7 +135,8 @@ def cases(isa: str, width: int = 19) -> dict[str, tuple[dict, dict, tuple]]:
         "conv": (conv | AFTER, {"in": wave(24), "w": packed(weight, isa), "bias": bias, "tap": np.array([0, 3]),
                         "out": zeros(4, width), "slope": channel, "scale": channel, "shift": channel},
                  ("w", "bias", "tap", "slope", "scale", "shift")),
-        "conv_bf16": ({**product, "terms": 3, "block_rows": 20, "stage_threads": 2},
+        "conv_bf16": ({**product, "terms": 3, "block_rows": 20, "stage_threads": 2, "depth": 64,
+                       "plane": test_bf16.plane(6)},
                       {"in": wave(24), "w": test_bf16.packed(weight, 3), "bias": bias, "tap": np.array([0, 3]),
                        "out": zeros(4, width), "stage": test_bf16.stage(6, 3, 2, 20)}, ("w", "bias", "tap")),
         "pack_bf16": ({"k": [1, 2, 3], "k_stride": [0, 3 * width, width], "columns": width, "column_stride": 1, "groups": 1,
@@ -227,7 +228,7 @@ def test_bent_parameters(op: str, isa: str, side: str):
     lengths = integers(op)
     full = {name: params.get(name, [0] * count if count else 0) for name, count in lengths.items()}
     full |= {name: v for name, v in params.items() if name not in full}
-    steps = [name for name in lengths if STEP(name) or name in ("scale", "loop")]
+    steps = [name for name in lengths if STEP(name) or name in ("scale", "loop", "depth", "plane")]
     guarded = {name: Guarded(a, side) for name, a in arrays.items()}
     regions = [name for name in guarded if name not in constants]
     args = [
