@@ -81,17 +81,17 @@ def batchnorm(context: GraphContext, node: ir.Node, channels: Channels) -> Affin
             return f"its {what} '{value.name}' {not_constant(value)}"
         if array.ndim != 1:
             return f"its {what} is per position, not per channel (spatial=0)"
-        parameters.append(array.astype(np.float64))
+        parameters.append(array)
     if opset < 9 and attribute(node, "spatial", 1) == 0 and channels.rank != 2:
         return "it normalises every position for itself (spatial=0)"
     if channels.rank is None:
         return "the rank of its input is unknown"
     if channels.rank - channels.from_end != 1:
         return "its channel axis is not the one that the weights produce"
-    scale, bias, mean, variance = parameters
     if any(array.size != channels.count for array in parameters):
         return f"it has {', '.join(str(array.size) for array in parameters)} channels where its input has {channels.count}"
-    if not all(np.isfinite(array).all() for array in parameters):
+    scale, bias, mean, variance = parameters = np.array(parameters, np.float64)
+    if not np.isfinite(parameters).all():
         return "its parameters or statistics are not finite"
     spread = variance + attribute(node, "epsilon", 1e-5)
     if (spread <= 0).any():

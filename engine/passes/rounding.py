@@ -25,14 +25,10 @@ def rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
 
 def rounded_product(weight: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
     """`rounded` of weight * scale (float64, which broadcasts to the weight) in the weight's type."""
-    whole = scale.ndim < weight.ndim or len(scale) == 1
-
-    def wide(rows: slice) -> np.ndarray:
-        some = weight[rows].astype(np.float64)
-        some *= scale if whole else scale[rows]
-        return some
-
-    return rounded_rows(weight.shape, weight.dtype, wide)
+    out = _memory(weight.shape, weight.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.multiply(weight, scale, out=out, dtype=np.float64, casting="unsafe")  # rounds once, a few numbers at a time
+    return out if _is_within(out, weight.dtype) else None
 
 
 def rounded_rows(shape: tuple[int, ...], dtype: np.dtype, wide: Callable[[slice], np.ndarray]) -> np.ndarray | None:
