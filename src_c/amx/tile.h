@@ -1,9 +1,9 @@
-/* AMX: eight registers of 16 rows of 64 bytes, by the number in the instruction, which must be a literal. tile_emulated.h is the same
- * without the instructions. */
+/* AMX: eight registers of 16 rows of 64 bytes, by the number in the instruction, which must be a literal. tile_emulated.h is the
+ * same without the instructions. */
 #include <immintrin.h>
 
-/* Every thread configures its own registers, and lets go of them: what they hold would be saved at every switch of threads. Those of B
- * have 16 rows, the others `height`. */
+/* Every thread configures its own registers, and lets go of them: what they hold would be saved at every switch of threads. Those
+ * of B have 16 rows, the others `height`. */
 static void tile_begin(int64_t height) {
     struct {
         uint8_t palette, start_row, reserved[14];

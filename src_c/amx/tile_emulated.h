@@ -1,8 +1,8 @@
 /* The instructions of amx/tile.h in plain C.
  *
- * TDPBF16PS sums, for each element, the even and the odd products of the pairs in two chains of fused multiply-adds that start at zero,
- * then adds the chains, then the result to the sum, each rounded once to nearest even, denormals being zero on the way in and out,
- * whatever MXCSR says (Intel SDM, volume 2). */
+ * TDPBF16PS sums, for each element, the even and the odd products of the pairs in two chains of fused multiply-adds that start at
+ * zero, then adds the chains, then the result to the sum, each rounded once to nearest even, denormals being zero on the way in and
+ * out, whatever MXCSR says (Intel SDM, volume 2). */
 
 typedef union {
     float f[16][16];

@@ -1,4 +1,5 @@
-/* Proving that strided accesses stay inside their buffers. Every sum and product is overflow-checked: the numbers may be hostile. */
+/* Proving that strided accesses stay inside their buffers. Every sum and product is overflow-checked: the numbers may be
+ * hostile. */
 #ifndef INFOLD_CHECK_H
 #define INFOLD_CHECK_H
 

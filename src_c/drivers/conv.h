@@ -27,8 +27,8 @@ typedef struct {
     "res_group w_group bias_group panels_per_block " EPILOGUE_PARAMS " in_lo:f in_hi:f in_map_stride"
 
 /* IN_SCALE and IN_SHIFT make a prologue, in = clamp(in * in_scale + in_shift) per channel: a BatchNorm in front, or the scales of a
- * squeeze-and-excitation, applied to a tile's rows on their way in. Only for one tap: under several, every row would be computed once
- * per tap. */
+ * squeeze-and-excitation, applied to a tile's rows on their way in. Only for one tap: under several, every row would be computed
+ * once per tap. */
 enum { IN, W, BIAS, TAP, OUT, RES, IN_SCALE, IN_SHIFT, EPILOGUE, CONV_ARGS = EPILOGUE + 3 };
 #define CONV_ARG_NAMES "in w bias tap out res? in_scale? in_shift? " EPILOGUE_ARGS
 

@@ -93,7 +93,8 @@ static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *e
 }
 
 /* Threads share out rows, as those of a convolution before and behind do, by blocks of channels: these are outermost, so that a
- * window's rows stay in the cache, and taken over rather than bands of rows. A row is computed in segments, for images of few rows. */
+ * window's rows stay in the cache, and taken over rather than bands of rows. A row is computed in segments, for images of few
+ * rows. */
 enum { SEGMENT = 64 };
 
 static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {

@@ -1,5 +1,5 @@
-/* Unary, binary and affine maps over strided operands, and the strided copy. The planner has merged the dimensions that can be merged
- * and put the one that is contiguous in the output last. */
+/* Unary, binary and affine maps over strided operands, and the strided copy. The planner has merged the dimensions that can be
+ * merged and put the one that is contiguous in the output last. */
 #include <string.h>
 
 #include "drivers/activation.h"

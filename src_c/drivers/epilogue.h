@@ -52,7 +52,8 @@ static inline void epilogue_sweep_even(const infold_epilogue *e, int64_t m, floa
         e->kernels->affine(m, n, x, step, e->scale + first, e->shift + first, 0, 1, (float)p->post_lo, (float)p->post_hi, x, step);
 }
 
-/* The same over pixels that lie anywhere, stretch by even stretch: calls for a few numbers each would take longer than their work. */
+/* The same over pixels that lie anywhere, stretch by even stretch: calls for a few numbers each would take longer than their
+ * work. */
 static inline void epilogue_sweep(const infold_epilogue *e, int64_t m, float *const *pixels, int64_t first, int64_t n) {
     for (int64_t i = 0, even; i < m; i += even) {
         const int64_t step = i + 1 < m ? pixels[i + 1] - pixels[i] : 0;
@@ -62,8 +63,8 @@ static inline void epilogue_sweep(const infold_epilogue *e, int64_t m, float *co
     }
 }
 
-/* The sweeps over m rows of n numbers, and what they give rounded to the rows of bf16 numbers `out`. The epilogue's first channel is
- * the rows'. */
+/* The sweeps over m rows of n numbers, and what they give rounded to the rows of bf16 numbers `out`. The epilogue's first channel
+ * is the rows'. */
 static inline void epilogue_round(const infold_epilogue *e, const infold_bf16 *bf16, int64_t m, float *const *rows, uint16_t *const *out,
                                   int64_t n) {
     const epilogue_params *p = e->p;

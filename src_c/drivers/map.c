@@ -1,5 +1,5 @@
-/* Typed maps over strided operands: casts, comparisons, logic, integer arithmetic, choices and copies, for all element types. What a
- * map computes is one line of loops.h; the compiler makes a loop for operands that lie dense, one for a second operand that is a
+/* Typed maps over strided operands: casts, comparisons, logic, integer arithmetic, choices and copies, for all element types. What
+ * a map computes is one line of loops.h; the compiler makes a loop for operands that lie dense, one for a second operand that is a
  * single number, and one for any steps. */
 #include <math.h>
 

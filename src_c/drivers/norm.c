@@ -12,8 +12,8 @@
  *     out = act(y * gamma + beta);   where d = 0 for power > 0, all elements are 0 and so is y
  * mean and spread give the statistics away: the spread is s, or 1 / d if `inverse`. gamma, beta, v and floor have one layout.
  *
- * Where what belongs together is `near` (the second-level cache), one thread reads it twice; what does not is cut into blocks for all
- * threads. The cuts depend on shapes alone: results are the same for any number of threads. */
+ * Where what belongs together is `near` (the second-level cache), one thread reads it twice; what does not is cut into blocks for
+ * all threads. The cuts depend on shapes alone: results are the same for any number of threads. */
 #include "drivers/norm.h"
 
 #include "drivers/check.h"
@@ -248,8 +248,8 @@ static void take_steps(job *j) {
     j->affine_step = p->affine_stride[3], j->stat_step = p->stat_stride[3];
 }
 
-/* Whether what is written is more than the caches keep, or would drive out what is read a second time from there; and begins on whole
- * vectors. */
+/* Whether what is written is more than the caches keep, or would drive out what is read a second time from there; and begins on
+ * whole vectors. */
 static bool streams(const job *j, int64_t read_again) {
     const norm_params *p = &j->p;
     const int64_t elements = pixel_count(p->n) * pixel_count(p->pixels) * p->channels;

@@ -1,5 +1,5 @@
-/* Packing a matrix B[k][columns] for products in bf16: panels of INFOLD_BF16_COLUMNS columns, each [term][k / 2][column][2], as the dot
- * product of pairs reads it; k and the columns are zero-padded. Every float becomes the sum of `terms` bf16 numbers. */
+/* Packing a matrix B[k][columns] for products in bf16: panels of INFOLD_BF16_COLUMNS columns, each [term][k / 2][column][2], as the
+ * dot product of pairs reads it; k and the columns are zero-padded. Every float becomes the sum of `terms` bf16 numbers. */
 #include <string.h>
 
 #include "drivers/pack.h"

@@ -1,6 +1,7 @@
-/* RNN, LSTM and GRU behind the projection of their inputs: for each time step the product of the state with the recurrent weights, by
- * the matrix micro-kernel, then the gates, by the kernels of activations and maps. A thread takes sequences of the batch (and
- * directions) through all of time: they need nothing of one another. Where there are too few of them, threads share each product. */
+/* RNN, LSTM and GRU behind the projection of their inputs: for each time step the product of the state with the recurrent weights,
+ * by the matrix micro-kernel, then the gates, by the kernels of activations and maps. A thread takes sequences of the batch (and
+ * directions) through all of time: they need nothing of one another. Where there are too few of them, threads share each
+ * product. */
 #include <math.h>
 #include <string.h>
 
@@ -28,8 +29,9 @@ typedef struct {
     double clip;                                  /* 0: none */
 } recurrent_params;
 
-/* IN: projected inputs, with the biases; BIAS: of h within the reset (linear before reset only); H and CELL: states, first the initial,
- * then the last ones; INDEX: steps of each sequence, all if absent; STAGE: gates + 1 vectors for each sequence and direction. */
+/* IN: projected inputs, with the biases; BIAS: of h within the reset (linear before reset only); H and CELL: states, first the
+ * initial, then the last ones; INDEX: steps of each sequence, all if absent; STAGE: gates + 1 vectors for each sequence and
+ * direction. */
 enum { IN, W, BIAS, H, CELL, OUT, INDEX, PEEPHOLE, STAGE };
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
@@ -166,8 +168,8 @@ typedef struct {
     const float *const *a;
 } gates_product;
 
-/* z = a * weights + x for panels, counted from the first one of `gate`; without x but with the bias for the last gate of a reset behind
- * the product. */
+/* z = a * weights + x for panels, counted from the first one of `gate`; without x but with the bias for the last gate of a reset
+ * behind the product. */
 static void panels(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     static const float zeros[2 * INFOLD_MAX_LANES];

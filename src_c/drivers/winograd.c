@@ -1,6 +1,6 @@
-/* 3x3 convolution of stride 1 and any dilation by Winograd's minimal filtering: blocks of tiles are transformed, multiplied position
- * by position with the transformed filters (a matrix product of tiles x channels x filters for each of the (side + 2)^2 positions),
- * and transformed back. A block's scratch is V, [position][tile][channel], and M, [position][tile][filter]. */
+/* 3x3 convolution of stride 1 and any dilation by Winograd's minimal filtering: blocks of tiles are transformed, multiplied
+ * position by position with the transformed filters (a matrix product of tiles x channels x filters for each of the (side + 2)^2
+ * positions), and transformed back. A block's scratch is V, [position][tile][channel], and M, [position][tile][filter]. */
 #include "drivers/check.h"
 #include "drivers/epilogue.h"
 #include "drivers/grid.h"
@@ -74,8 +74,8 @@ typedef struct {
     float *v, *m;
 } block;
 
-/* Output pixels that lie `dilation` apart are a phase, and meet no other input pixels than the phase's own: a dilated convolution is
- * one of dilation 1 for each phase. */
+/* Output pixels that lie `dilation` apart are a phase, and meet no other input pixels than the phase's own: a dilated convolution
+ * is one of dilation 1 for each phase. */
 typedef struct {
     int64_t image, phase[2], at[2]; /* of the tile's first output pixel, in its phase */
 } place;
@@ -205,8 +205,8 @@ static block scratch_of(const job *j, int64_t slot) {
     return (block){.v = v, .m = v + positions * p->v_position};
 }
 
-/* Units of the grid, each in even blocks of tiles. Parts of the same tiles transform them each for itself: one core has what another
- * wrote only after a detour. */
+/* Units of the grid, each in even blocks of tiles. Parts of the same tiles transform them each for itself: one core has what
+ * another wrote only after a detour. */
 static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const job *j = arg;
     block b = scratch_of(j, thread);

@@ -1,5 +1,5 @@
-/* Included once per set of bf16 kernels, after its vec/ header: what they have in common. The matrix kernel's header comes next, and
- * ends in the table. */
+/* Included once per set of bf16 kernels, after its vec/ header: what they have in common. The matrix kernel's header comes next,
+ * and ends in the table. */
 #include <math.h>
 #include <stdbool.h>
 

@@ -1,5 +1,5 @@
-/* Depthwise convolution over channel vectors, m pixels of a row at a time. A run of kw taps slides along the row: each vector of the
- * input is loaded once and meets all its weights, which stay in registers. */
+/* Depthwise convolution over channel vectors, m pixels of a row at a time. A run of kw taps slides along the row: each vector of
+ * the input is loaded once and meets all its weights, which stay in registers. */
 
 INLINE void depthwise_store(const infold_dw_tile *t, int64_t at, vf x, int64_t live) {
     n_store_either(t->out, t->sums, at, v_min(v_set1(t->hi), v_max(v_set1(t->lo), x)), live);
@@ -48,8 +48,8 @@ INLINE void depthwise_tile(const infold_dw_tile *t, const int m, const int kw) {
     }
 DEPTHWISE_DEFINE(1) DEPTHWISE_DEFINE(3) DEPTHWISE_DEFINE(5) DEPTHWISE_DEFINE(7)
 
-/* Two rows of output under 3x3 taps: an input row in between serves both. The sums of a single row are too few to hide the latency of
- * the multiply-add, and the input would be read three times instead of twice. */
+/* Two rows of output under 3x3 taps: an input row in between serves both. The sums of a single row are too few to hide the latency
+ * of the multiply-add, and the input would be read three times instead of twice. */
 enum { DW_PAIR = VEC_MR > 6 ? 8 : 4 };
 
 INLINE void depthwise_pair_vector(const infold_dw_tile *t, const int m, int64_t c, int64_t live) {

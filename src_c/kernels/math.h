@@ -14,8 +14,8 @@ static inline vf v_scale2(vf a, vf n) {
 #endif
 
 #ifdef v_lookup16
-/* 2^n * 2^r by a table of 2^(j/16) (P. Tang, 1989): n is a number of sixteenths, given as its sum with v_sixteenths; |r| <= 1/32, where
- * the polynomial's relative error is 1e-8. */
+/* 2^n * 2^r by a table of 2^(j/16) (P. Tang, 1989): n is a number of sixteenths, given as its sum with v_sixteenths; |r| <= 1/32,
+ * where the polynomial's relative error is 1e-8. */
 #define v_sixteenths v_set1(786432.0f) /* 1.5 * 2^19: sums with it are rounded to sixteenths */
 static inline vf v_pow2(vf sum, vf r) {
     static const float sixteenth[16] = {1.0f,        1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f,

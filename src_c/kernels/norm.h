@@ -1,6 +1,6 @@
-/* Moments and normalisation. Deviations are taken from a number near the mean (the mean so far, or an element), in one sweep; the mean of
- * a block and its sum of squares follow, and blocks are merged as by Chan, Golub and LeVeque (1979). Where that would cost more than two
- * bits, the block, now in the first-level cache, is read once more: the accuracy of two passes. */
+/* Moments and normalisation. Deviations are taken from a number near the mean (the mean so far, or an element), in one sweep; the
+ * mean of a block and its sum of squares follow, and blocks are merged as by Chan, Golub and LeVeque (1979). Where that would cost
+ * more than two bits, the block, now in the first-level cache, is read once more: the accuracy of two passes. */
 
 /* x + ahead may be anywhere: a guess. */
 INLINE void prefetch(const float *x, int64_t ahead) {

@@ -5,9 +5,9 @@
 
 /* The instructions of vec/avx512_bf16.h in terms of any other vec/ header: the same numbers, bit for bit.
  *
- * VCVTNEPS2BF16 and VDPBF16PS take denormals for zero, flush denormal results to zero and round to nearest even, whatever MXCSR says.
- * VDPBF16PS adds the product of the odd elements to the sum first, then that of the even ones, each with one rounding (Intel SDM,
- * volume 2). A product of two bf16 numbers has 16 bits: it is exact in float32, so that a product and a sum round as a fused
+ * VCVTNEPS2BF16 and VDPBF16PS take denormals for zero, flush denormal results to zero and round to nearest even, whatever MXCSR
+ * says. VDPBF16PS adds the product of the odd elements to the sum first, then that of the even ones, each with one rounding (Intel
+ * SDM, volume 2). A product of two bf16 numbers has 16 bits: it is exact in float32, so that a product and a sum round as a fused
  * multiply-add does, except where the product alone leaves float32's range. */
 
 typedef vi vh; /* VL bf16 numbers, each in the lower half of a lane */

@@ -1,5 +1,5 @@
-/* The portable instruction set: 4 floats in the compilers' own vector extension. It is plain code on any CPU (SSE2 on x86-64) and the
- * reference that every other header is tested against. */
+/* The portable instruction set: 4 floats in the compilers' own vector extension. It is plain code on any CPU (SSE2 on x86-64) and
+ * the reference that every other header is tested against. */
 #include <math.h>
 #include <string.h>
 

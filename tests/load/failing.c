@@ -1,5 +1,5 @@
-/* Preloaded under Python: makes one chosen allocation of infold's native module fail, and counts what the module holds. Only calls that
- * come out of the module are counted; those of Python, NumPy and the C library go their way. */
+/* Preloaded under Python: makes one chosen allocation of infold's native module fail, and counts what the module holds. Only calls
+ * that come out of the module are counted; those of Python, NumPy and the C library go their way. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
