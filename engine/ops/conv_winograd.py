@@ -70,8 +70,9 @@ def _way(ctx, c: Convolution, side: int) -> Way | None:
 def _cycles(ctx, c: Convolution, side: int, tap: Tap) -> float:
     positions, tiles = (side + 2) ** 2, c.out_shape[0] * tap.pixels * _tiles(c, side)
     into, back = ceil(c.channels / ctx.lanes), ceil(c.columns / ctx.lanes)
-    more_weights = (positions - 9) * c.channels * c.columns * 4
-    return tiles * (positions * back * (c.channels + ENDS) / 2 + (into + back) * TRANSFORM[side]) + more_weights * FAR_BYTE
+    weights = c.channels * c.columns * 4 * FAR_BYTE  # to fetch one position's
+    work = tiles * (positions * back * (c.channels + ENDS) / 2 + (into + back) * TRANSFORM[side])
+    return max(work + (positions - 9) * weights, positions * weights)
 
 
 @cache

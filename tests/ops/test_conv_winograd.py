@@ -155,6 +155,7 @@ def test_choice():
     assert chosen("highest", (1, 64, 28, 28), 64) == "winograd.2x2"
     assert chosen("high", (1, 64, 28, 28), 64) == "winograd.4x4"
     assert chosen("highest", (1, 3, 28, 28), 64) == "conv"  # too few channels to pay for the transforms
+    assert chosen("highest", (1, 256, 2, 2), 256) == "conv"  # all that is to do is to fetch the filters
     assert chosen("high", (1, 128, 3, 3), 128).startswith("conv")  # more weights to read than pixels to use them
 
 
