@@ -175,8 +175,10 @@ typedef struct {
     infold_depthwise depthwise;
     void (*winograd_in[INFOLD_WINOGRAD_SIDES])(const infold_winograd_in *);
     void (*winograd_out[INFOLD_WINOGRAD_SIDES])(const infold_winograd_out *);
-    void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, void *out);
-    void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, float scale, void *out);
+    void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, int64_t pixels, const void *in, int64_t in_step, void *out,
+                     int64_t out_step);
+    void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, int64_t pixels, const void *in, int64_t in_step, void *out,
+                     int64_t out_step, float scale);
     void (*reduce_columns)(infold_reduction kind, int64_t n, int64_t taps, const int64_t *tap, const void *in, const float *shift,
                            float *acc, float *comp);
     float (*peak)(int64_t iterations); /* the instruction alone, `peak_macs` multiply-adds an iteration */
@@ -234,10 +236,12 @@ typedef struct infold_kernels {
                    int64_t s_row, int64_t s_elem, float lo, float hi, void *out, int64_t out_row);
     /* dst[c * dst_ld + r] = src[r * src_ld + c] */
     void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
-    /* out[c] = max over taps of in[tap[t] + c] */
-    void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, void *out);
-    /* out[c] = scale * sum over taps of in[tap[t] + c] */
-    void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, float scale, void *out);
+    /* out[i * out_step + c] = max over taps of in[i * in_step + tap[t] + c], i < pixels */
+    void (*pool_max)(int64_t channels, int64_t taps, const int64_t *tap, int64_t pixels, const void *in, int64_t in_step, void *out,
+                     int64_t out_step);
+    /* out[i * out_step + c] = scale * sum over taps of in[i * in_step + tap[t] + c] */
+    void (*pool_sum)(int64_t channels, int64_t taps, const int64_t *tap, int64_t pixels, const void *in, int64_t in_step, void *out,
+                     int64_t out_step, float scale);
     /* out[c] = sum over taps of weight[t] * in[tap[t] + c] */
     void (*pool_weighted)(int64_t channels, int64_t taps, const int64_t *tap, const float *weight, const float *in, float *out);
     /* acc[c] joins in[tap[t] + c] for every tap, c < n, by SUM, MAX, MIN, PROD, SUM_SQUARE, L1 or LOG_SUM_EXP (here: the sum of

@@ -41,8 +41,10 @@ static infold_status check(const void *params, const infold_extent *e, const inf
 
 typedef struct {
     const pool_params *p;
-    void (*max)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, void *out);
-    void (*sum)(int64_t channels, int64_t taps, const int64_t *tap, const void *in, float scale, void *out);
+    void (*max)(int64_t channels, int64_t taps, const int64_t *tap, int64_t pixels, const void *in, int64_t in_step, void *out,
+                int64_t out_step);
+    void (*sum)(int64_t channels, int64_t taps, const int64_t *tap, int64_t pixels, const void *in, int64_t in_step, void *out,
+                int64_t out_step, float scale);
     void *const *args;
 } job;
 
@@ -94,8 +96,9 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
     const job *j = arg;
     const pool_params *p = j->p;
     int64_t whole[MAX_TAPS], part[MAX_TAPS], whole_taps = 0; /* most windows are whole: their taps are listed once */
+    const int64_t reach = (p->kernel[2] - 1) * p->dilation[2];
     infold_pixel x = pixel_at(p->n, begin);
-    for (int64_t at = begin; at < end; at++, pixel_next(&x, p->n)) {
+    for (int64_t at = begin, run; at < end; at += run) {
         const window w = clip(p, &x);
         if (w.whole && !whole_taps) whole_taps = list_taps(p, w.count, whole);
         const int64_t taps = w.whole ? whole_taps : list_taps(p, w.count, part), *tap = w.whole ? whole : part;
@@ -104,10 +107,14 @@ static void pixels(const void *arg, int64_t begin, int64_t end, int64_t thread) 
             first = x.index[0] * p->in_stride[0] + w.first[0] * p->in_stride[1] + w.first[1] * p->in_stride[2] + w.first[2] * p->in_stride[3];
         const void *in = (const char *)j->args[IN] + first * (4 - 2 * p->half);
         void *out = (char *)j->args[OUT] + pixel_offset(&x, p->out_stride) * (4 - 2 * p->half);
+        /* the next windows of the row that are whole, too */
+        const int64_t whole_run = w.whole ? (p->in_size[2] - 1 - w.first[2] - reach) / p->stride[2] + 1 : 1;
+        run = pixel_run(&x, p->n, whole_run < end - at ? whole_run : end - at);
+        const int64_t in_step = run > 1 ? p->stride[2] * p->in_stride[3] : 0, out_step = p->out_stride[3];
         if (p->average)
-            j->sum(p->channels, taps, tap, in, w.divisor > 0 ? 1.0f / (float)w.divisor : 0.0f, out);
+            j->sum(p->channels, taps, tap, run, in, in_step, out, out_step, w.divisor > 0 ? 1.0f / (float)w.divisor : 0.0f);
         else
-            j->max(p->channels, taps, tap, in, out);
+            j->max(p->channels, taps, tap, run, in, in_step, out, out_step);
     }
 }
 

@@ -110,7 +110,7 @@ static void bin(const job *j, const axis *y, const axis *x, float scale, const f
                 tap[taps] = y->at[row] * j->p->in_stride[1] + x->at[column] * j->p->in_stride[2];
                 weight[taps] = y->weight[row] * x->weight[column] * scale;
             }
-            if (mode == PIXELS) j->ctx->kernels->pool_max(live, taps, tap, in + c, part);
+            if (mode == PIXELS) j->ctx->kernels->pool_max(live, taps, tap, 1, in + c, 0, part, 0);
             else j->ctx->kernels->pool_weighted(live, taps, tap, weight, in + c, part);
             for (int64_t i = 0; i < live; i++) out[c + i] = mode == MEAN ? out[c + i] + part[i] : larger(out[c + i], part[i]);
         }

@@ -62,6 +62,7 @@ CASES = [
     ((3, 5, 4), (2, 3, 3), (2, 2, 3), (1, 2, 1), (0, 1, 1), (0, 1, 0), (1, 1, 1)),
     ((1, 9, 9), (1, 5, 5), (1, 3, 3), (1, 1, 1), (0, 0, 0), (0, 0, 0), (1, 2, 2)),
     ((1, 6, 6), (1, 6, 6), (1, 3, 3), (1, 1, 1), (0, 2, 2), (0, 2, 2), (1, 2, 2)),
+    ((1, 5, 25), (1, 2, 13), (1, 3, 3), (1, 2, 2), (0, 0, 1), (0, 0, 1), (1, 1, 1)),  # a row of whole windows
     ((1, 1, 11), (1, 1, 6), (1, 1, 5), (1, 1, 2), (0, 0, 2), (0, 0, 2), (1, 1, 1)),
 ]
 
@@ -71,7 +72,7 @@ CASES = [
 def test_pool(case, average, include_pad, isa, side):
     size, *rest = case
     rng = np.random.default_rng(0)
-    for channels in (1, 3, _native.isa_info(isa)["lanes"], 37):
+    for channels in (1, 3, _native.isa_info(isa)["lanes"], 37, 70):
         x = normal(rng, 2, *size, channels)
         got = pool(isa, x, *rest, average, include_pad, side=side)
         np.testing.assert_allclose(got, expected_pool(x, *rest, average, include_pad), rtol=1e-5, atol=1e-6)
