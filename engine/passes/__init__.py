@@ -24,6 +24,7 @@ from . import (
     shapes,
     taps,
     through,
+    transposes,
 )
 from .context import GraphContext, Pass, is_op, node_name
 
@@ -56,7 +57,7 @@ def prepare(model: ir.Model, own: bool = False) -> tuple[ir.Model, FoldReport]:
     model = _normalised(model, own)
     halves.widen(model)
     context = GraphContext(model, _PREPARE_SIZE_LIMIT, quantized=False)
-    _rewrite(context, (*_SIMPLIFY, recognise.apply, *_FOLD))
+    _rewrite(context, (*_SIMPLIFY, recognise.apply, *_FOLD, transposes.apply))
     return context.model, context.report()
 
 
