@@ -1,5 +1,5 @@
-"""Convolutions in a row (expand or first layer, depthwise, project), band of rows by band, so that the wide image between them never
-leaves the second-level cache.
+"""Convolutions in a row (expand or first layer, depthwise, project), band of rows by band, so that the wide image between them
+never leaves the second-level cache.
 
 Each thread computes its own rows of the last output. A band of them needs a window of rows of each image in between; such a window
 has memory of its own: rows still needed from the band before are moved to its top, the others are computed. Every number is the
@@ -100,7 +100,7 @@ def _links(ctx, c: Convolution) -> list[Link]:
     links: list[Link] = []
     while c is not None and len(c.window.kernel) == 2 and c.weight is not None:
         wide = is_depthwise(c)
-        if not wide and (c.groups != 1 or not c.window.is_point() and (links or ctx.halves)):
+        if not wide and (c.groups != 1 or (not c.window.is_point() and (links or ctx.halves))):
             break  # at `medium` a picture is better rounded as a whole
         if wide if links and is_depthwise(links[-1].c) else links and not wide:
             break  # two depthwise layers or two others: a new chain
