@@ -55,6 +55,15 @@ typedef enum {
     INFOLD_REDUCTION_COUNT
 } infold_reduction;
 
+/* Memory that will be wanted: two vectors at `at`, the next two `step` floats behind them, ...; for the driver, elements from there to
+ * what the next panel fetches. */
+typedef struct {
+    const float *at;
+    int64_t step, panel;
+} infold_ahead;
+
+enum { INFOLD_AHEADS = 8, INFOLD_AHEAD_ROWS = 16 };
+
 /* One micro-kernel call: C[i][0..n) = clamp(sum_t sum_k A[i][tap[t] + k] * B[t][k][0..n) + bias + R[i]), i < m.
  * A rows need no relation to one another: a tile may span image rows. B is packed panel-major, zero-padded to NR columns. */
 typedef struct {
@@ -69,6 +78,8 @@ typedef struct {
     const float *bias; /* at least `width` floats */
     int64_t n;         /* live columns, 1..width */
     float lo, hi;      /* clamp; -inf/+inf for none */
+    infold_ahead ahead[INFOLD_AHEADS]; /* fetched in turn, a step with each of INFOLD_AHEAD_ROWS rows of B, or of those left in a chunk */
+    int64_t aheads;
 } infold_tile;
 
 typedef void (*infold_gemm_fn)(const infold_tile *);

@@ -1,5 +1,5 @@
 /* Implicit matrix product in float32: Conv 1/2/3-D, grouped, each phase of a ConvTranspose, Gemm and MatMul. */
-#include "drivers/conv.h"
+#include "drivers/ahead.h"
 
 typedef struct {
     conv_params conv;
@@ -48,6 +48,7 @@ static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
     const infold_epilogue epilogue = conv_epilogue_of(j, group, 0);
     infold_tile tile = {.a = a, .c = c, .r = g.res ? r : NULL, .tap = j->args[TAP], .taps = p->taps, .k = p->k,
                         .chunk = ((const direct_params *)p)->chunk, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
+    const ahead soon = ahead_for(j, tile.chunk, j1 - j0);
     const int64_t at_row = 0;
     infold_pixel x = pixel_at(p->n, p0);
     for (int64_t at = p0, m; at < p1; at += m) {
@@ -59,16 +60,20 @@ static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
             map[i] = j->args[IN_SCALE] ? x.index[0] * p->in_map_stride : 0;
             if (g.res) r[i] = g.res + pixel_offset(&x, p->res_stride);
         }
+        const float *in = a[0] + ((const int64_t *)j->args[TAP])[p->taps - 1];
         if (j->args[IN_SCALE]) {
             prologue(j, m, a, map, stage);
             tile.tap = &at_row;
         }
+        tile.column = j0 * nr;
+        ahead_of_tile(&soon, &tile, in, m, p1 - at);
         for (int64_t q = j0; q < j1; q++) {
             tile.column = q * nr;
             tile.n = p->columns - tile.column < nr ? p->columns - tile.column : nr;
             tile.b = w + q * nr * rows;
             tile.bias = g.bias + tile.column;
             kn->gemm[tile.n > kn->lanes][m - 1](&tile);
+            ahead_of_panel(&tile);
         }
         conv_sweep(j, &epilogue, m, c, j0, j1);
     }

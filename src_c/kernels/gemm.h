@@ -6,17 +6,30 @@
 
 #include "kernels/store.h"
 
-enum { PREFETCH = 2048 }; /* floats of B ahead: packed weights may come from memory, and 64 rows of the loop give them the time */
+enum {
+    PREFETCH = 2048, /* floats of B ahead: packed weights may come from memory, and 64 rows of the loop give them the time */
+    LINE = 16,       /* floats */
+};
+
+/* acc += the elements k of the rows times the row b */
+static inline __attribute__((always_inline)) void gemm_row(vf acc[][2], const float *const *a, int64_t k, const float *b, const int m,
+                                                           const int nv) {
+    vf bv[2];
+    UNROLL for (int j = 0; j < nv; j++) bv[j] = v_load(b + j * VL);
+    UNROLL for (int j = 0; j < nv * VL; j += LINE) __builtin_prefetch(b + j + PREFETCH, 0, 3);
+    UNROLL for (int i = 0; i < m; i++) {
+        const vf av = v_set1(a[i][k]);
+        UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
+    }
+}
 
 static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t, const int m, const int nv) {
     vf acc[VEC_MR][2];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_set1(0.0f);
     const float *a[VEC_MR];
     UNROLL for (int i = 0; i < m; i++) a[i] = t->a[i];
-    if (t->r) /* the epilogue's operands arrive while k runs */
-        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(t->r[i] + t->column + j * VL, 0, 3);
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(t->c[i] + t->column + j * VL, 1, 3);
     const float *b = t->b;
+    const infold_ahead *ahead = t->ahead, *const last = ahead + t->aheads;
     const int64_t k_count = t->k, taps = t->taps, chunk = t->chunk;
     volatile vf total[VEC_MR][2]; /* in memory: in registers, for some m GCC 12 would rather spill B from the inner loop */
     int64_t chained = 0;
@@ -35,16 +48,16 @@ static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t
                 chained = 0;
             }
             chained += end - k;
-            for (; k < end; k++) {
-                vf bv[2];
-                UNROLL for (int j = 0; j < nv; j++) bv[j] = v_load(b + j * VL);
-                UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(b + j * VL + PREFETCH, 0, 3);
-                UNROLL for (int i = 0; i < m; i++) {
-                    const vf av = v_set1(a[i][k]);
-                    UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
+            for (; ahead < last && k < end; ahead++) {
+                const float *next = ahead->at;
+                const int64_t step = ahead->step;
+                for (const int64_t until = end - k < INFOLD_AHEAD_ROWS ? end : k + INFOLD_AHEAD_ROWS; k < until; k++, b += nv * VL) {
+                    UNROLL for (int j = 0; j < 2 * VL; j += LINE) __builtin_prefetch(next + j, 0, 3);
+                    next += step;
+                    gemm_row(acc, a, k, b, m, nv);
                 }
-                b += nv * VL;
             }
+            for (; k < end; k++, b += nv * VL) gemm_row(acc, a, k, b, m, nv);
         }
     }
     if (flushed) UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += total[i][j];
