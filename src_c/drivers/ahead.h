@@ -12,7 +12,7 @@ enum {
 
 /* For all tiles of panels [j0, j1). */
 typedef struct {
-    const conv_params *p;
+    int64_t in, out, res;  /* elements from pixel to pixel */
     int64_t tiles, column; /* from a tile and panel to those whose outputs are fetched with it */
     int64_t steps;         /* of one item of the list */
     int64_t input, share;  /* items and elements for each panel, of a tile's input */
@@ -21,11 +21,13 @@ typedef struct {
 
 static inline ahead ahead_for(const conv_job *j, int64_t chunk, int64_t panels) {
     const conv_params *p = j->p;
-    const int64_t rows = p->taps * p->k, chain = p->k < chunk ? p->k : chunk, share = j->ctx->kernels->mr * p->in_stride[3] / panels;
-    ahead x = {.p = p, .nr = j->nr, .column = rows < AHEAD_SOON ? 0 : j->nr, .share = share};
+    const int64_t rows = p->taps * p->k, chain = p->k < chunk ? p->k : chunk;
+    ahead x = {.nr = j->nr, .column = rows < AHEAD_SOON ? 0 : j->nr};
+    if (p->n[3] > 1) x.in = p->in_stride[3], x.out = p->out_stride[3], x.res = p->res_stride[3]; /* else they may be anything */
+    x.share = j->ctx->kernels->mr * x.in / panels;
     x.tiles = rows < AHEAD_SOON ? 1 + AHEAD_SOON / (rows * panels + 1) : 0;
     x.steps = chain < INFOLD_AHEAD_ROWS ? chain : INFOLD_AHEAD_ROWS;
-    if (p->in_stride[3] <= p->k && rows * panels <= AHEAD_FAR) x.input = 1 + share / (x.steps * j->nr + 1);
+    if (x.in > 0 && x.in <= p->k && rows * panels <= AHEAD_FAR) x.input = 1 + x.share / (x.steps * j->nr + 1);
     return x;
 }
 
@@ -39,9 +41,9 @@ static inline void ahead_rows(const ahead *x, infold_tile *t, const float *at, i
 static inline void ahead_of_tile(const ahead *x, infold_tile *t, const float *in, int64_t m, int64_t left) {
     t->aheads = 0;
     if (x->tiles * m >= left || x->steps == 0) return;
-    if (t->r) ahead_rows(x, t, t->r[0], x->p->res_stride[3], m);
-    ahead_rows(x, t, t->c[0], x->p->out_stride[3], m);
-    in += (x->tiles > 1 ? x->tiles : 1) * m * x->p->in_stride[3];
+    if (t->r) ahead_rows(x, t, t->r[0], x->res, m);
+    ahead_rows(x, t, t->c[0], x->out, m);
+    in += (x->tiles > 1 ? x->tiles : 1) * m * x->in;
     for (int64_t i = 0; i < x->input && t->aheads < INFOLD_AHEADS; i++, in += x->steps * x->nr)
         t->ahead[t->aheads++] = (infold_ahead){in, x->nr, x->share};
 }

@@ -103,7 +103,7 @@ def test_map_behind_the_activation(columns, act, isa, side):
     np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("taps,k", [(1, 1), (9, 4), (3, 17), (25, 1), (1, 500)])
+@pytest.mark.parametrize("taps,k", [(1, 1), (9, 4), (3, 17), (25, 1), (1, 40), (2, 96), (1, 500)])
 def test_depth_and_threads(taps, k, isa, side):
     for m, columns in ((200, 40), (3, 700)):  # shared out by pixels, and by panels
         got, expected = matmul(isa, m, k, columns, taps=taps, side=side)
