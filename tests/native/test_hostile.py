@@ -94,6 +94,7 @@ def cases(isa: str, width: int = 19) -> dict[str, tuple[dict, dict, tuple]]:
         "side": 2,
         "n": [1, 3, 4],
         "in_size": [3, 4],
+        "dilation": [1, 1],
         "pad": [1, 1],
         "in_stride": [36, 12, 3],
         "out_stride": [12 * width, 4 * width, width],
