@@ -95,9 +95,13 @@ static int64_t live_of(const job *j, const place *at, int i) {
     return left < 0 ? 0 : left < j->p->side ? left : j->p->side;
 }
 
+/* Elements from pixel to pixel of a phase. Where no phase has two, the pitch may be anything. */
+static int64_t step_of(int64_t n, int64_t pitch, int64_t dilation) { return n > dilation ? pitch * dilation : 0; }
+
 static void transform_in(const job *j, const block *b) {
     const winograd_params *p = j->p;
-    infold_winograd_in t = {.step = {p->in_stride[1] * p->dilation[0], p->in_stride[2] * p->dilation[1]},
+    infold_winograd_in t = {.step = {step_of(p->in_size[0], p->in_stride[1], p->dilation[0]),
+                                     step_of(p->in_size[1], p->in_stride[2], p->dilation[1])},
                             .position = p->v_position, .channels = p->k, .point = p->point};
     for (int64_t i = 0; i < b->count; i++) {
         const place at = place_of(j, b->first + i);
@@ -169,19 +173,19 @@ static void transform_out(const job *j, const block *b, int64_t j0, int64_t j1) 
     const winograd_params *p = j->p;
     const int64_t first = j0 * j->kernels->nr, last = j1 * j->kernels->nr, end = last < p->columns ? last : p->columns;
     const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->kernels, j->args + EPILOGUE, 0);
-    const int64_t bytes = 4 - 2 * p->out_half;
+    const int64_t bytes = 4 - 2 * p->out_half, none[3] = {0}, *const res_stride = j->args[RES] ? p->res_stride : none;
     const bool sweep = epilogue_sweeps(&epilogue);
     infold_winograd_out t = {.position = p->m_position, .channels = end - first, .point = p->point,
                              .bias = (const float *)j->args[BIAS] + first, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
     for (int64_t i = 0; i < b->count; i++) {
         const place at = place_of(j, b->first + i);
-        int64_t out = at.image * p->out_stride[0] + first, res = at.image * p->res_stride[0] + first;
+        int64_t out = at.image * p->out_stride[0] + first, res = at.image * res_stride[0] + first;
         for (int axis = 0; axis < 2; axis++) {
             const int64_t d = p->dilation[axis], pixel = at.at[axis] * d + at.phase[axis];
             out += pixel * p->out_stride[1 + axis];
-            res += pixel * p->res_stride[1 + axis];
-            t.step[axis] = p->out_stride[1 + axis] * d;
-            t.r_step[axis] = p->res_stride[1 + axis] * d;
+            res += pixel * res_stride[1 + axis];
+            t.step[axis] = step_of(p->n[1 + axis], p->out_stride[1 + axis], d);
+            t.r_step[axis] = step_of(p->n[1 + axis], res_stride[1 + axis], d);
             t.live[axis] = live_of(j, &at, axis);
         }
         if (t.live[0] == 0 || t.live[1] == 0) continue;
