@@ -109,6 +109,14 @@ class GraphContext:
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         new.name, old.name = old.name, None
 
+    def put_behind(self, node: ir.Node, reader: ir.Node, hint: str) -> None:
+        """Let what `reader` makes of the node's first output stand for that output, which gets a name of its own."""
+        result = node.outputs[0]
+        node.append(reader)
+        self.supersede(result, reader.outputs[0])
+        reader.replace_input_with(0, result)
+        result.name = self.unique_name(f"{reader.outputs[0].name}_{hint}")
+
     def rename(self, value: ir.Value) -> None:
         """Give a new name to a value that is no longer the tensor of the original graph."""
         value.name = self.unique_name(f"{value.name}_folded")

@@ -202,12 +202,7 @@ def _pad(context: GraphContext, node: ir.Node, fill: np.ndarray) -> None:
 
 
 def _add(context: GraphContext, node: ir.Node, shift: np.ndarray, name: str) -> None:
-    result = node.outputs[0]
-    add = ir.node("Add", [result, context.constant(shift, name)])
-    node.append(add)
-    context.supersede(result, add.outputs[0])
-    add.replace_input_with(0, result)
-    result.name = context.unique_name(f"{add.outputs[0].name}_folded")
+    context.put_behind(node, ir.node("Add", [node.outputs[0], context.constant(shift, name)]), "folded")
 
 
 def _vector(array: np.ndarray, count: int) -> np.ndarray:

@@ -100,9 +100,6 @@ def _transposed(context: GraphContext, node: ir.Node, perm: list[int]) -> None:
     """Put the Transpose behind the node."""
     result = node.outputs[0]
     turn = ir.node("Transpose", [result], {"perm": list(perm)})
-    node.append(turn)
-    context.supersede(result, turn.outputs[0])
-    turn.replace_input_with(0, result)
+    context.put_behind(node, turn, "channels_first")
     result.type, after = turn.outputs[0].type, turn.outputs[0].shape
     result.shape = None if after is None else ir.Shape([after[i] for i in np.argsort(perm)])
-    result.name = context.unique_name(f"{turn.outputs[0].name}_channels_first")
