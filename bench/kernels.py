@@ -1,7 +1,7 @@
 """How close the layers of models come to the machine's roofline: convolutions, pooling, elementwise work, norms.
 
     python bench/kernels.py --zoo build/zoo [NAME ...] [--isa avx512 ...] [--precision highest] [--algorithm direct] [--threads 1]
-        [--rounds 5] [--least 0.01] [--json out.json]
+        [--rounds 5] [--least 0.01] [--json out.json] [--plot out.svg]
 
 Layers run in their place in the model (optimised export), with what they read wherever the layers before left it. For each: best
 time of several rounds, GFLOP/s, GB/s (input, weights and output, each once) and the fraction of its roof (`infold.report.layers`):
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import plots
 import selection
 
 import infold
@@ -140,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--least", type=float, default=0.01, help="share of a model's time from which on a layer is shown")
     parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--plot", type=Path, help="draw the roofline of the last instruction set there, as SVG")
     args = parser.parse_args(arguments)
     written = {}
     for isa in args.isa or _native.isa_names()[:1]:
@@ -152,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         written[isa] = {name: [asdict(row) for row in rows] for name, rows in results.items()}
     if args.json:
         args.json.write_text(json.dumps(written, indent=1))
+    if args.plot:
+        plots.roofline([row for rows in written[isa].values() for row in rows], args.plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark of whole models: latency by model and engine, and time against error.
+"""Pictures of benchmarks. Of whole models: latency by model and engine, and time against error. Of layers: their roofline.
 
     python bench/plots.py models.json FOLDER
 """
@@ -8,11 +8,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 COLORS = {"infold": "#1f6f8b", "infold@high": "#4fa3bf", "infold@medium": "#9fd0e0"}
 OTHERS = ("#c8553d", "#e09f3e", "#6a994e", "#7d5ba6", "#8d99ae", "#b56576", "#3d405b", "#bc6c25")
@@ -31,28 +36,26 @@ def draw(results: Sequence[Mapping], output: Path) -> None:
 
 
 def _latency(rows: Sequence[Mapping], names: Sequence[str], colors: Mapping[str, str], threads: int) -> Figure:
-    """Bars of each engine's median over infold's, by model: a ratio can be compared between models, a time cannot."""
-    figure = Figure(figsize=(10, 1 + 0.17 * len(rows) * len(names)), layout="constrained")
-    axes, height = figure.subplots(), 0.85 / len(names)
-    for i, name in enumerate(names):
+    """Dots: each engine's median over infold's, a line for each model: a ratio can be compared between models, a time cannot."""
+    figure = Figure(figsize=(9, 1.4 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
         found = [(y, r) for y, r in enumerate(rows) if name in r["engines"]]
         ratios = [r["engines"][name]["median_ms"] / r["engines"]["infold"]["median_ms"] for _, r in found]
-        places = [y + (i - len(names) / 2 + 0.5) * height for y, _ in found]
-        bars = axes.barh(places, ratios, height, color=colors[name], label=name)
-        axes.bar_label(bars, [f"{r['engines'][name]['median_ms']:.2f} ms" for _, r in found], padding=3, fontsize=6)
-    axes.axvline(1, color="#777777", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [Path(r["model"]).stem for r in rows])
-    axes.set_xscale("log")
+        places = [y for y, _ in found]
+        axes.scatter(ratios, places, s=42, color=colors[name], label=name, zorder=2, edgecolor="white", linewidth=0.5)
+    axes.axvline(1, color=colors["infold"], linewidth=0.8)
+    axes.hlines(range(len(rows)), 0, 1, transform=axes.get_yaxis_transform(), color="#dddddd", linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(rows)), [f"{Path(r['model']).stem}  {r['engines']['infold']['median_ms']:.1f} ms" for r in rows])
     axes.invert_yaxis()
-    axes.set_xlabel(f"median time over infold's at highest (log), batch 1, {threads} thread(s); beyond the line: slower")
-    axes.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.08))
-    axes.spines[["top", "right"]].set_visible(False)
+    _ratios(axes, f"median time over infold's at highest, beside the names in ms; {threads} thread(s); to the right is slower")
+    axes.legend(fontsize=8, ncols=min(len(names), 5), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
     return figure
 
 
 def _errors(rows: Sequence[Mapping], names: Sequence[str], colors: Mapping[str, str], threads: int) -> Figure:
-    """Time over infold's against error over onnxruntime's, a dot for each model: left and low is better."""
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    """Time over infold's against the error, a dot for each model: left and low is better."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for name in names:
         dots = [
@@ -61,19 +64,59 @@ def _errors(rows: Sequence[Mapping], names: Sequence[str], colors: Mapping[str, 
             if (own := r["engines"].get(name)) and own["error"]
         ]
         if dots:
-            axes.scatter(*np.array(dots).T, s=18, color=colors[name], label=name)
-    axes.set_xscale("log")
+            axes.scatter(*np.array(dots).T, s=24, color=colors[name], label=name)
     axes.set_yscale("log")
-    axes.set_xlabel(f"median time over infold's at highest ({threads} thread(s))")
-    axes.set_ylabel("largest error against float64, relative to the largest output")
-    axes.legend(fontsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
+    _ratios(axes, f"median time over infold's at highest ({threads} thread(s))")
+    axes.set_ylabel("largest error against float64,\nrelative to the largest output")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
+
+
+def _ratios(axes: Axes, label: str) -> None:
+    """A logarithmic axis whose ticks are plain numbers."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def roofline(rows: Sequence[Mapping], path: Path) -> None:
+    """Write the layers of bench/kernels.py that multiply: GFLOP/s against operations per byte, under their roofs; .svg.
+
+    An area tells a layer's time; those that take less than a ten thousandth of all are left out. Each has a roof of its own, since
+    copies of its size are as fast as the cache that holds them; drawn are the lowest and the highest.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    least = sum(r["ms"] for r in rows) / 10000
+    rows = [r for r in rows if r["gflop"] and r["ms"] >= least]
+    kinds: dict[str, list[Mapping]] = defaultdict(list)
+    for r in sorted(rows, key=lambda r: -r["ms"]):
+        kinds[r["kind"]].append(r)
+    for color, (kind, found) in zip(cycle((*OTHERS, *COLORS.values())), kinds.items()):
+        dots = np.array([(r["gflop"] / r["gb"], 1e3 * r["gflop"] / r["ms"], 30 * r["ms"]) for r in found])
+        axes.scatter(dots[:, 0], dots[:, 1], s=dots[:, 2] + 4, color=color, alpha=0.7, linewidth=0, label=kind)
+    peak = max(1e3 * r["gflop"] / r["least_ms"] for r in rows)
+    speeds = [1e3 * r["gb"] / r["least_ms"] for r in rows if r["bound"] == "memory"]
+    ends = np.array(axes.get_xlim())
+    ends[0] = min(r["gflop"] / r["gb"] for r in rows) / 2
+    intensity = np.geomspace(*ends, 200)
+    for speed in {min(speeds), max(speeds)} if speeds else {np.inf}:
+        axes.plot(intensity, np.minimum(peak, speed * intensity), color="#555555", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte (input, weights and output, each once)", ylabel="GFLOP/s")
+    legend = axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for handle in legend.legend_handles:
+        handle.set_sizes([24])
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(unfinished, format="svg")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):  # the same bytes for the same numbers
+        figure.savefig(unfinished, format="svg", metadata={"Date": None})
     unfinished.replace(path)
 
 
