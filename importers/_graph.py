@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -11,6 +12,22 @@ import onnx_ir as ir
 from infold.inference import infer_node
 
 _SMALL = 1024  # elements of a constant whose contents may decide a shape
+
+
+_Converter = TypeVar("_Converter", bound=Callable)
+
+
+def registrar(table: dict[str, _Converter]) -> Callable[..., Callable[[_Converter], _Converter]]:
+    """The decorator `@registrar(table)(*names)`, which enters a function in the table under these names."""
+
+    def register(*names: str) -> Callable[[_Converter], _Converter]:
+        def enter(function: _Converter) -> _Converter:
+            table.update(dict.fromkeys(names, function))
+            return function
+
+        return enter
+
+    return register
 
 
 class Names:

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from infold.errors import Error, InvalidModelError, UnsupportedError
 from infold.importers import caffe_net
-from infold.importers._graph import Builder
+from infold.importers._graph import Builder, registrar
 from infold.inference import Contradiction
 
 OPSET = 18
@@ -26,19 +26,10 @@ _MAX_AXES = 32  # Caffe's own limit
 
 Values = ir.Value | list[ir.Value]
 LAYERS: dict[str, Callable[[Site], Values]] = {}
+layer = registrar(LAYERS)  # of functions that turn a layer of these types into nodes and return its tops' values
 
 # Layers of training and testing that compute nothing a caller wants; their bottoms become outputs.
 _DROPPED = {"Accuracy", "HDF5Output", "DetectionEvaluate"}
-
-
-def layer(*types: str) -> Callable:
-    """Register a function that turns a layer of one of these types into nodes and returns its tops' values."""
-
-    def register(function: Callable[[Site], Values]) -> Callable[[Site], Values]:
-        LAYERS.update(dict.fromkeys(types, function))
-        return function
-
-    return register
 
 
 class Site:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infold.errors import ShapeError
-from infold.importers._graph import Builder
+from infold.importers._graph import Builder, registrar
 from infold.importers.torch7_module import Module
 from infold.inference import Contradiction
 
@@ -21,18 +21,8 @@ _MAX_NESTING = 100
 _SPARE_WEIGHTS = 1 << 24  # elements of weights allowed on top of 8 for each byte of the file
 
 Nested = ir.Value | list  # what flows between modules: a tensor, or a table of such
-Converter = Callable[["Graph", Module, Nested], Nested]
-CONVERTERS: dict[str, Converter] = {}
-
-
-def converts(*names: str) -> Callable[[Converter], Converter]:
-    """Register the converter of some Torch classes."""
-
-    def register(converter: Converter) -> Converter:
-        CONVERTERS.update(dict.fromkeys(names, converter))
-        return converter
-
-    return register
+CONVERTERS: dict[str, Callable[[Site], Nested]] = {}
+converts = registrar(CONVERTERS)  # of Torch classes, by their names
 
 
 class Graph(Builder):
@@ -40,12 +30,10 @@ class Graph(Builder):
 
     def __init__(self, file_bytes: int) -> None:
         super().__init__(OPSET, _IR_VERSION)
-        self._weights: dict[tuple, ir.Value] = {}
+        self._constants: dict[tuple, ir.Value] = {}
         self._budget = 8 * file_bytes + _SPARE_WEIGHTS
         self._applied = 0
         self._open: list[int] = []
-
-    # Modules
 
     def apply(self, module: Module, x: Nested) -> Nested:
         """Convert a module that is given `x`.
@@ -63,112 +51,138 @@ class Graph(Builder):
             raise module.invalid(f"more than {_MAX_NESTING} levels or {_MAX_MODULES} modules")
         self._open.append(id(module.source))
         try:
-            return converter(self, module, x)
+            return converter(Site(self, module, x))
         finally:
             self._open.pop()
-
-    # Values
 
     def input(self, name: str, shape: Sequence[int | str]) -> ir.Value:
         return ir.Value(name=self.names.free(name), type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
-    def shape(self, value: ir.Value) -> list[int | None]:
-        """The shape of a tensor; None for a dimension that is not known yet."""
-        return [dim if isinstance(dim, int) else None for dim in value.shape.dims]
-
     def weight(self, module: Module, field: str, array: np.ndarray) -> ir.Value:
         """Return a float32 initializer with the values of `array`; modules that share a weight share it."""
         key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
-        if key not in self._weights:
+        if key not in self._constants:
             self._budget -= array.size
             if self._budget < 0:
                 raise module.invalid("the weights are many times larger than the file: tensors overlap")
-            name = self._unique(f"{module.path}.{field}" if module.path else field)
             with np.errstate(over="ignore"):
-                self._weights[key] = self.initializer(name, np.array(array, np.float32))
-        return self._weights[key]
+                self._constants[key] = self.initializer(self.unique(module.below(field)), np.array(array, np.float32))
+        return self._constants[key]
 
-    def scalar(self, value: float) -> ir.Value:
-        return self._constant(np.array(value, np.float32), f"scalar_{value:g}")
-
-    def integers(self, *values: int) -> ir.Value:
-        return self._constant(np.array(values, np.int64), "integers_" + "_".join(map(str, values)))
-
-    def floats(self, *values: float) -> ir.Value:
-        return self._constant(np.array(values, np.float32), "floats_" + "_".join(f"{value:g}" for value in values))
-
-    def index(self, value: int) -> ir.Value:
-        return self._constant(np.array(value, np.int64), f"index_{value}")
-
-    def tensor(self, module: Module, x: Nested, *ranks: int) -> ir.Value:
-        """Check that a module is given one tensor, of one of these ranks if any are named."""
-        if isinstance(x, list):
-            raise module.invalid(f"it needs a tensor and gets a table of {len(x)}")
-        if ranks and len(x.shape) not in ranks:
-            raise ShapeError(
-                f"{module}: an input of shape {x.shape} has {len(x.shape)} dimensions, "
-                f"{' or '.join(map(str, ranks))} expected (the first is the batch)"
-            )
-        return x
-
-    def table(self, module: Module, x: Nested) -> list:
-        if not isinstance(x, list) or not x:
-            raise module.invalid("it needs a table of tensors")
-        return x
-
-    def tensors(self, module: Module, x: Nested) -> list[ir.Value]:
-        return [self.tensor(module, item) for item in self.table(module, x)]
-
-    def check_dim(self, module: Module, x: ir.Value, axis: int, expected: int) -> None:
-        if (found := self.shape(x)[axis]) not in (None, expected):
-            raise ShapeError(f"{module}: dimension {axis} of its input {x.shape} must be {expected}, not {found}")
-
-    # Nodes
-
-    def add(self, module: Module, op: str, *inputs: ir.Value | None, **attributes: object) -> ir.Value:
-        """Append a node and return its output, with the inferred shape. None stands for an optional input."""
-        if len(self.nodes) == _MAX_NODES:
-            raise module.unsupported(f"the network becomes more than {_MAX_NODES} nodes")
-        kind = module.name.rpartition(".")[2]
-        name = self._unique(f"{module.path}.{kind}" if module.path else kind, op)
-        try:
-            [output] = self.append(op, inputs, attributes, name, [name])
-        except Contradiction as error:
-            shapes = ", ".join(str(value.shape) for value in inputs if value is not None)
-            raise ShapeError(f"{module}: {op} of shapes {shapes}: {str(error).splitlines()[-1]}") from None
-        if output.shape is None:
-            raise module.unsupported("the rank of its result depends on data")
-        if any(isinstance(dim, int) and dim <= 0 for dim in output.shape):
-            dims = [dim if isinstance(dim, int) else dim.value for dim in output.shape]
-            raise ShapeError(f"{module}: an input of shape {inputs[0].shape} is too small, the result would have shape {dims}")
-        return output
-
-    def concat(self, module: Module, values: list[ir.Value], axis: int) -> ir.Value:
-        return values[0] if len(values) == 1 else self.add(module, "Concat", *values, axis=axis)
-
-    def _constant(self, array: np.ndarray, name: str) -> ir.Value:
+    def constant(self, array: np.ndarray, name: str) -> ir.Value:
         key = (array.tobytes(), array.shape, array.dtype.str)
-        if key not in self._weights:
-            self._weights[key] = self.initializer(self._unique(name), array)
-        return self._weights[key]
+        if key not in self._constants:
+            self._constants[key] = self.initializer(self.unique(name), array)
+        return self._constants[key]
 
-    def _unique(self, name: str, suffix: str = "") -> str:
+    def unique(self, name: str, suffix: str = "") -> str:
         return self.names.free(f"{name}/{suffix}" if name in self.names and suffix else name)
-
-    # The model
 
     def finish(self, inputs: list[ir.Value], outputs: Nested, root: Module) -> ir.Model:
         """Finish: tables among the outputs become outputs one after the other."""
-        flat = _flatten(outputs)
+        flat = leaves(outputs)
         if not flat:
             raise root.unsupported("it has no output")
         finished: list[ir.Value] = []
         for index, value in enumerate(flat):
             if value.producer() is None or value in finished:
-                value = self.add(root, "Identity", value)
-            value.name = self._unique("output" if len(flat) == 1 else f"output_{index + 1}")
+                value = Site(self, root, value).add("Identity", value)
+            value.name = self.unique("output" if len(flat) == 1 else f"output_{index + 1}")
             finished.append(value)
         return self.model("torch7", inputs, finished)
+
+
+class Site(Module):
+    """A module being converted: its fields, what it is given, and the means to add nodes named after it."""
+
+    def __init__(self, graph: Graph, module: Module, given: Nested) -> None:
+        super().__init__(module.source, module.path)
+        self.graph, self.given = graph, given
+
+    def apply(self, module: Module, x: Nested) -> Nested:
+        """What a module below this one makes of `x`; errors as of `Graph.apply`."""
+        return self.graph.apply(module, x)
+
+    def tensor(self, *ranks: int) -> ir.Value:
+        """What the module is given, which must be one tensor, of one of these ranks if any are named."""
+        x = tensor(self, self.given)
+        if ranks and len(x.shape) not in ranks:
+            raise ShapeError(
+                f"{self}: an input of shape {x.shape} has {len(x.shape)} dimensions, "
+                f"{' or '.join(map(str, ranks))} expected (the first is the batch)"
+            )
+        return x
+
+    def table(self, x: Nested) -> list:
+        """`x`, which must be a table with something in it."""
+        if not isinstance(x, list) or not x:
+            raise self.invalid("it needs a table of tensors")
+        return x
+
+    def tensors(self, x: Nested) -> list[ir.Value]:
+        return [tensor(self, item) for item in self.table(x)]
+
+    def shape(self, value: ir.Value) -> list[int | None]:
+        """The shape of a tensor; None for a dimension that is not known yet."""
+        return [dim if isinstance(dim, int) else None for dim in value.shape.dims]
+
+    def check_dim(self, x: ir.Value, axis: int, expected: int) -> None:
+        if (found := self.shape(x)[axis]) not in (None, expected):
+            raise ShapeError(f"{self}: dimension {axis} of its input {x.shape} must be {expected}, not {found}")
+
+    def axis(self, field: str, x: ir.Value, *default: int) -> int:
+        """The axis of a 1-based dimension; negative ones count from the end, nInputDims leaves out the batch."""
+        rank, dimension = len(x.shape), self.integer(field, *default)
+        if dimension < 0:
+            dimension += rank + 1
+        elif (inside := self.integer("nInputDims", None)) is not None and rank == inside + 1:
+            dimension += 1
+        if not 1 <= dimension <= rank:
+            raise ShapeError(f"{self}: {field} {self.fields.get(field)} of an input of shape {x.shape}")
+        return dimension - 1
+
+    def weight(self, field: str, array: np.ndarray) -> ir.Value:
+        """As `Graph.weight`."""
+        return self.graph.weight(self, field, array)
+
+    def scalar(self, value: float) -> ir.Value:
+        return self.graph.constant(np.array(value, np.float32), f"scalar_{value:g}")
+
+    def integers(self, *values: int) -> ir.Value:
+        return self.graph.constant(np.array(values, np.int64), "integers_" + "_".join(map(str, values)))
+
+    def floats(self, *values: float) -> ir.Value:
+        return self.graph.constant(np.array(values, np.float32), "floats_" + "_".join(f"{value:g}" for value in values))
+
+    def index(self, value: int) -> ir.Value:
+        return self.graph.constant(np.array(value, np.int64), f"index_{value}")
+
+    def add(self, op: str, *inputs: ir.Value | None, **attributes: object) -> ir.Value:
+        """Append a node and return its output, with the inferred shape. None stands for an optional input."""
+        if len(self.graph.nodes) == _MAX_NODES:
+            raise self.unsupported(f"the network becomes more than {_MAX_NODES} nodes")
+        name = self.graph.unique(self.below(self.name.rpartition(".")[2]), op)
+        try:
+            [output] = self.graph.append(op, inputs, attributes, name, [name])
+        except Contradiction as error:
+            shapes = ", ".join(str(value.shape) for value in inputs if value is not None)
+            raise ShapeError(f"{self}: {op} of shapes {shapes}: {str(error).splitlines()[-1]}") from None
+        if output.shape is None:
+            raise self.unsupported("the rank of its result depends on data")
+        if any(isinstance(dim, int) and dim <= 0 for dim in output.shape):
+            dims = [dim if isinstance(dim, int) else dim.value for dim in output.shape]
+            raise ShapeError(f"{self}: an input of shape {inputs[0].shape} is too small, the result would have shape {dims}")
+        return output
+
+    def concat(self, values: list[ir.Value], axis: int) -> ir.Value:
+        return values[0] if len(values) == 1 else self.add("Concat", *values, axis=axis)
+
+
+def tensor(module: Module, x: Nested) -> ir.Value:
+    """Check that a module is given, or makes, one tensor."""
+    if isinstance(x, list):
+        raise module.invalid(f"it needs a tensor and gets a table of {len(x)}")
+    return x
 
 
 def static(shape: Sequence[int | None]) -> int | None:
@@ -176,5 +190,6 @@ def static(shape: Sequence[int | None]) -> int | None:
     return None if None in shape else math.prod(shape)  # type: ignore[arg-type]
 
 
-def _flatten(value: Nested) -> list[ir.Value]:
-    return [leaf for item in value for leaf in _flatten(item)] if isinstance(value, list) else [value]
+def leaves(value: Nested) -> list[ir.Value]:
+    """The tensors of a table, and of those in it, one after the other."""
+    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, list) else [value]

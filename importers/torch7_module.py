@@ -37,8 +37,12 @@ class Module:
     def unsupported(self, message: str) -> UnsupportedError:
         return UnsupportedError(f"{self}: {message}")
 
+    def below(self, name: object) -> str:
+        """A path or name with the module's path in front."""
+        return f"{self.path}.{name}" if self.path else str(name)
+
     def child(self, source: object, position: int | str) -> Module:
-        return Module(source, f"{self.path}.{position}" if self.path else str(position))
+        return Module(source, self.below(position))
 
     def children(self) -> list[Module]:
         modules = self.fields.get("modules")
