@@ -27,7 +27,7 @@ from .errors import (
 if TYPE_CHECKING:  # what `__getattr__` below finds
     from . import backend
     from .api import InferenceSession, SessionOptions
-    from .compiled import compile
+    from .compiling import compile
     from .importers import load
     from .passes import fold
     from .ports import NodeArg
@@ -40,14 +40,14 @@ if TYPE_CHECKING:  # what `__getattr__` below finds
 __version__ = "0.1.0"
 
 _LAZY = {  # name -> module (its own: the module itself); `import infold` itself stays light
-    "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "ports", "compile": "compiled",
+    "backend": "backend", "InferenceSession": "api", "SessionOptions": "api", "NodeArg": "ports", "compile": "compiling",
     "Preprocess": "preprocess",
     "load": "importers",
     "fold": "passes",
     "verify": "report.verify", "doctor": "report.doctor", "recalibrate": "report.recalibrate", "tune": "report.tune",
 }
 
-_WITHOUT_ONNX = {"api", "ports", "compiled", "preprocess"}  # they import it, by way of `light`, when they need it
+_WITHOUT_ONNX = {"api", "ports", "compiling", "preprocess"}  # they import it, by way of `light`, when they need it
 
 __all__ = [
     "Error",

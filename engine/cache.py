@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _native, tuned
-from .compiled import CompiledFile, machine, save
+from .compiled import CompiledFile, machine
+from .compiling import save
 from .errors import Error, UnsupportedError
 from .files import version
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from .. import __version__, host
 from ..api import SessionOptions
-from ..compiled import compile, is_compiled
+from ..compiled import is_compiled
+from ..compiling import compile
 from ..errors import InvalidInputError, UnsupportedError
 from ..preprocess import Preprocess
 from .arrow import pa

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from infold.report.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,16 +137,3 @@ def answer(as_json: bool, document: Any, show: Callable[[], None]) -> None:
 def print_json(document: Any) -> None:
     """Print `document` as strict JSON: NumPy scalars become numbers, NaN and infinities null."""
     print(json.dumps(plain(document), indent=2, allow_nan=False))
-
-
-def plain(value: Any) -> Any:
-    """What strict JSON can hold of `value`: NumPy scalars become numbers, NaN and infinities None."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

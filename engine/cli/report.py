@@ -29,6 +29,7 @@ def report(
     """Tell all about a model: graph, BatchNorms, time and roofline, memory, peers, accuracy, doctor's findings."""
     from infold.cli import files
     from infold.report.overview import overview
+    from infold.report.plain import plain
 
     loaded = files.load(model, shapes, weights, runs=True)
     with common.stages() as progress:
@@ -44,7 +45,7 @@ def report(
             training_mode=training_mode,
             progress=progress,
         )
-    document = common.plain(found.to_dict())
+    document = plain(found.to_dict())
     if output is not None:
         from infold.report.page import render
 

@@ -1,7 +1,7 @@
 """What every pass needs of a graph: constants, single users, replacement that keeps names, and the fold verdicts."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -125,6 +125,13 @@ class GraphContext:
         """Remove nodes whose outputs nothing reads any more."""
         for node in nodes:
             node.graph.remove(node, safe=True)
+
+    def carry_out(self, changes: list[Callable[[], object]], node: ir.Node, layers: Iterable[ir.Node]) -> None:
+        """Make the changes by which the layers take the node's map; if it is a BatchNormalization, that is its verdict."""
+        while changes:  # none is kept: each holds new weights, and may hold what holds it
+            changes.pop(0)()
+        if is_op(node, "BatchNormalization"):
+            self.folded(node, *layers)
 
     # Verdicts
 

@@ -57,10 +57,7 @@ def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> boo
         if is_op(node, "BatchNormalization") and not node.outputs[0].is_graph_output():
             context.not_forward(node, refusal)
         return False
-    while ways.changes:  # none is kept: each holds new weights, and may hold what holds it
-        ways.changes.pop(0)()
-    if is_op(node, "BatchNormalization"):
-        context.folded(node, *ways.layers)
+    context.carry_out(ways.changes, node, ways.layers)
     node.outputs[0].replace_all_uses_with(node.inputs[index])
     context.remove(node)
     return True

@@ -42,10 +42,7 @@ def _fold(context: GraphContext, node: ir.Node, index: int, step: Affine) -> boo
         if is_op(node, "BatchNormalization"):
             context.kept(node, f"through {', '.join(path.between)}: {refusal}" if path.between else refusal)
         return False
-    while path.changes:  # none is kept: each holds new weights, and may hold what holds it
-        path.changes.pop(0)()
-    if is_op(node, "BatchNormalization"):
-        context.folded(node, *path.layers)
+    context.carry_out(path.changes, node, path.layers)
     context.supersede(node.outputs[0], node.inputs[index])
     context.remove(node)
     return True

@@ -15,6 +15,7 @@ from infold.report.deviation import deviation, differences, trivial
 from infold.report.divergence import NO_YARDSTICK, Inside, LayerReport, allowed, first_divergent, right_pattern
 from infold.report.inputs import random_inputs, required_inputs, usual_shapes
 from infold.report.peer import Peer, PeerError
+from infold.report.plain import plain
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class VerifyReport:
 
     def to_dict(self) -> dict:
         """Plain values for JSON; an infinite error becomes None."""
-        return _jsonable(asdict(self))
+        return plain(asdict(self))
 
     def summary(self) -> str:
         """The verdict in lines of plain text, with whose error is larger."""
@@ -170,11 +171,3 @@ def _larger(output: OutputReport) -> str:
     if output.error == output.onnxruntime_error:
         return "equal"
     return "infold's is larger" if output.error > output.onnxruntime_error else "onnxruntime's is larger"
-
-
-def _jsonable(value):
-    if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
