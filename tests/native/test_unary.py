@@ -42,7 +42,7 @@ FUNCTIONS = {
     "HARD_SIGMOID": (0.2, 0.5, lambda x, a, b: np.clip(F32(a) * x + b, 0, 1), 1, 2e-8),
     "HARD_SWISH": (0, 0, lambda x, a, b: x * np.clip(x / 6 + 0.5, 0, 1), 2, 3e-7),
     "SILU": (1.0, 0, lambda x, a, b: x / (1 + np.exp(-x)), 3, 3e-37),
-    "GELU": (0, 0, lambda x, a, b: 0.5 * x * _erfc(-x / math.sqrt(2)), 4, 5e-8),
+    "GELU": (0, 0, lambda x, a, b: 0.5 * x * _erfc(-x / math.sqrt(2)), 3, 4e-8),
     "GELU_TANH": (0, 0, lambda x, a, b: gelu_tanh(x), 4, 1e-7),
     "TANH": (0, 0, lambda x, a, b: np.tanh(x), 3, 0),
     "ELU": (1.5, 0, lambda x, a, b: np.where(x < 0, a * np.expm1(x), x), 3, 0),
