@@ -40,36 +40,39 @@ def split(data: memoryview) -> tuple[onnx.ModelProto, list[memoryview | None]]:
         InvalidModelError: the data is not protobuf, or not a ModelProto.
     """
     raw: list[memoryview | None] = []
-    model, graph = bytearray(), bytearray()
+    model: list[memoryview] = []
+    graph: list[memoryview | bytes] = []
     for number, field, content in _fields(data):
         if number != _GRAPH or content is None:
-            model += _within_limit(field)
+            model.append(_within_limit(field))
             continue
         for number_in_graph, field_in_graph, payload in _fields(content):
             if number_in_graph != _INITIALIZER or payload is None:
-                graph += _within_limit(field_in_graph)
+                graph.append(_within_limit(field_in_graph))
                 continue
             tensor, view = _without_raw_data(payload)
             raw.append(view)
-            graph += _delimited(_INITIALIZER, tensor)
-    if graph:
-        model += _delimited(_GRAPH, graph)
+            graph.append(_delimited(_INITIALIZER, tensor))
     try:
-        return onnx.ModelProto.FromString(bytes(model)), raw
+        proto = onnx.ModelProto.FromString(b"".join(model))
+        if graph:
+            proto.graph.MergeFromString(b"".join(graph))
+        return proto, raw
     except DecodeError as error:
         raise InvalidModelError(f"not an ONNX model, or corrupt: {error}") from None
 
 
-def _without_raw_data(tensor: memoryview) -> tuple[bytearray, memoryview | None]:
+def _without_raw_data(tensor: memoryview) -> tuple[bytes, memoryview | None]:
     """Return a serialised TensorProto with a placeholder for its `raw_data`, and a view of the latter."""
-    rest, raw = bytearray(), None
+    rest: list[memoryview | bytes] = []
+    raw = None
     for number, field, payload in _fields(tensor):
         if number == _RAW_DATA and payload is not None:
             raw = payload
-            rest += _EMPTY_RAW_DATA
+            rest.append(_EMPTY_RAW_DATA)
         else:
-            rest += _within_limit(field)
-    return rest, raw
+            rest.append(_within_limit(field))
+    return b"".join(rest), raw
 
 
 def _within_limit(field: memoryview) -> memoryview:
@@ -86,7 +89,10 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
     position, end = 0, len(data)
     while position < end:
         start = position
-        key, position = _varint(data, position)
+        if (key := data[position]) < 0x80:  # most numbers are as short
+            position += 1
+        else:
+            key, position = _varint(data, position)
         number, wire, payload = key >> 3, key & 7, None
         if wire == _LENGTH:
             size, position = _varint(data, position)
@@ -107,8 +113,6 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
     """Return (value, position after it)."""
-    if position < len(data) and (value := data[position]) < 0x80:  # most are as short
-        return value, position + 1
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(data):
@@ -121,11 +125,11 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     raise InvalidModelError(f"not an ONNX model: a number longer than 64 bits before byte {position}")
 
 
-def _delimited(number: int, payload: bytes | bytearray) -> bytes:
+def _delimited(number: int, payload: bytes) -> bytes:
     """Return one length-delimited field."""
     head, size = bytearray([number << 3 | _LENGTH]), len(payload)
     while size >= 0x80:
         head.append(size & 0x7F | 0x80)
         size >>= 7
     head.append(size)
-    return bytes(head) + bytes(payload)
+    return bytes(head) + payload

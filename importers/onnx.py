@@ -20,7 +20,6 @@ from infold.importers._files import mapped
 _NUMBERS = {(onnx.AttributeProto.INT, "value_int"): ("i", np.int64), (onnx.AttributeProto.INTS, "value_ints"): ("ints", np.int64),
             (onnx.AttributeProto.FLOAT, "value_float"): ("f", np.float32),
             (onnx.AttributeProto.FLOATS, "value_floats"): ("floats", np.float32)}
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 EXTERNAL_FILES = "external_files"  # in a loaded model's `meta`: paths of the files beside its own, a list
 
 
@@ -132,9 +131,9 @@ def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | N
     if moved or lifted:
         walk = _legality.Walk(proto)
     read = {name for node in walk.nodes for name in node.input} | {value.name for graph in walk.graphs for value in graph.output}
-    for name, tensor in lifted.items():
+    for name, found in lifted.items():
         if name in read:
-            weights[name] = tensor
+            weights[name] = tensor = found if isinstance(found, ir.Tensor) else ir.Tensor(found, name=name)
             proto.graph.initializer.add(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
     external = {path for tensor in proto.graph.initializer for path in _tensors.external_file(tensor, folder)}
     for tensor in walk.tensors:
@@ -151,23 +150,24 @@ def _build(proto: onnx.ModelProto, raw: list[memoryview | None], folder: str | N
     return model
 
 
-def _lift(proto: onnx.ModelProto, weights: dict[str, ir.TensorProtocol]) -> dict[str, ir.TensorProtocol]:
-    """Take small Constants out of the main graph, and what some exporters compute of a weight's shape for a bias of zeros, before
-    nodes are made of them: there may be hundreds.
+def _lift(proto: onnx.ModelProto, weights: dict[str, ir.TensorProtocol]) -> dict[str, ir.Tensor | np.ndarray]:
+    """Take small Constants out of the main graph, and what some exporters compute of them and of weights (biases of zeros, other
+    shapes of weights), before nodes are made of them: there may be hundreds.
 
-    Returns the tensors by name.
+    Returns them by name.
     """
     graph, lifted, places = proto.graph, {}, []
     opset = max((item.version for item in proto.opset_import if not item.domain), default=0)
     inputs, outputs = {value.name for value in graph.input}, {value.name for value in graph.output}
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
-    fixed = {name: tensor for name, tensor in weights.items() if isinstance(tensor, ir.Tensor) and name not in inputs}
+    fixed = {name: tensor.numpy() for name, tensor in weights.items() if isinstance(tensor, ir.Tensor) and name not in inputs}
     for place, node in enumerate(graph.node):
         if node.domain or len(node.output) != 1 or not (name := node.output[0]) or name in outputs:
             continue
-        array = _constant(node, opset) if node.op_type == "Constant" else _of_constants(node, fixed, types)
-        if array is not None:
-            fixed[name] = lifted[name] = array if isinstance(array, ir.Tensor) else ir.Tensor(array, name=name)
+        found = _constant(node, opset) if node.op_type == "Constant" else _of_constants(node, fixed, types)
+        if found is not None:
+            lifted[name] = found
+            fixed[name] = found.numpy() if isinstance(found, ir.Tensor) else found
             places.append(place)
     for place in reversed(places):
         del graph.node[place]
@@ -189,19 +189,16 @@ def _constant(node: onnx.NodeProto, opset: int) -> ir.Tensor | np.ndarray | None
     return None
 
 
-def _of_constants(node: onnx.NodeProto, fixed: dict[str, ir.TensorProtocol], types: dict[str, int]) -> np.ndarray | None:
-    """What the node makes of constants, if that is a shape or a vector of equal numbers. types: of the values that are computed."""
-    if node.attribute or not node.input or (first := fixed.get(node.input[0])) is None:
+def _of_constants(node: onnx.NodeProto, fixed: dict[str, np.ndarray], types: dict[str, int]) -> np.ndarray | None:
+    """What the node makes of constants, where that takes next to nothing. types: of the values that are computed."""
+    if node.op_type not in trivial.OPERATORS:
         return None
-    match node.op_type, node.input[1:]:
-        case "Shape", []:
-            return np.array(first.shape.numpy(), np.int64)
-        case "CastLike", [like] if first.size == 1:
-            kind = fixed[like].dtype if like in fixed else types.get(like, 0)
-            return trivial.cast(first.numpy(), ir.DataType(kind).numpy()) if kind in _FLOATS else None
-        case "Expand", [shape] if first.size == 1 and shape in fixed:
-            return trivial.expand(first.numpy(), fixed[shape].numpy())
-    return None
+    inputs = [fixed.get(name) for name in node.input]
+    if node.op_type == "CastLike" and inputs[1] is None and (kind := types.get(node.input[1])):
+        inputs[1] = np.empty(0, ir.DataType(kind).numpy())
+    if any(array is None for array in inputs):
+        return None
+    return trivial.compute(node.op_type, {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}, inputs)
 
 
 def _deserialize(proto: onnx.ModelProto) -> ir.Model:

@@ -1,7 +1,7 @@
 """Elementwise functions of one tensor; most can also end a convolution (`activation_of`)."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,16 @@ DOUBLE = ("Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Reciprocal", "Erf", "Floor",
 FUNCTIONS = {"HardSwish": "HARD_SWISH", "Silu": "SILU", "Gelu": "GELU", "GeluTanh": "GELU_TANH", "Mish": "MISH"}  # domain infold
 
 
-@dataclass(frozen=True)
-class Activation:
+class Activation(NamedTuple):
     """An act of the kernels with its two parameters, or PReLU with a slope per channel."""
 
     act: str = "IDENTITY"
     a: float = 0.0
     b: float = 0.0
     slope: np.ndarray | None = None
+
+
+NOTHING = Activation()
 
 
 def activation_of(ctx, node) -> Activation | None:

@@ -75,7 +75,7 @@ def find(node: ir.Node) -> Op | None:
 
 def attr(node: ir.Node, name: str, default: Any = None) -> Any:
     """The attribute's Python value (str for strings, list for lists), or the default."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)  # the mapping itself raises and catches where there is none
     if attribute is None:
         return default
     value = attribute.value

@@ -24,6 +24,9 @@ class ChannelMap:
         return replace(self, low=low, high=high)
 
 
+NO_MAP = ChannelMap()
+
+
 def clamp(activation: Activation) -> tuple[float, float] | None:
     """The bounds of an activation that is nothing but these."""
     return {"IDENTITY": (-np.inf, np.inf), "RELU": (0.0, np.inf), "CLIP": (activation.a, activation.b)}.get(activation.act)

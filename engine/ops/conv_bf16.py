@@ -6,11 +6,11 @@ from functools import partial
 from ..plan.choice import Way
 from .conv_direct import product_way
 from .convolution import Convolution
-from .splits import SPLITS, allowed
+from .splits import SPLITS
 
 
 def _split(name: str, ctx, c: Convolution) -> Way | None:
-    return product_way(ctx, c, name) if c.weight is not None and name in allowed(ctx) else None
+    return product_way(ctx, c, name) if c.weight is not None and ctx.options.precision in SPLITS[name].levels else None
 
 
 BF16 = tuple(partial(_split, name) for name, split in SPLITS.items() if split.terms)

@@ -7,9 +7,9 @@ same as it would be layer by layer.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,7 @@ from .splits import cycles, fastest
 FAR_BYTE, STEP = 1 / 16, 1000
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     c: Convolution
     found: Epilogue
 

@@ -1,7 +1,6 @@
 """Convolution as an implicit matrix product: output pixels x (taps, channels) x filters."""
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -25,7 +24,8 @@ def direct(ctx, c: Convolution) -> Way:
 
 def product_way(ctx, c: Convolution, name: str) -> Way:
     """name: one of SPLITS; but for "direct" the weights must be constant."""
-    c = replace(c, groups=c.groups // _beside(ctx, c))
+    beside = _beside(ctx, c)
+    c = c if beside == 1 else c._replace(groups=c.groups // beside)
     return Way(name, cycles(ctx, name, product_size(c)), lambda: _emit(ctx, c, name), half=name == "bf16")
 
 

@@ -1,9 +1,9 @@
 """What a Conv node asks for, whichever algorithm answers."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product as cartesian
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -13,8 +13,7 @@ from .base import NotNative, attr
 from .window import Window, pixels, window
 
 
-@dataclass(frozen=True)
-class Convolution:
+class Convolution(NamedTuple):
     """A Conv node over known shapes: x (N, C, spatial...), w (M, C/groups, kernel...), one to three spatial dimensions.
 
     weight: w if it is constant. bias: M numbers or None. border: zeros that must surround x, (before, after) per dimension.
@@ -106,9 +105,10 @@ def convolution(ctx, node) -> Convolution:
     win = window_of(ctx, node)
     if min((0, *(p for pair in win.pads for p in pair))) < 0:
         raise NotNative("negative padding")
-    x_shape, w_shape, out_shape = (ctx.shape(v.name) for v in (*node.inputs[:2], node.outputs[0]))
+    inputs = node.inputs
+    x_shape, w_shape, out_shape = (ctx.shape(v.name) for v in (*inputs[:2], node.outputs[0]))
     groups, channels, columns = attr(node, "group", 1), x_shape[1], w_shape[0]
-    bias_value = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] is not None and node.inputs[2].name else None
+    bias_value = inputs[2] if len(inputs) > 2 and inputs[2] is not None and inputs[2].name else None
     bias = ctx.constant_value(bias_value)
     if bias_value is not None and bias is None:
         raise NotNative("a bias that is computed at run time")
@@ -116,5 +116,5 @@ def convolution(ctx, node) -> Convolution:
         raise NotNative(f"{channels} channels, {columns} filters and {groups} groups do not fit")
     if 0 in (*out_shape, *x_shape):
         raise NotNative("an empty tensor")
-    return Convolution(node, win, groups, channels, columns, ctx.constant_value(node.inputs[1]), bias, conv_border(ctx, node, 0),
+    return Convolution(node, win, groups, channels, columns, ctx.constant_value(inputs[1]), bias, conv_border(ctx, node, 0),
                        out_shape)

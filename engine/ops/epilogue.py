@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from .activations import Activation, activation_of
+from .activations import NOTHING, Activation, activation_of
 from .base import NotNative
 from .channel_map import ChannelMap, channel_map, clamp
 
@@ -17,7 +17,7 @@ class Epilogue:
 
     output: str
     residual: str | None = None
-    activation: Activation = field(default_factory=Activation)
+    activation: Activation = NOTHING
     map: ChannelMap | None = None  # a BatchNormalization behind the activation
     nodes: list[ir.Node] = field(default_factory=list)
 

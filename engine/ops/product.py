@@ -13,7 +13,7 @@ from ..plan.evaluate import PIECE, evaluate
 from ..plan.lowering import Deferred
 from ..plan.memory import round_up
 from ..plan.tensor import BF16, Tensor
-from .channel_map import ChannelMap
+from .channel_map import NO_MAP
 from .epilogue import Epilogue
 
 BF16_COLUMNS, BF16_DEPTH, BF16_ROWS, BF16_BLOCK = 32, 32, 32, 64  # src_c/abi.h, drivers/conv_bf16.c
@@ -185,7 +185,7 @@ def chain_of_sums(ctx, depth: int, run: int, most: int = 128) -> int:
 
 def ending(ctx, found: Epilogue, groups: int = 1) -> tuple[dict[str, Tensor], dict[str, float]]:
     """What the C operation takes for an epilogue, residual aside (src_c/drivers/epilogue.h): vectors by channel, and parameters."""
-    act, after = found.activation, found.map or ChannelMap()
+    act, after = found.activation, found.map or NO_MAP
     vectors = {"slope": act.slope} | ({"scale": after.scale, "shift": after.shift} if found.map is not None else {})
     args = {name: vector(ctx, array, array.size // groups, groups) for name, array in vectors.items() if array is not None}
     return args, {"act": _native.ACTS[act.act], "a": act.a, "b": act.b, "post_lo": after.low, "post_hi": after.high}

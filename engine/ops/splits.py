@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from .. import _native
 from ..plan.memory import round_up
@@ -38,8 +39,7 @@ FAR_BYTE = 1 / 12  # cycles for a byte of weights from beyond the second-level c
 TILE_RATE, TILE_ENDS = 0.7, 0.3
 
 
-@dataclass(frozen=True)
-class ProductSize:
+class ProductSize(NamedTuple):
     """pixels x depth x columns multiply-adds in each of the groups."""
 
     pixels: int

@@ -1,7 +1,7 @@
 """Sliding-window attributes shared by convolution and pooling: kernel, stride, dilation and resolved padding."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -9,8 +9,7 @@ from ..errors import ShapeError
 from .base import NotNative, attr
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]

@@ -95,7 +95,7 @@ def _rewrite(context: GraphContext, rules: tuple[Pass, ...]) -> None:
         constants.lift(context)
         if shapes.believable(context):  # then often nothing is left to infer
             constants.apply(context)
-        cleanup.trim(context)
+        cleanup.apply(context)
         size = None
         while size != (size := sum(1 for _ in context.nodes())):
             shapes.apply(context)

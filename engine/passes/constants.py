@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from .. import inference, trivial
 from ..errors import Error
-from .context import GraphContext, attribute, is_op, literal
+from .context import GraphContext, attribute, is_op, literal, subgraphs
 from .shapes import dtype
 
 logger = logging.getLogger(__name__)
@@ -80,14 +80,11 @@ def _evaluate(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
         known = _known_dimensions(context, node)
         if known is not None:
             return known
-    if node.op_type in _RANDOM or (context.quantized and node.op_type == "DequantizeLinear"):
+    if any(value is not None and context.tensor(value) is None for value in node.inputs):
         return None
-    if any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()):
+    if node.op_type in _RANDOM or (context.quantized and node.op_type == "DequantizeLinear") or subgraphs(node):
         return None
-    inputs = [context.array(value) for value in node.inputs]
-    if any(array is None and value is not None for array, value in zip(inputs, node.inputs)):
-        return None
-    return _compute(context, node, inputs)
+    return _compute(context, node, [context.array(value) for value in node.inputs])
 
 
 def _shape(node: ir.Node) -> list[np.ndarray] | None:
@@ -127,8 +124,10 @@ def _known_dimensions(context: GraphContext, node: ir.Node) -> list[np.ndarray] 
 
 def _compute(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | None]) -> list[np.ndarray] | None:
     """Run one node on constants; None where its result would be too large, or of a type other than ONNX prescribes."""
-    if (array := _direct(node, inputs)) is not None:
-        return [array]
+    if node.op_type in trivial.OPERATORS and not node.domain and all(array is not None for array in inputs):
+        array = trivial.compute(node.op_type, {name: attr.value for name, attr in node.attributes.items()}, inputs)
+        if array is not None:
+            return [array]
     types = _infer(context, node, inputs)
     if types is None:
         return None
@@ -147,27 +146,6 @@ def _compute(context: GraphContext, node: ir.Node, inputs: list[np.ndarray | Non
                               for array, (kind, shape) in zip(outputs, types)):
         return None
     return outputs
-
-
-def _direct(node: ir.Node, inputs: list[np.ndarray | None]) -> np.ndarray | None:
-    """What needs no machinery (a bias of zeros, the sizes of a Reshape); None for all else."""
-    if node.domain or not inputs or any(array is None for array in inputs):
-        return None
-    first, kinds = inputs[0], {array.dtype for array in inputs}
-    match node.op_type:
-        case "CastLike":
-            return trivial.cast(first, inputs[1].dtype)
-        case "Expand":
-            return trivial.expand(*inputs)
-        case "Concat" if len(kinds) == 1 and attribute(node, "axis") in (0, -1) and all(array.ndim == 1 for array in inputs):
-            return np.concatenate(inputs)
-        case "Reshape" if len(inputs) == 2 and inputs[1].tolist() == [-1]:
-            return first.reshape(-1)
-        case "Reshape" if len(inputs) == 2 and inputs[1].ndim == 1 and min(inputs[1], default=0) > 0:
-            return first.reshape(inputs[1]) if math.prod(inputs[1].tolist()) == first.size else None
-        case "Transpose" if len(perm := attribute(node, "perm", range(first.ndim)[::-1])) == first.ndim:
-            return first.transpose(perm)
-    return None
 
 
 def _infer(context: GraphContext, node: ir.Node,

@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from ..report.fold import FoldItem, FoldReport
 
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 class Pass(Protocol):
     """A rewriting rule: changes the context's graph in place and tells whether it did."""
@@ -34,19 +36,19 @@ class GraphContext:
         self.graph = model.graph
         self.size_limit = size_limit
         self.quantized = quantized
-        graphs = list(model.graphs())
-        self._flat = len(graphs) == 1  # no subgraphs, and no pass adds one
+        nodes = all_nodes(self.graph)
+        graphs = [self.graph, *(graph for node in nodes for graph in subgraphs(node))]
+        self.flat = len(graphs) == 1  # no subgraphs, and no pass adds one
         self.visited: ir.Node | None = None
-        self._names = {value.name for graph in graphs for value in _values(graph) if value.name}
-        self._batchnorms = {node: FoldItem(node_name(node), "kept") for node in self.nodes()
-                            if is_op(node, "BatchNormalization")}
+        self._names = {value.name for part in (*graphs, *nodes) for value in _values(part) if value.name}
+        self._batchnorms = {node: FoldItem(node_name(node), "kept") for node in nodes if is_op(node, "BatchNormalization")}
         self._not_forward: dict[ir.Node, str] = {}
 
     # Reading
 
     def nodes(self) -> Iterator[ir.Node]:
         """All nodes, subgraphs included, as they were when the first is taken; the `graph` of a removed node is None."""
-        for node in list(self.graph) if self._flat else all_nodes(self.graph):
+        for node in list(self.graph) if self.flat else all_nodes(self.graph):
             self.visited = node  # errors can name it
             yield node
 
@@ -177,12 +179,18 @@ def all_nodes(graph: ir.Graph | ir.Function) -> list[ir.Node]:
     nodes = []
     for node in graph:
         nodes.append(node)
-        for attr in node.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
-                nodes += all_nodes(attr.value)
-            elif attr.type == ir.AttributeType.GRAPHS and not attr.is_ref():
-                nodes += [inner for graph in attr.value for inner in all_nodes(graph)]
+        for inner in subgraphs(node):
+            nodes += all_nodes(inner)
     return nodes
+
+
+def subgraphs(node: ir.Node) -> list[ir.Graph]:
+    """The graphs among a node's attributes."""
+    found = []
+    for attr in node.attributes.data.values():  # those of the mapping itself look each key up
+        if attr.type in _GRAPHS and not attr.is_ref():
+            found += [attr.value] if attr.type == ir.AttributeType.GRAPH else attr.value
+    return found
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
@@ -197,7 +205,7 @@ def node_name(node: ir.Node) -> str:
 
 def attribute(node: ir.Node, name: str, default=None):
     """An attribute's value, or the default where it is absent."""
-    attr = node.attributes.get(name)
+    attr = node.attributes.data.get(name)
     return default if attr is None else attr.value
 
 
@@ -219,11 +227,9 @@ def literal(node: ir.Node | None) -> ir.TensorProtocol | None:
             return None
 
 
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
+def _values(part: ir.Graph | ir.Node) -> Iterable[ir.Value]:
+    """What a node makes, or a graph holds beside what its nodes make."""
+    return part.outputs if isinstance(part, ir.Node) else (*part.inputs, *part.initializers.data.values())
 
 
 def no_rule(source: ir.Value) -> str:

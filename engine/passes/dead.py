@@ -20,7 +20,8 @@ def apply(context: GraphContext) -> bool:
     """Remove the constant channels between two convolutions, through ReLU, pooling and depthwise convolutions."""
     modified = False
     for node in context.nodes():
-        if is_op(node, "Conv") and attribute(node, "group", 1) == 1 and linear.refusal(context, node) is None:
+        if is_op(node, "Conv") and attribute(node, "group", 1) == 1 and linear.refusal(context, node) is None \
+                and is_op(context.sole_user(node.outputs[0]), "Conv", *_KEEPERS):  # else the weights need not be looked at
             modified |= _remove(context, node)
     return modified
 

@@ -68,19 +68,19 @@ def _require_one_type(model: ir.Model) -> None:
 
 def _brings_halves(node: ir.Node) -> bool:
     """Whether an attribute may make results of the node halves, whatever its inputs are."""
-    for name, attr in node.attributes.items():
+    for name, attr in node.attributes.data.items():
         if attr.is_ref() or attr.type in (ir.AttributeType.TENSORS, ir.AttributeType.SPARSE_TENSOR, ir.AttributeType.TYPE_PROTO):
             return True
         if attr.type == ir.AttributeType.TENSOR and attr.value.dtype in HALVES:
             return True
-        if attr.type == ir.AttributeType.INT and attr.value in HALVES and name in ("to", *TYPE_ATTRIBUTES):
+        if name in ("to", *TYPE_ATTRIBUTES) and attr.type == ir.AttributeType.INT and attr.value in HALVES:
             return True
     return False
 
 
 def _holds_halves(graph: ir.Graph | ir.Function) -> bool:
     """Whether values that no node makes, or any that are declared so, are halves."""
-    constants = graph.initializers.values() if isinstance(graph, ir.Graph) else ()
+    constants = graph.initializers.data.values() if isinstance(graph, ir.Graph) else ()
     values = (*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs))
     return any(value.const_value is not None and value.const_value.dtype in HALVES for value in constants) or any(
         _half(value.type) for value in values)

@@ -22,7 +22,7 @@ def apply(context: GraphContext) -> bool:
     sizes inside.
     """
     model, believed = context.model, believable(context)
-    if believed and _all_known(model):
+    if believed and context.flat and _all_known(model):
         return False
     try:
         inferred = inference.infer_model(_without_weights(model, believed))
@@ -50,8 +50,7 @@ def derived(context: GraphContext) -> dict[str, ir.Shape]:
 
 def _all_known(model: ir.Model) -> bool:
     """Whether every value has a static shape and a type already: exporters write them beside the values."""
-    graphs = list(model.graphs())
-    return len(graphs) == 1 and all(
+    return all(
         value.shape is not None and value.shape.is_static() and dtype(value) is not None
         for values in (model.graph.inputs, *(node.outputs for node in model.graph)) for value in values if value.name)
 

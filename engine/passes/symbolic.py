@@ -37,11 +37,14 @@ class Term:
 
 
 def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[ir.Value, Term]:
-    """The values that are computed from `x` and constants alone, by operators with a formula, in graph order.
+    """`x` and the values that are computed from it and constants alone, by operators with a formula, in graph order; nothing where
+    there are none of these.
 
     Args:
         place: the position of the nodes that may be read.
     """
+    if x.shape is None or not any(user in place and user.op_type in _OPERATORS for user in x.consumers()):
+        return {}
     dims = tuple(() if size == 1 else ((axis, 1, f"?{axis}" if size is None else size),)
                  for axis, size in enumerate(shape_of(x)))
     reader = _Reader(context, {x: Term(X, dims)}, [atom for dim in dims for atom in dim])
@@ -54,8 +57,7 @@ def read(context: GraphContext, x: ir.Value, place: dict[ir.Node, int]) -> dict[
                 nodes[place[user]] = user
                 heappush(waiting, place[user])
 
-    if x.shape is not None:
-        follow(x)
+    follow(x)
     while waiting and len(reader.terms) < _LIMIT:
         node = nodes[heappop(waiting)]
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 EVERY = "*"  # in `algorithms`: every node that can
 HOPE = 4  # times the least estimate: more is not worth trying
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """One algorithm for one node. cycles: the cost model's estimate, on one thread, infinite for what is not offered, only obeyed;
     emit: lowers the node that way, without refusing; half: whether it reads and writes images of bf16 numbers; alone: whether it
     computes nothing but the node (else the estimate is that of the node less what the others gain); padded: whether it reads zeros

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from .. import inference
 from ..errors import ShapeError
 from ..ops import base
+from ..passes.context import subgraphs
 from .graph import opsets
 from .tensor import TYPES
 
@@ -96,7 +97,7 @@ def _infer_shapes(node: ir.Node, inputs: list[Fact | None], present: list[Fact |
 
 def _foldable(node: ir.Node, inputs: list[Fact | None], present: list[Fact], model: ir.Model) -> bool:
     """Whether the node, all of whose inputs are known, is computed now: it and its result are small."""
-    if node.op_type in RANDOM or any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if node.op_type in RANDOM or subgraphs(node):
         return False
     if not present:
         return node.op_type == "Constant"

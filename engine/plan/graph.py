@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..passes.context import subgraphs
+
 
 def reads(node: ir.Node) -> list[str]:
     """Names of all values the node needs, subgraphs included, without repetition."""
@@ -39,22 +41,12 @@ class GraphView:
 def captured(node: ir.Node) -> set[str]:
     """Return the names of the outer-scope values that a node's subgraphs read."""
     used: set[str] = set()
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        graphs = (
-            [attribute.value]
-            if attribute.type == ir.AttributeType.GRAPH
-            else attribute.value
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for graph in graphs:
-            own = {value.name for value in graph.inputs} | set(graph.initializers)
-            inner = {value.name for value in graph.outputs}
-            for child in graph:
-                own.update(value.name for value in child.outputs)
-                inner.update(value.name for value in child.inputs if value is not None)
-                inner |= captured(child)
-            used |= inner - own
+    for graph in subgraphs(node):
+        own = {value.name for value in graph.inputs} | set(graph.initializers)
+        inner = {value.name for value in graph.outputs}
+        for child in graph:
+            own.update(value.name for value in child.outputs)
+            inner.update(value.name for value in child.inputs if value is not None)
+            inner |= captured(child)
+        used |= inner - own
     return used

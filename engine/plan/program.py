@@ -31,17 +31,17 @@ class Operation:
 
     def pack(self, values: dict) -> bytes:
         """The parameter struct. Fields that are not given are zero; an unknown or wrongly sized one is an error."""
-        numbers, left = [], dict(values)
+        numbers = []
         for f in self.fields:
-            value, number = left.pop(f.name, 0), float if f.code == "d" else int
+            value = values.get(f.name, 0)
             if not f.count or not hasattr(value, "__len__"):
-                numbers += [number(value)] * max(f.count, 1)
+                numbers += [value] * (f.count or 1)
             elif len(value) == f.count:
-                numbers += map(number, value)
+                numbers += value
             else:
                 raise NativeError(f"{self.name}.{f.name} takes {f.count} numbers, got {value!r}")
-        if left:
-            raise NativeError(f"{self.name} has no parameters {sorted(left)}")
+        if unknown := values.keys() - self.names:
+            raise NativeError(f"{self.name} has no parameters {sorted(unknown)}")
         return self.layout.pack(*numbers)
 
     def unpack(self, params: bytes) -> dict[str, tuple]:
@@ -50,6 +50,10 @@ class Operation:
             return {}
         numbers = iter(self.layout.unpack(params))
         return {f.name: tuple(islice(numbers, max(f.count, 1))) for f in self.fields}
+
+    @cached_property
+    def names(self) -> set[str]:
+        return {f.name for f in self.fields}
 
     @cached_property
     def layout(self) -> struct.Struct:
@@ -90,7 +94,7 @@ class Step:
 def make_step(op_name: str, args: dict[str, Tensor | None], params: dict, node: str, flops: int = 0) -> Step:
     op = operations()[op_name]
     missing = [a for a, optional in op.args.items() if not optional and args.get(a) is None]
-    if missing or set(args) - set(op.args):
+    if missing or args.keys() - op.args.keys():
         raise NativeError(f"{op_name} at {node!r}: arguments {list(args)} do not fit {list(op.args)}")
     return Step(op, op.pack(params), [args.get(a) for a in op.args], node, flops)
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ..errors import InvalidModelError, MemoryLimitError, ShapeError, UnsupportedError
 from ..ops import base, composed
 from ..ops.base import NotNative
+from ..passes.context import subgraphs
 from . import calls
 from .facts import FEW, Fact, infer_node, known
 from .graph import reads
@@ -118,8 +119,7 @@ class Reach:
     def _deciding(self, node: ir.Node) -> list[str]:
         """The small inputs, unknown so far, whose contents may decide the shape of a native operator's result."""
         op = base.find(node)
-        graphs = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        if graphs or (op is None and not calls.has_body(self.model, node)):
+        if subgraphs(node) or (op is None and not calls.has_body(self.model, node)):
             return []
         deciding = node.inputs if op is not None and op.by_value else node.inputs[1:] if op is None or op.bound is None else ()
         names = [v.name for v in deciding if v is not None and v.name]

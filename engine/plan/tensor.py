@@ -2,8 +2,9 @@
 concatenations are all views."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -38,18 +39,19 @@ class Buffer:
     last: int = -1
 
     def touch(self, step: int) -> None:
-        self.first = step if self.first is None else min(self.first, step)
-        self.last = max(self.last, step)
+        if self.first is None or step < self.first:
+            self.first = step
+        if step > self.last:
+            self.last = step
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A view: `offset` in bytes from the start of the buffer, `strides` in elements, logical (ONNX) dimension order.
 
     `border`: for images, how many zero pixels are readable around the view, ((before, after), ...) per spatial dimension.
     """
 
-    buffer: Buffer = field(repr=False)
+    buffer: Buffer
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype
@@ -79,7 +81,7 @@ class Tensor:
 
     def words(self) -> Tensor:
         """That run as numbers of 4 bytes."""
-        return replace(self, shape=(self.size * self.dtype.itemsize // 4,), strides=(1,), dtype=F32, border=())
+        return self._replace(shape=(self.size * self.dtype.itemsize // 4,), strides=(1,), dtype=F32, border=())
 
     def is_image(self) -> bool:
         """(N, C, spatial...) whose channels are contiguous: what the convolution and pooling drivers read."""
