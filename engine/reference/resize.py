@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_resize import Resize as _Resize
 
 _ROUND = {
@@ -42,29 +41,14 @@ class Resize(_Resize):
         return (x,)
 
 
-class Upsample(OpRun):
+class Upsample(Resize):
     """Upsample (opset 1: height_scale and width_scale; 7: the attribute scales; 9: an input): Resize of opset 10."""
 
     def _run(self, x, scales=None, mode=None, height_scale=None, width_scale=None):
-        if scales is None:
-            scales = [1, 1, height_scale, width_scale]
-        scales = np.asarray(scales)
-        if mode in (None, b"nearest", "nearest"):
-            for axis, scale in enumerate(scales):
-                index = np.floor(np.arange(int(x.shape[axis] * scale), dtype=np.float32) / np.float32(scale))
-                x = x.take(np.clip(index, 0, x.shape[axis] - 1).astype(np.int64), axis=axis)
-            return (x,)
-        return _Resize._run(
-            self,
-            x,
-            None,
-            scales,
-            coordinate_transformation_mode="asymmetric",
-            mode="linear",
-            exclude_outside=0,
-            extrapolation_value=0.0,
-            keep_aspect_ratio_policy="stretch",
-        )
+        scales = np.asarray([1, 1, height_scale, width_scale] if scales is None else scales)
+        mode = "nearest" if mode in (None, b"nearest", "nearest") else "linear"
+        return super()._run(x, scales, mode=mode, coordinate_transformation_mode="asymmetric", keep_aspect_ratio_policy="stretch",
+                            exclude_outside=0, extrapolation_value=0.0)
 
 
 def _target(shape: list[int], scales, sizes, policy: str) -> tuple[list[int], list[float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from torch7_writer import check, dump, module, tensors
+from torch7_writer import check, dump, module, sequential, tensors, window
 
 from infold.errors import InvalidModelError, ShapeError, UnsupportedError
 from infold.importers import torch7
@@ -28,23 +28,10 @@ def conv2d(
 ):
     """Fields of a convolution and the torch function; k, d, pad and dilation are (height, width)."""
     weight, b = random(cout, cin // (groups or 1), *k), random(cout) if bias else None
-    fields = {
-        "nInputPlane": cin,
-        "nOutputPlane": cout,
-        "kH": k[0],
-        "kW": k[1],
-        "dH": d[0],
-        "dW": d[1],
-        "padH": pad[0],
-        "padW": pad[1],
-        "weight": weight.reshape(cout, -1) if mm else weight,
-        "bias": b,
-        "groups": groups,
-    }
-    if dilation:
-        fields |= {"dilationH": dilation[0], "dilationW": dilation[1]}
+    fields = window(*k, d=d, pad=pad) | (dict(zip(("dilationH", "dilationW"), dilation)) if dilation else {})
     run = lambda x: F.conv2d(x, *tensors(weight, b), stride=d, padding=pad, dilation=dilation or 1, groups=groups or 1)  # noqa: E731
-    return module(name, **fields), run
+    fields |= {"weight": weight.reshape(cout, -1) if mm else weight, "bias": b, "groups": groups}
+    return module(name, nInputPlane=cin, nOutputPlane=cout, **fields), run
 
 
 CONVOLUTIONS = {
@@ -66,40 +53,16 @@ def test_convolution(subject, run):
 
 def test_early_padding_field():
     x, weight = random(1, 2, 6, 6), random(3, 2, 3, 3)
-    subject = module(
-        "SpatialConvolutionMM",
-        nInputPlane=2,
-        nOutputPlane=3,
-        kW=3,
-        kH=3,
-        dW=1,
-        dH=1,
-        padding=1,
-        weight=weight.reshape(3, -1),
-        bias=random(3),
-    )
+    subject = module("SpatialConvolutionMM", nInputPlane=2, nOutputPlane=3, **window(3, 3, d=1), padding=1,
+                     weight=weight.reshape(3, -1), bias=random(3))
     check(subject, x, F.conv2d(*tensors(x, weight, subject.fields["bias"]), padding=1).numpy())
 
 
 @pytest.mark.parametrize("groups", [None, 2])
 def test_full_convolution(groups):
     x, weight, bias = random(2, 4, 5, 6), random(4, 6 // (groups or 1), 3, 4), random(6)
-    subject = module(
-        "SpatialFullConvolution" if groups is None else "cudnn.SpatialFullConvolution",
-        nInputPlane=4,
-        nOutputPlane=6,
-        kH=3,
-        kW=4,
-        dH=2,
-        dW=3,
-        padH=1,
-        padW=2,
-        adjH=1,
-        adjW=2,
-        weight=weight,
-        bias=bias,
-        groups=groups,
-    )
+    subject = module("SpatialFullConvolution" if groups is None else "cudnn.SpatialFullConvolution", nInputPlane=4, nOutputPlane=6,
+                     **window(3, 4, d=(2, 3), pad=(1, 2), adj=(1, 2)), weight=weight, bias=bias, groups=groups)
     expected = F.conv_transpose2d(
         *tensors(x, weight, bias), stride=(2, 3), padding=(1, 2), output_padding=(1, 2), groups=groups or 1
     )
@@ -108,22 +71,8 @@ def test_full_convolution(groups):
 
 def test_volumetric_convolution():
     x, weight, bias = random(1, 3, 5, 6, 7), random(4, 3, 2, 3, 3), random(4)
-    subject = module(
-        "VolumetricConvolution",
-        nInputPlane=3,
-        nOutputPlane=4,
-        kT=2,
-        kH=3,
-        kW=3,
-        dT=1,
-        dH=2,
-        dW=1,
-        padT=0,
-        padH=1,
-        padW=2,
-        weight=weight,
-        bias=bias,
-    )
+    subject = module("VolumetricConvolution", nInputPlane=3, nOutputPlane=4, **window(2, 3, 3, d=(1, 2, 1), pad=(0, 1, 2)),
+                     weight=weight, bias=bias)
     check(subject, x, F.conv3d(*tensors(x, weight, bias), stride=(1, 2, 1), padding=(0, 1, 2)).numpy())
 
 
@@ -140,24 +89,14 @@ def test_convolution_map():
     dense = np.zeros((3, 3, 3, 3))
     for (source, target), tap in zip(pairs, taps):
         dense[target - 1, source - 1] += tap
-    subject = module(
-        "SpatialConvolutionMap",
-        nInputPlane=3,
-        nOutputPlane=3,
-        kW=3,
-        kH=3,
-        dW=2,
-        dH=1,
-        weight=taps,
-        bias=bias,
-        connTable=pairs.astype(np.float32),
-    )
+    subject = module("SpatialConvolutionMap", nInputPlane=3, nOutputPlane=3, **window(3, 3, d=(1, 2)), weight=taps, bias=bias,
+                     connTable=pairs.astype(np.float32))
     check(subject, x, F.conv2d(*tensors(x, dense, bias), stride=(1, 2)).numpy())
 
 
 def test_subsampling():
     x, weight, bias = random(2, 4, 8, 6), random(4), random(4)
-    subject = module("SpatialSubSampling", nInputPlane=4, kW=2, kH=3, dW=2, dH=1, weight=weight, bias=bias)
+    subject = module("SpatialSubSampling", nInputPlane=4, **window(3, 2, d=(1, 2)), weight=weight, bias=bias)
     sums = F.avg_pool2d(tensors(x)[0], (3, 2), (1, 2)) * 6
     check(subject, x, (sums * tensors(weight)[0].view(1, 4, 1, 1) + tensors(bias)[0].view(1, 4, 1, 1)).numpy())
 
@@ -204,18 +143,9 @@ def test_batch_norms_fold_into_what_is_before(affine, std):
     bn, bn_run = batch_norm("cudnn.SpatialBatchNormalization", 6, affine, std)
     linear_weight, linear_bias = random(5, 6 * 5 * 3), random(5)
     last, last_run = batch_norm("BatchNormalization", 5, affine, std)
-    network = module(
-        "Sequential",
-        [
-            conv,
-            bn,
-            module("cudnn.ReLU"),
-            module("SpatialMaxPooling", kW=2, kH=2, dW=2, dH=2, padW=0, padH=0),
-            module("View", size=(6 * 5 * 3,), numElements=90),
-            module("Linear", weight=linear_weight, bias=linear_bias),
-            last,
-        ],
-    )
+    network = sequential(
+        conv, bn, module("cudnn.ReLU"), module("SpatialMaxPooling", **window(2, 2, d=2, pad=0)),
+        module("View", size=(6 * 5 * 3,), numElements=90), module("Linear", weight=linear_weight, bias=linear_bias), last)
     x = random(3, 6, 9, 13)
     hidden = F.max_pool2d(F.relu(bn_run(conv_run(*tensors(x)))), 2)
     check(network, x, last_run(F.linear(hidden.flatten(1), *tensors(linear_weight, linear_bias))).numpy())
@@ -236,30 +166,25 @@ def test_instance_norm_and_affine():
 # What does not fit
 
 BAD = {
-    "weight of another size": (conv2d()[0], dict(weight=random(6, 4, 3, 4)), InvalidModelError, "weight.*must have shape"),
-    "bias of another size": (conv2d()[0], dict(bias=random(7)), InvalidModelError, "bias.*must have shape"),
-    "no kernel": (conv2d()[0], dict(kW=0), InvalidModelError, "'kW' must be an integer of at least 1"),
-    "half a stride": (conv2d()[0], dict(dW=1.5), InvalidModelError, "'dW' must be an integer"),
-    "negative padding": (conv2d()[0], dict(padH=-1), InvalidModelError, "'padH'"),
-    "groups that do not divide": (conv2d()[0], dict(groups=5), InvalidModelError, "5 groups"),
-    "giant planes": (conv2d()[0], dict(nOutputPlane=2**31 - 1), InvalidModelError, "must have shape"),
-    "text for a number": (conv2d()[0], dict(kH="3"), InvalidModelError, "must be a finite number, not '3'"),
-    "no weight": (conv2d()[0], dict(weight=None), InvalidModelError, "'weight' must be a tensor"),
-    "variance of another size": (
-        batch_norm("SpatialBatchNormalization")[0],
-        dict(running_var=positive(4)),
-        InvalidModelError,
-        "running_var",
-    ),
-    "negative eps": (batch_norm("SpatialBatchNormalization")[0], dict(eps=-1), InvalidModelError, "eps"),
+    "weight of another size": (conv2d()[0], dict(weight=random(6, 4, 3, 4)), "weight.*must have shape"),
+    "bias of another size": (conv2d()[0], dict(bias=random(7)), "bias.*must have shape"),
+    "no kernel": (conv2d()[0], dict(kW=0), "'kW' must be an integer of at least 1"),
+    "half a stride": (conv2d()[0], dict(dW=1.5), "'dW' must be an integer"),
+    "negative padding": (conv2d()[0], dict(padH=-1), "'padH'"),
+    "groups that do not divide": (conv2d()[0], dict(groups=5), "5 groups"),
+    "giant planes": (conv2d()[0], dict(nOutputPlane=2**31 - 1), "must have shape"),
+    "text for a number": (conv2d()[0], dict(kH="3"), "must be a finite number, not '3'"),
+    "no weight": (conv2d()[0], dict(weight=None), "'weight' must be a tensor"),
+    "variance of another size": (batch_norm("SpatialBatchNormalization")[0], dict(running_var=positive(4)), "running_var"),
+    "negative eps": (batch_norm("SpatialBatchNormalization")[0], dict(eps=-1), "eps"),
 }
 
 
-@pytest.mark.parametrize("subject, change, error, message", BAD.values(), ids=BAD.keys())
-def test_bad_fields(subject, change, error, message):
+@pytest.mark.parametrize("subject, change, message", BAD.values(), ids=BAD.keys())
+def test_bad_fields(subject, change, message):
     broken = module(subject.name, **{**subject.fields, **change})
-    with pytest.raises(error, match=message) as caught:
-        torch7.load(dump(module("Sequential", [module("Identity"), broken])), shape=(1, 5 if "Norm" in subject.name else 4, 20, 20))
+    with pytest.raises(InvalidModelError, match=message) as caught:
+        torch7.load(dump(sequential(module("Identity"), broken)), shape=(1, 5 if "Norm" in subject.name else 4, 20, 20))
     assert "module 2 " in str(caught.value)
 
 
@@ -272,6 +197,6 @@ def test_inputs_that_do_not_fit(shape, message):
 
 
 def test_adaptive_pooling_needs_a_size():
-    network = module("Sequential", [conv2d()[0], module("SpatialAdaptiveMaxPooling", W=2, H=2)])
+    network = sequential(conv2d()[0], module("SpatialAdaptiveMaxPooling", W=2, H=2))
     with pytest.raises(UnsupportedError, match=r"module 2 \(nn.SpatialAdaptiveMaxPooling\).*give the input's shape"):
         torch7.load(dump(network))

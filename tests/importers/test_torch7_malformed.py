@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from torch7_networks import autoencoder, conv, gmodule, inception, linear, norm, random, resnet, sequential
-from torch7_writer import Obj, Storage, View, dump, module
+from torch7_writer import Obj, Storage, View, dump, module, table
 
 import infold
 from infold.errors import Error, InvalidModelError, UnsupportedError
@@ -14,7 +14,7 @@ from infold.importers import torch7
 
 def test_unknown_modules_are_named_by_their_path():
     network = sequential(
-        conv(3, 4), module("ConcatTable", [module("Identity"), sequential(module("ReLU"), module("stn.AffineTransform"))])
+        conv(3, 4), table(module("Identity"), sequential(module("ReLU"), module("stn.AffineTransform")))
     )
     with pytest.raises(UnsupportedError, match=r"module 2\.2\.2 \(stn\.AffineTransform\): there is no conversion"):
         torch7.load(dump(network))

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from torch7_networks import autoencoder, conv, inception, lenet, linear, norm, pool, random, residual, resnet, sequential
-from torch7_writer import Storage, View, check, dump, module, run
+from torch7_writer import Storage, View, check, dump, module, run, table
 
 import infold
 from infold.errors import UnsupportedError
@@ -80,7 +80,7 @@ def test_input_shapes_are_read_from_the_layers():
         "W",
     ]
     assert shape(sequential(module("Dropout", p=0.5, v2=True), linear(7, 3))) == ["N", 7]
-    assert shape(module("ConcatTable", [module("Identity"), conv(2, 2)])) == ["N", 2, "H", "W"]
+    assert shape(table(module("Identity"), conv(2, 2))) == ["N", 2, "H", "W"]
     assert shape(sequential(norm(6), module("ReLU"))) == ["N", 6, "H", "W"]
 
 
@@ -110,7 +110,7 @@ def test_an_input_shape_that_must_be_given(network):
 
 def test_identities_and_repeated_outputs():
     x = random(2, 3)
-    check(module("ConcatTable", [module("Identity"), module("Identity")]), x, [x.astype(np.float64)] * 2, shape=x.shape)
+    check(table(module("Identity"), module("Identity")), x, [x.astype(np.float64)] * 2, shape=x.shape)
 
 
 def test_torch_agrees_on_a_residual_block():

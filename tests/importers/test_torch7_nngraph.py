@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from torch7_networks import conv, gmodule, linear, norm, random, sequential
-from torch7_writer import check, dump, module, run
+from torch7_writer import check, dump, module, run, table
 
 import infold
 from infold.importers import torch7
@@ -32,7 +32,7 @@ def test_nngraph_residual_network():
         1,
     )
     plain = sequential(
-        first, bn1, module("ReLU"), module("ConcatTable", [sequential(second, bn2), module("Identity")]), module("CAddTable")
+        first, bn1, module("ReLU"), table(sequential(second, bn2), module("Identity")), module("CAddTable")
     )
     x = random(2, 3, 8, 9)
     check(network, x, run(torch7.load(dump(plain)), x)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from torch7_writer import Obj, check, dump, module, run
+from torch7_writer import Obj, check, dump, module, run, sequential, table, window
 
 from infold.errors import InvalidModelError, ShapeError, UnsupportedError
 from infold.importers import torch7
@@ -17,6 +17,17 @@ X = (RNG.standard_normal((2, 3, 4, 5)) * 2).astype(np.float32)
 T = torch.from_numpy(X).double()
 SLOPES = RNG.standard_normal(3).astype(np.float32)
 PLANE = RNG.standard_normal((3, 4, 5)).astype(np.float32)
+
+
+def joined(name: str, *branches: str, **fields: object) -> Obj:
+    """What becomes of the tables that these modules make."""
+    return sequential(table(*map(module, branches)), module(name, **fields))
+
+
+def split(*modules: Obj) -> Obj:
+    """The channels as a table, and what follows."""
+    return sequential(module("SplitTable", dimension=2), *modules)
+
 
 POINTWISE = {
     "ReLU": (module("ReLU"), F.relu(T)),
@@ -62,7 +73,7 @@ POINTWISE = {
     "Mean": (module("Mean", dimension=-1), T.mean(-1)),
     "Max": (module("Max", dimension=3), T.amax(2)),
     "Min": (module("Min", dimension=2, nInputDims=3), T.amin(2)),
-    "Dropout": (module("Sequential", [module("Dropout", p=0.4, v2=True), module("Abs")]), T.abs()),
+    "Dropout": (sequential(module("Dropout", p=0.4, v2=True), module("Abs")), T.abs()),
     "Dropout 1": (module("Dropout", p=0.4), T * 0.6),
     "SpatialDropout": (module("SpatialDropout", p=0.25), T * 0.75),
     # Rearrangement
@@ -84,125 +95,47 @@ POINTWISE = {
     "Narrow": (module("Narrow", dimension=3, index=2, length=2), T[:, :, 1:3]),
     "Narrow to the end": (module("Narrow", dimension=-1, index=3, length=-1), T[..., 2:]),
     "Narrow short of it": (module("Narrow", dimension=4, index=2, length=-2), T[..., 1:-1]),
-    "Unsqueeze": (
-        module("Sequential", [module("Unsqueeze", pos=1, numInputDims=3), module("Squeeze", dim=1, numInputDims=4), module("Abs")]),
-        T.abs(),
-    ),
-    "Squeeze": (
-        module(
-            "Sequential", [module("Select", dimension=2, index=1), module("Unsqueeze", pos=2), module("Squeeze"), module("Exp")]
-        ),
-        T[:, 0].exp(),
-    ),
+    "Unsqueeze": (sequential(module("Unsqueeze", pos=1, numInputDims=3), module("Squeeze", dim=1, numInputDims=4), module("Abs")),
+                  T.abs()),
+    "Squeeze": (sequential(module("Select", dimension=2, index=1), module("Unsqueeze", pos=2), module("Squeeze"), module("Exp")),
+                T[:, 0].exp()),
     "ZeroPadding": (module("SpatialZeroPadding", pad_l=1, pad_r=2, pad_t=3, pad_b=0), F.pad(T, (1, 2, 3, 0))),
     "Cropping": (module("SpatialZeroPadding", pad_l=-1, pad_r=0, pad_t=1, pad_b=-2), F.pad(T, (-1, 0, 1, -2))),
-    "ReflectionPadding": (
-        module("SpatialReflectionPadding", pad_l=2, pad_r=1, pad_t=3, pad_b=1),
-        F.pad(T, (2, 1, 3, 1), "reflect"),
-    ),
-    "ReplicationPadding": (
-        module("SpatialReplicationPadding", pad_l=2, pad_r=1, pad_t=0, pad_b=4),
-        F.pad(T, (2, 1, 0, 4), "replicate"),
-    ),
+    "ReflectionPadding": (module("SpatialReflectionPadding", pad_l=2, pad_r=1, pad_t=3, pad_b=1),
+                          F.pad(T, (2, 1, 3, 1), "reflect")),
+    "ReplicationPadding": (module("SpatialReplicationPadding", pad_l=2, pad_r=1, pad_t=0, pad_b=4),
+                           F.pad(T, (2, 1, 0, 4), "replicate")),
     "Padding end": (module("Padding", dim=1, pad=2, nInputDim=3, value=-1, index=1), F.pad(T, (0, 0, 0, 0, 0, 2), value=-1)),
     "Padding begin": (module("Padding", dim=3, pad=-2, index=1), F.pad(T, (0, 0, 2, 0))),
     "Nearest": (module("SpatialUpSamplingNearest", scale_factor=2), F.interpolate(T, scale_factor=2)),
-    "Bilinear": (
-        module("SpatialUpSamplingBilinear", scale_factor=3),
-        F.interpolate(T, scale_factor=3, mode="bilinear", align_corners=True),
-    ),
-    "Bilinear to size": (
-        module("SpatialUpSamplingBilinear", oheight=7, owidth=6),
-        F.interpolate(T, (7, 6), mode="bilinear", align_corners=True),
-    ),
+    "Bilinear": (module("SpatialUpSamplingBilinear", scale_factor=3),
+                 F.interpolate(T, scale_factor=3, mode="bilinear", align_corners=True)),
+    "Bilinear to size": (module("SpatialUpSamplingBilinear", oheight=7, owidth=6),
+                         F.interpolate(T, (7, 6), mode="bilinear", align_corners=True)),
     # Tables
-    "CAddTable": (
-        module("Sequential", [module("ConcatTable", [module("Abs"), module("Exp"), module("Identity")]), module("CAddTable")]),
-        T.abs() + T.exp() + T,
-    ),
-    "CSubTable": (
-        module("Sequential", [module("ConcatTable", [module("Abs"), module("Exp")]), module("CSubTable")]),
-        T.abs() - T.exp(),
-    ),
-    "CDivTable": (
-        module("Sequential", [module("ConcatTable", [module("Tanh"), module("Exp")]), module("CDivTable")]),
-        T.tanh() / T.exp(),
-    ),
-    "CMulTable": (
-        module("Sequential", [module("ConcatTable", [module("Tanh"), module("Exp")]), module("CMulTable")]),
-        T.tanh() * T.exp(),
-    ),
-    "CMaxTable": (
-        module("Sequential", [module("ConcatTable", [module("Tanh"), module("Square")]), module("CMaxTable")]),
-        T.tanh().maximum(T**2),
-    ),
-    "JoinTable": (
-        module(
-            "Sequential", [module("ConcatTable", [module("Tanh"), module("Exp")]), module("JoinTable", dimension=1, nInputDims=3)]
-        ),
-        torch.cat([T.tanh(), T.exp()], 1),
-    ),
-    "Concat": (module("Concat", [module("Tanh"), module("Select", dimension=2, index=1)], dimension=2), None),
-    "SplitTable": (
-        module(
-            "Sequential",
-            [
-                module("SplitTable", dimension=1, nInputDims=3),
-                module("NarrowTable", offset=2, length=2),
-                module("JoinTable", dimension=3),
-            ],
-        ),
-        torch.cat([T[:, 1], T[:, 2]], 2),
-    ),
-    "SelectTable": (module("Sequential", [module("SplitTable", dimension=2), module("SelectTable", index=-1)]), T[:, 2]),
-    "ParallelTable": (
-        module(
-            "Sequential",
-            [
-                module("SplitTable", dimension=2),
-                module("ParallelTable", [module("Exp"), module("Abs"), module("Tanh")]),
-                module("CAddTable"),
-            ],
-        ),
-        T[:, 0].exp() + T[:, 1].abs() + T[:, 2].tanh(),
-    ),
-    "Parallel": (
-        module("Parallel", [module("Exp"), module("Tanh")], inputDimension=2, outputDimension=3),
-        torch.cat([T[:, 0].exp(), T[:, 1].tanh()], 2),
-    ),
-    "FlattenTable": (
-        module(
-            "Sequential",
-            [
-                module("ConcatTable", [module("Exp"), module("ConcatTable", [module("Tanh"), module("Abs")])]),
-                module("FlattenTable"),
-                module("JoinTable", dimension=2),
-            ],
-        ),
-        torch.cat([T.exp(), T.tanh(), T.abs()], 1),
-    ),
-    "DepthConcat": (
-        module(
-            "DepthConcat",
-            [
-                module("Exp"),
-                module("Narrow", dimension=3, index=2, length=3),
-                module("SpatialZeroPadding", pad_l=0, pad_r=0, pad_t=-1, pad_b=-2),
-            ],
-            dimension=2,
-        ),
-        torch.cat([T.exp(), F.pad(T[:, :, 1:], (0, 0, 0, 1)), F.pad(T[:, :, 1:2], (0, 0, 1, 2))], 1),
-    ),
-    "SpatialLPPooling": (
-        Obj(
-            "nn.SpatialLPPooling",
-            {"modules": [module("Square"), module("SpatialAveragePooling", kW=2, kH=2, dW=1, dH=1, divide=False), module("Sqrt")]},
-        ),
-        F.lp_pool2d(T, 2, 2, 1),
-    ),
+    "CAddTable": (joined("CAddTable", "Abs", "Exp", "Identity"), T.abs() + T.exp() + T),
+    "CSubTable": (joined("CSubTable", "Abs", "Exp"), T.abs() - T.exp()),
+    "CDivTable": (joined("CDivTable", "Tanh", "Exp"), T.tanh() / T.exp()),
+    "CMulTable": (joined("CMulTable", "Tanh", "Exp"), T.tanh() * T.exp()),
+    "CMaxTable": (joined("CMaxTable", "Tanh", "Square"), T.tanh().maximum(T**2)),
+    "JoinTable": (joined("JoinTable", "Tanh", "Exp", dimension=1, nInputDims=3), torch.cat([T.tanh(), T.exp()], 1)),
+    "SplitTable": (sequential(module("SplitTable", dimension=1, nInputDims=3), module("NarrowTable", offset=2, length=2),
+                              module("JoinTable", dimension=3)), torch.cat([T[:, 1], T[:, 2]], 2)),
+    "SelectTable": (split(module("SelectTable", index=-1)), T[:, 2]),
+    "ParallelTable": (split(module("ParallelTable", [module("Exp"), module("Abs"), module("Tanh")]), module("CAddTable")),
+                      T[:, 0].exp() + T[:, 1].abs() + T[:, 2].tanh()),
+    "Parallel": (module("Parallel", [module("Exp"), module("Tanh")], inputDimension=2, outputDimension=3),
+                 torch.cat([T[:, 0].exp(), T[:, 1].tanh()], 2)),
+    "FlattenTable": (sequential(table(module("Exp"), table(module("Tanh"), module("Abs"))), module("FlattenTable"),
+                                module("JoinTable", dimension=2)), torch.cat([T.exp(), T.tanh(), T.abs()], 1)),
+    "DepthConcat": (module("DepthConcat", [module("Exp"), module("Narrow", dimension=3, index=2, length=3),
+                                           module("SpatialZeroPadding", pad_l=0, pad_r=0, pad_t=-1, pad_b=-2)], dimension=2),
+                    torch.cat([T.exp(), F.pad(T[:, :, 1:], (0, 0, 0, 1)), F.pad(T[:, :, 1:2], (0, 0, 1, 2))], 1)),
+    "SpatialLPPooling": (module("SpatialLPPooling", [
+        module("Square"), module("SpatialAveragePooling", **window(2, 2, d=1), divide=False), module("Sqrt")]),
+        F.lp_pool2d(T, 2, 2, 1)),
     "DataParallelTable": (module("DataParallelTable", [module("Exp")], dimension=1), T.exp()),
 }
-del POINTWISE["Concat"]
 
 
 @pytest.mark.parametrize("subject, expected", POINTWISE.values(), ids=POINTWISE.keys())
@@ -210,15 +143,8 @@ def test_module(subject, expected):
     check(subject, X, expected.numpy(), shape=X.shape)
 
 
-NEEDS_SIZES = (
-    "CMul flat",
-    "View of leading",
-    "View of the whole",
-    "Reshape whole by count",
-    "Squeeze",
-    "DepthConcat",
-    "View regroups",
-)
+NEEDS_SIZES = ("CMul flat", "View of leading", "View of the whole", "Reshape whole by count", "Squeeze", "DepthConcat",
+               "View regroups")
 
 
 @pytest.mark.parametrize("name", [name for name in POINTWISE if name not in NEEDS_SIZES])
@@ -243,31 +169,11 @@ def test_sequence_of_vectors():
 
 REFUSED = {
     "tensor for a table": (module("CAddTable"), InvalidModelError, "needs a table"),
-    "table for a tensor": (
-        module("Sequential", [module("ConcatTable", [module("Exp"), module("Abs")]), module("Tanh")]),
-        InvalidModelError,
-        "gets a table of 2",
-    ),
-    "three to subtract": (
-        module("Sequential", [module("SplitTable", dimension=2), module("CSubTable")]),
-        InvalidModelError,
-        "two tensors",
-    ),
-    "entry beyond": (
-        module("Sequential", [module("SplitTable", dimension=2), module("SelectTable", index=4)]),
-        InvalidModelError,
-        "index 4 of a table of 3",
-    ),
-    "entries beyond": (
-        module("Sequential", [module("SplitTable", dimension=2), module("NarrowTable", offset=2, length=3)]),
-        InvalidModelError,
-        "entries 2 to 4",
-    ),
-    "too many branches": (
-        module("Sequential", [module("SplitTable", dimension=2), module("ParallelTable", [module("Exp")] * 4)]),
-        InvalidModelError,
-        "4 modules for a table of 3",
-    ),
+    "table for a tensor": (joined("Tanh", "Exp", "Abs"), InvalidModelError, "gets a table of 2"),
+    "three to subtract": (split(module("CSubTable")), InvalidModelError, "two tensors"),
+    "entry beyond": (split(module("SelectTable", index=4)), InvalidModelError, "index 4 of a table of 3"),
+    "entries beyond": (split(module("NarrowTable", offset=2, length=3)), InvalidModelError, "entries 2 to 4"),
+    "too many branches": (split(module("ParallelTable", [module("Exp")] * 4)), InvalidModelError, "4 modules for a table of 3"),
     "dimension beyond": (module("Select", dimension=5, index=1), ShapeError, "dimension 5"),
     "index beyond": (module("Select", dimension=2, index=4), ShapeError, "index 4"),
     "narrow beyond": (module("Narrow", dimension=3, index=3, length=3), ShapeError, "3 elements from 3"),
@@ -282,21 +188,10 @@ REFUSED = {
     "weights that do not broadcast": (module("CMul", weight=np.ones((1, 2, 1, 1), np.float32)), ShapeError, "Mul"),
     "slopes of another size": (module("PReLU", weight=SLOPES[:2]), ShapeError, "must be 2, not 3"),
     "join of different sizes": (
-        module(
-            "Sequential",
-            [
-                module("ConcatTable", [module("Exp"), module("Narrow", dimension=3, index=1, length=1)]),
-                module("JoinTable", dimension=4),
-            ],
-        ),
-        ShapeError,
-        "Concat",
-    ),
-    "giant split": (
-        module("Sequential", [module("Unsqueeze", pos=1), module("SpatialAdaptiveMaxPooling", W=2, H=2)]),
-        ShapeError,
-        "5 dimensions, 4 expected",
-    ),
+        sequential(table(module("Exp"), module("Narrow", dimension=3, index=1, length=1)), module("JoinTable", dimension=4)),
+        ShapeError, "Concat"),
+    "giant split": (sequential(module("Unsqueeze", pos=1), module("SpatialAdaptiveMaxPooling", W=2, H=2)),
+                    ShapeError, "5 dimensions, 4 expected"),
     "giant pooling": (module("SpatialAdaptiveMaxPooling", W=2**30, H=2), UnsupportedError, "pooling of 4x5 to 2x1073741824"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from torch7_networks import random
-from torch7_writer import check, module, tensors
+from torch7_writer import check, module, tensors, window
 
 torch = pytest.importorskip("torch", reason="it is the oracle")
 F = torch.nn.functional
@@ -21,26 +21,21 @@ POOLINGS = [
 
 
 def pooling(name, k, d, pad=0, ceil=False, **fields):
-    k, d = [(v, v) if isinstance(v, int) else v for v in (k, d)]
-    return module(name, kH=k[0], kW=k[1], dH=d[0], dW=d[1], padH=pad, padW=pad, ceil_mode=ceil, **fields)
+    return module(name, **window(*(k if isinstance(k, tuple) else (k, k)), d=d, pad=pad), ceil_mode=ceil, **fields)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["static", "dynamic"])
 @pytest.mark.parametrize("size", [(7, 7), (8, 10), (9, 12)], ids=str)
 @pytest.mark.parametrize("ceil", [False, True], ids=["floor", "ceil"])
-@pytest.mark.parametrize("window", POOLINGS, ids=str)
-def test_pooling(window, ceil, size, known):
+@pytest.mark.parametrize("given", POOLINGS, ids=str)
+def test_pooling(given, ceil, size, known):
     x = random(2, 3, *size)
     shape = x.shape if known else ("N", 3, "H", "W")
-    [t], kernel, stride, pad = tensors(x), window["k"], window["d"], window.get("pad", 0)
-    check(
-        pooling("SpatialMaxPooling", **window, ceil=ceil),
-        x,
-        F.max_pool2d(t, kernel, stride, pad, ceil_mode=ceil).numpy(),
-        shape=shape,
-    )
+    [t], kernel, stride, pad = tensors(x), given["k"], given["d"], given.get("pad", 0)
+    expected = F.max_pool2d(t, kernel, stride, pad, ceil_mode=ceil).numpy()
+    check(pooling("SpatialMaxPooling", **given, ceil=ceil), x, expected, shape=shape)
     for counted in (True, False):
-        subject = pooling("SpatialAveragePooling", **window, ceil=ceil, divide=True, count_include_pad=counted)
+        subject = pooling("SpatialAveragePooling", **given, ceil=ceil, divide=True, count_include_pad=counted)
         check(subject, x, F.avg_pool2d(t, kernel, stride, pad, ceil, counted).numpy(), shape=shape)
 
 
@@ -56,26 +51,18 @@ def test_average_pooling_without_divide_is_a_sum():
 
 def test_inn_pooling_rounds_up():
     x = random(1, 2, 7, 8)
-    subject = module("inn.SpatialMaxPooling", kW=3, kH=3, dW=2, dH=2)
+    subject = module("inn.SpatialMaxPooling", **window(3, 3, d=2))
     check(subject, x, F.max_pool2d(tensors(x)[0], 3, 2, ceil_mode=True).numpy(), shape=x.shape)
 
 
 def test_volumetric_and_temporal_pooling():
     x = random(1, 2, 4, 6, 5)
-    fields = dict(kT=2, kH=3, kW=2, dT=2, dH=1, dW=2, padT=0, padH=1, padW=0)
-    check(
-        module("VolumetricMaxPooling", **fields),
-        x,
-        F.max_pool3d(tensors(x)[0], (2, 3, 2), (2, 1, 2), (0, 1, 0)).numpy(),
-        shape=x.shape,
-    )
+    places = {"d": (2, 1, 2), "pad": (0, 1, 0)}
+    expected = F.max_pool3d(tensors(x)[0], (2, 3, 2), *places.values()).numpy()
+    check(module("VolumetricMaxPooling", **window(2, 3, 2, **places)), x, expected, shape=x.shape)
     frames = random(2, 9, 4)
-    check(
-        module("TemporalMaxPooling", kW=3, dW=2),
-        frames,
-        F.max_pool1d(tensors(frames)[0].transpose(1, 2), 3, 2).transpose(1, 2).numpy(),
-        shape=frames.shape,
-    )
+    expected = F.max_pool1d(tensors(frames)[0].transpose(1, 2), 3, 2).transpose(1, 2).numpy()
+    check(module("TemporalMaxPooling", **window(3, d=2)), frames, expected, shape=frames.shape)
 
 
 @pytest.mark.parametrize("target", [(1, 1), (2, 3), (5, 4)], ids=str)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from torch7_writer import Key, Obj, module
+from torch7_writer import Key, Obj, module, sequential, table, window
 
 RNG = np.random.default_rng(9)
 
@@ -15,20 +15,8 @@ def random(*shape: int, scale: float = 1.0) -> np.ndarray:
 def conv(
     cin: int, cout: int, k: int = 3, d: int = 1, pad: int | None = None, name: str = "SpatialConvolution", bias: bool = True
 ) -> Obj:
-    pad = k // 2 if pad is None else pad
-    return module(
-        name,
-        nInputPlane=cin,
-        nOutputPlane=cout,
-        kW=k,
-        kH=k,
-        dW=d,
-        dH=d,
-        padW=pad,
-        padH=pad,
-        weight=random(cout, cin, k, k, scale=(cin * k * k) ** -0.5),
-        bias=random(cout, scale=0.1) if bias else None,
-    )
+    return module(name, nInputPlane=cin, nOutputPlane=cout, **window(k, k, d=d, pad=k // 2 if pad is None else pad),
+                  weight=random(cout, cin, k, k, scale=(cin * k * k) ** -0.5), bias=random(cout, scale=0.1) if bias else None)
 
 
 def norm(channels: int, name: str = "SpatialBatchNormalization") -> Obj:
@@ -44,21 +32,8 @@ def norm(channels: int, name: str = "SpatialBatchNormalization") -> Obj:
 
 
 def pool(kind: str, k: int, d: int, pad: int = 0, ceil: bool = False) -> Obj:
-    return module(
-        f"Spatial{kind}Pooling",
-        kW=k,
-        kH=k,
-        dW=d,
-        dH=d,
-        padW=pad,
-        padH=pad,
-        ceil_mode=ceil,
-        **({"divide": True} if kind == "Average" else {}),
-    )
-
-
-def sequential(*modules: Obj) -> Obj:
-    return module("Sequential", list(modules))
+    divide = {"divide": True} if kind == "Average" else {}
+    return module(f"Spatial{kind}Pooling", **window(k, k, d=d, pad=pad), ceil_mode=ceil, **divide)
 
 
 def linear(inputs: int, outputs: int) -> Obj:
@@ -69,7 +44,7 @@ def residual(cin: int, cout: int, d: int, bn: str = "SpatialBatchNormalization")
     """The block of fb.resnet.torch."""
     branch = sequential(conv(cin, cout, 3, d), norm(cout, bn), module("ReLU"), conv(cout, cout), norm(cout, bn))
     shortcut = module("Identity") if cin == cout and d == 1 else sequential(conv(cin, cout, 1, d), norm(cout, bn))
-    return sequential(module("ConcatTable", [branch, shortcut]), module("CAddTable", inplace=True), module("ReLU"))
+    return sequential(table(branch, shortcut), module("CAddTable", inplace=True), module("ReLU"))
 
 
 def resnet() -> Obj:
@@ -127,21 +102,8 @@ def lenet() -> Obj:
 
 
 def autoencoder() -> Obj:
-    up = module(
-        "SpatialFullConvolution",
-        nInputPlane=8,
-        nOutputPlane=6,
-        kW=4,
-        kH=4,
-        dW=2,
-        dH=2,
-        padW=1,
-        padH=1,
-        adjW=0,
-        adjH=0,
-        weight=random(8, 6, 4, 4, scale=0.1),
-        bias=random(6),
-    )
+    up = module("SpatialFullConvolution", nInputPlane=8, nOutputPlane=6, **window(4, 4, d=2, pad=1, adj=0),
+                weight=random(8, 6, 4, 4, scale=0.1), bias=random(6))
     return sequential(
         conv(3, 8, 3, 2),
         norm(8),

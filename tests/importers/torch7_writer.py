@@ -61,6 +61,22 @@ def module(name: str, modules: list | None = None, **fields: object) -> Obj:
     return Obj(name if "." in name else f"nn.{name}", {"train": False, **content})
 
 
+def sequential(*modules: object) -> Obj:
+    return module("Sequential", list(modules))
+
+
+def table(*modules: object) -> Obj:
+    return module("ConcatTable", list(modules))
+
+
+def window(*kernel: int, d: object = None, pad: object = None, adj: object = None) -> dict[str, int]:
+    """The fields kH, kW, dH, ... of a window, its steps, padding and what is added to the output, each of one number or as many
+    as the kernel."""
+    each = {"k": kernel, "d": d, "pad": pad, "adj": adj}
+    return {name + letter: size for name, sizes in each.items() if sizes is not None
+            for letter, size in zip("THW"[-len(kernel):], sizes if isinstance(sizes, tuple) else (sizes,) * len(kernel))}
+
+
 class Writer:
     """Appends values to `data`; objects that come twice are written once."""
 

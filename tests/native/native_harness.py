@@ -7,6 +7,7 @@ import mmap
 import os
 
 import numpy as np
+import pytest
 
 from infold import _native
 from infold.plan.program import operations
@@ -83,6 +84,12 @@ def refusal(op: str, isa: str, params: dict, *, constants=(), offsets=None, **ar
     return prepare(op, isa, params, arrays, "end", constants, offsets)[0]
 
 
+def refused(by_status: dict[int, list[dict]]) -> pytest.MarkDecorator:
+    """Parametrises a test by `change` of legal parameters and the `status` with which `check` answers it (0: legal still)."""
+    return pytest.mark.parametrize(("change", "status"), [(change, status) for status, changes in by_status.items()
+                                                          for change in changes])
+
+
 def dims(values, count: int, fill: int) -> list[int]:
     """Left-pad a shape (fill 1) or strides (fill 0) to `count` dimensions."""
     values = [int(v) for v in values]
@@ -92,6 +99,18 @@ def dims(values, count: int, fill: int) -> list[int]:
 def strides(a: np.ndarray) -> list[int]:
     """Strides in elements."""
     return [s // a.itemsize for s in a.strides]
+
+
+def rows(x: np.ndarray) -> dict:
+    """Parameters of an operation on the rows (the last dimension) of x, whose result is laid out as x is."""
+    steps = dims(strides(x)[:-1], 4, 0)
+    return {"n": dims(x.shape[:-1], 4, 1), "in_stride": steps, "out_stride": steps}
+
+
+def elements(out: np.ndarray, **operands: np.ndarray) -> dict:
+    """Parameters of an operation on the elements of operands, which may be views, by name: `a_stride` of `a`."""
+    return {"shape": dims(out.shape, 6, 1),
+            **{f"{name}_stride": dims(strides(view), 6, 0) for name, view in {**operands, "out": out}.items()}}
 
 
 def ulps(got: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import test_conv
 from native_harness import dims, normal, refusal, run, strides
 from test_bf16 import EMULATED, INSTRUCTIONS, U16, from_bf16, to_bf16
-from test_conv import AFTER, CONSTANTS, whole_vectors
-from test_pool import CASES
+from test_conv import CONSTANTS
+from test_pool import CASES, call, pool
 from test_reduce import parameters
 from test_unary import FUNCTIONS
 from test_winograd import problem
@@ -31,23 +32,10 @@ def close(got: np.ndarray, expected: np.ndarray, size: float = 1.0) -> None:
 
 def depthwise(isa, x, act="IDENTITY", mapped=False, run_of=3, stride=1, threads=1, side="end"):
     """Three rows of output, of float32 or bf16 as x is; even taps where run_of is 1."""
-    rng = np.random.default_rng(3)
-    lanes, channels = _native.isa_info(isa)["lanes"], x.shape[-1]
-    across = run_of if run_of > 1 else 4
-    width = (x.shape[2] - across) // stride + 1
-    w_stride = channels + -channels % lanes
-    xs, out = strides(x), np.zeros((x.shape[0], 3, width, channels), x.dtype)
-    os = strides(out)
-    params = {"n": [x.shape[0], 1, 3, width], "in_stride": [xs[0], 0, xs[1], stride * xs[2]],
-              "out_stride": [os[0], 0, os[1], os[2]],
-              "taps": 3 * across, "rows": 2 if run_of == 3 else 1, "run": run_of, "block": 2 * lanes, "channels": channels,
-              "w_stride": w_stride, "act": _native.ACTS[act], "a": FUNCTIONS[act][0], "b": FUNCTIONS[act][1],
-              "half": x.dtype == U16, **(AFTER if mapped else {})}
-    arrays = {"in": x, "w": normal(rng, 3 * across, w_stride), "bias": whole_vectors(normal(rng, channels), isa),
-              "tap": np.array([y * xs[1] + z * xs[2] for y in range(3) for z in range(across)])}
-    if mapped:
-        arrays |= {"scale": normal(rng, channels), "shift": normal(rng, channels)}
-    return run("depthwise", isa, params, **arrays, out=out, threads=threads, side=side, constants=CONSTANTS)["out"]
+    rng, channels = np.random.default_rng(3), x.shape[-1]
+    w, bias = normal(rng, 3 * (run_of if run_of > 1 else 4), channels), normal(rng, channels)
+    more = {"scale": normal(rng, channels), "shift": normal(rng, channels)} if mapped else {}
+    return test_conv.depthwise(isa, x, w, bias, act, run_of, stride, 2, more, threads=threads, side=side)
 
 
 @pytest.mark.parametrize("act,mapped", [("RELU", False), ("SILU", False), ("HARD_SWISH", False), ("RELU", True)])
@@ -83,23 +71,12 @@ def test_activations(name, isa):
     np.testing.assert_allclose(from_bf16(got)[known], expected[known], rtol=1.1 * HALF_ULP, atol=1e-36 + 2 * absolute)
 
 
-def pool(isa, x, case, average, side="end", **more):
-    _, out_size, kernel, stride, pad, pad_end, dilation = case
-    out = np.zeros((x.shape[0], *out_size, x.shape[-1]), x.dtype)
-    params = {"n": out.shape[:4], "in_stride": strides(x)[:4], "out_stride": strides(out)[:4], "in_size": x.shape[1:4],
-              "kernel": kernel, "stride": stride, "pad": pad, "pad_end": pad_end, "dilation": dilation, "channels": x.shape[-1],
-              "average": average, "half": x.dtype == U16} | more
-    if more:
-        return refusal("pool", isa, params, **{"in": x, "out": out})
-    return run("pool", isa, params, **{"in": x, "out": out}, side=side)["out"]
-
-
 @pytest.mark.parametrize("average", [0, 1])
 @pytest.mark.parametrize("case", CASES)
 def test_pool(case, average, isa, side):
     for channels in (3, 16, 37):
         x = to_bf16(normal(np.random.default_rng(channels), 2, *case[0], channels))
-        close(pool(isa, x, case, average, side), pool(isa, from_bf16(x), case, average))
+        close(pool(isa, x, *case[1:], average, side=side), pool(isa, from_bf16(x), *case[1:], average))
 
 
 @pytest.mark.parametrize("op", ["MEAN", "SUM", "MAX", "L2", "LOG_SUM_EXP"])
@@ -158,8 +135,9 @@ def test_rounding(isa, side):
 
 def test_what_is_refused(isa):
     x = to_bf16(normal(np.random.default_rng(1), 1, *CASES[0][0], 8))
-    assert pool(isa, x, CASES[0], 0, half=2) == pool(isa, x, CASES[0], 0, half=-1) == 1
-    assert pool(isa, x, CASES[0], 0, half=0) == 2
+    params, arrays = call(x, *CASES[0][1:])
+    for half, status in ((2, 1), (-1, 1), (0, 2), (1, 0)):
+        assert refusal("pool", isa, params | {"half": half}, **arrays) == status
     params, out = parameters(from_bf16(x), (1, 2, 3), "SUM")
     for flags, status in (({"half": 2}, 1), ({"half": 1}, 0), ({"half": 0}, 2), ({"half": 1, "in_kept": [0] * 4}, 1)):
         assert refusal("reduce", isa, params | flags, **{"in": x, "out": out}) == status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_harness import dims, refusal, run
+from native_harness import dims, refusal, refused, run
 
 F32 = np.float32
 
@@ -18,11 +18,11 @@ def test_nonzero(shape, share, isa, side):
     np.testing.assert_array_equal(got["out"][:, : got["count"][0]], np.nonzero(x))
 
 
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [({}, 0), ({"dims": 7}, 1), ({"dims": -1}, 1), ({"dims": 3}, 2), ({"shape": [1, 1, 1, 1, 4, 6]}, 2),
-     ({"shape": [1, 1, 1, -1, 4, 5]}, 2), ({"shape": [2**62, 1, 1, 4, 4, 5]}, 2)],
-)  # fmt: skip
+@refused({
+    0: [{}],
+    1: [{"dims": 7}, {"dims": -1}],
+    2: [{"dims": 3}, {"shape": [1, 1, 1, 1, 4, 6]}, {"shape": [1, 1, 1, -1, 4, 5]}, {"shape": [2**62, 1, 1, 4, 4, 5]}]
+})
 def test_check_nonzero(change, status, isa):
     arrays = {"in": np.zeros((4, 5), bool), "out": np.zeros((2, 20), np.int64), "count": np.zeros(1, np.int64)}
     assert refusal("nonzero", isa, {"shape": dims((4, 5), 6, 1), "dims": 2} | change, **arrays) == status
@@ -73,11 +73,12 @@ def test_suppression(batch, classes, boxes, limit, center, isa, side):
     np.testing.assert_array_equal(got["out"][: len(expected)], np.reshape(expected, (-1, 3)))
 
 
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [({}, 0), ({"limit": 7}, 1), ({"limit": -1}, 1), ({"batch": -1}, 1), ({"limit": 5}, 2), ({"boxes": 7}, 2), ({"classes": 3}, 2),
-     ({"batch": 2}, 2), ({"classes": 2**62}, 2), ({"boxes": 2**62}, 2), ({"boxes": 2**63 - 1, "limit": 2**63 - 1}, 2)],
-)  # fmt: skip
+@refused({
+    0: [{}],
+    1: [{"limit": 7}, {"limit": -1}, {"batch": -1}],
+    2: [{"limit": 5}, {"boxes": 7}, {"classes": 3}, {"batch": 2}, {"classes": 2**62}, {"boxes": 2**62},
+        {"boxes": 2**63 - 1, "limit": 2**63 - 1}]
+})
 def test_check_suppression(change, status, isa):
     params, arrays = boxes_call(1, 2, 6, 4)
     assert refusal("nms", isa, params | change, **arrays) == status

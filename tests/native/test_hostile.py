@@ -12,7 +12,7 @@ import test_counted
 import test_index
 import test_order
 import test_sample
-from native_harness import OPERATIONS, Guarded, arguments, dims, pack, refusal, run, strides
+from native_harness import OPERATIONS, Guarded, arguments, dims, elements, pack, refusal, rows, run
 from test_conv import AFTER, DEPTHWISE, GEMM, packed, whole_vectors
 
 from infold import _native
@@ -32,18 +32,13 @@ def wave(*shape: int) -> np.ndarray:
     return np.sin(1 + sum(axis * place for axis, place in zip((3, 7, 11, 13), np.indices(shape)))).astype(F32)
 
 
-def image_params(x: np.ndarray, channels_last: bool = True) -> dict:
-    steps = strides(x)
-    return {"n": dims(x.shape[:-1], 4, 1), "in_stride": dims(steps[:-1], 4, 0), "out_stride": dims(steps[:-1], 4, 0)}
-
-
 def cases(isa: str, width: int = 19) -> dict[str, tuple[dict, dict, tuple]]:
     """op: (parameters, arrays, names of constants), all legal; width: channels, columns or elements in a row."""
     lanes = _native.isa_info(isa)["lanes"]
     padded, line, image = -(-width // lanes) * lanes, 6 * width, 30 * width
     x = wave(2, 5, 6, width)
-    rows = {"shape": dims(x.shape, 6, 1), "a_stride": dims(strides(x), 6, 0), "out_stride": dims(strides(x), 6, 0)}
-    by_channel = {**rows, "b_stride": dims([1], 6, 0)}
+    each = elements(x, a=x)
+    by_channel = {**each, "b_stride": dims([1], 6, 0)}
     channel, table, index = wave(width), np.array([[0, 1], [2, 3], [3, 4]]), np.array([0, 29, -1, 5])
     weight, bias = wave(6, width), whole_vectors(channel, isa)
     conv = GEMM | {"in_stride": [0, 0, 0, 6], "columns": width, "out_stride": [0, 0, 0, width], "res_stride": [0, 0, 0, width]}
@@ -149,25 +144,25 @@ def cases(isa: str, width: int = 19) -> dict[str, tuple[dict, dict, tuple]]:
         "depthwise": (depthwise, {"in": wave(5, width), "w": taps, "bias": bias,
                                   "tap": np.array([0, width]), "out": zeros(4, width), "scale": channel, "shift": channel},
                       ("w", "bias", "tap", "scale", "shift")),
-        "unary": (rows, {"in": x, "out": x}, ()),
+        "unary": (each, {"in": x, "out": x}, ()),
         "binary": (by_channel, {"a": x, "b": channel, "out": x}, ()),
         "affine": (by_channel, {"x": x, "scale": channel, "shift": channel, "out": x}, ()),
-        "fill": ({k: rows[k] for k in ("shape", "out_stride")} | {"item": 4}, {"out": x}, ()),
+        "fill": ({**elements(x), "item": 4}, {"out": x}, ()),
         "pool": (pool, {"in": x, "out": zeros(2, 3, 3, width)}, ()),
         "reduce": (reduce, {"in": x, "out": zeros(2, width)}, ()),
-        "softmax": ({**image_params(x), "length": width}, {"in": x, "out": x}, ()),
+        "softmax": ({**rows(x), "length": width}, {"in": x, "out": x}, ()),
         "norm": (norm, {"in": x, "gamma": channel, "beta": channel, "v": channel, "floor": channel, "out": x,
                         "mean": zeros(2, width), "spread": zeros(2, width)}, ()),
-        "lrn": ({**image_params(x), "channels": width, "before": 2, "after": 2, "bias": 1.0}, {"in": x, "out": x}, ()),
+        "lrn": ({**rows(x), "channels": width, "before": 2, "after": 2, "bias": 1.0}, {"in": x, "out": x}, ()),
         "resize": (resize, {"in": x, "row": table, "row_weight": wave(3, 2), "column": table,
                             "column_weight": wave(3, 2), "out": zeros(2, 3, 3, width)},
                    ("row", "row_weight", "column", "column_weight")),
-        "map": ({**by_channel, "c_stride": rows["a_stride"], "loop": _native.LOOPS["WHERE_4"]},
+        "map": ({**by_channel, "c_stride": each["a_stride"], "loop": _native.LOOPS["WHERE_4"]},
                 {"a": x > 0, "b": channel, "c": x, "out": x}, ()),
         "gather": (test_index.rows_params(zeros(2, 30, width), index), {"in": x, "index": index, "out": zeros(2, 4, width)}, ()),
         "scatter": (test_index.rows_params(zeros(2, 30, width), index, "ADD_f32"),
                     {"in": wave(2, 4, width), "index": index, "out": x}, ()),
-        "nonzero": ({"shape": rows["shape"], "dims": 4}, {"in": x > 0, "out": np.zeros((4, x.size), np.int64),
+        "nonzero": ({"shape": each["shape"], "dims": 4}, {"in": x > 0, "out": np.zeros((4, x.size), np.int64),
                                                          "count": np.zeros(1, np.int64)}, ()),
         "nms": (*test_counted.boxes_call(2, 3, max(width, 4), 4), ()),
         "roi_align": (*test_sample.regions_call(x, np.full((3, 4), 2.5)), ()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_harness import dims, normal, refusal, run
+from native_harness import normal, refusal, refused, rows, run
 
 from infold import _native
 
@@ -12,18 +12,7 @@ F32 = np.float32
 
 
 def lrn(isa, x, before, after, beta, **how):
-    rows, channels = x.shape
-    params = {
-        "n": dims([rows], 4, 1),
-        "in_stride": dims([channels], 4, 0),
-        "out_stride": dims([channels], 4, 0),
-        "channels": channels,
-        "before": before,
-        "after": after,
-        "scale": 0.02,
-        "bias": 1.5,
-        "beta": beta,
-    }
+    params = {**rows(x), "channels": x.shape[1], "before": before, "after": after, "scale": 0.02, "bias": 1.5, "beta": beta}
     return run("lrn", isa, params, **{"in": x, "out": np.zeros_like(x)}, **how)["out"]
 
 
@@ -40,19 +29,11 @@ def test_every_length(before, after, beta, isa, side):
     np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [
-        ({}, 0),
-        ({"before": 65}, 1),
-        ({"after": -1}, 1),
-        ({"channels": 9}, 2),
-        ({"channels": 2**62}, 2),
-        ({"n": [1] * 3 + [5]}, 2),
-    ],
-)
+@refused({
+    0: [{}],
+    1: [{"before": 65}, {"after": -1}],
+    2: [{"channels": 9}, {"channels": 2**62}, {"n": [1] * 3 + [5]}]
+})
 def test_check(change, status, isa):
     x = np.zeros((4, 8), F32)
-    params = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 8], "out_stride": [0, 0, 0, 8], "channels": 8, "before": 2}
-    params["after"] = 2
-    assert refusal("lrn", isa, params | change, **{"in": x, "out": x}) == status
+    assert refusal("lrn", isa, {**rows(x), "channels": 8, "before": 2, "after": 2, **change}, **{"in": x, "out": x}) == status

@@ -7,7 +7,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from native_harness import dims, refusal, run, strides
+from native_harness import elements, refusal, refused, run
 
 from infold import _native
 from infold.plan.tensor import TYPES
@@ -121,8 +121,7 @@ def expected(loop: str, inputs: list[np.ndarray]) -> np.ndarray:
 def mapped(loop: str, inputs: list[np.ndarray], isa: str, **how) -> np.ndarray:
     views = np.broadcast_arrays(*inputs)
     out = np.zeros(views[0].shape, parts(loop)[2])
-    params = {f"{name}_stride": dims(strides(v), 6, 0) for name, v in zip("abc", views)}
-    params |= {"shape": dims(out.shape, 6, 1), "out_stride": dims(strides(out), 6, 0), "loop": _native.LOOPS[loop]}
+    params = {**elements(out, **dict(zip("abc", views))), "loop": _native.LOOPS[loop]}
     return run("map", isa, params, **dict(zip("abc", inputs)), out=out, **how)["out"]
 
 
@@ -159,8 +158,7 @@ def test_strided(loop: str, isa: str, side: str):
     whole = [numbers(kind, 600, seed).reshape(20, 30) for seed, kind in enumerate(kinds)]
     columns = [x.T for x in whole]
     out = np.zeros((30, 20), parts(loop)[2])
-    params = {f"{name}_stride": dims(strides(v), 6, 0) for name, v in zip("abc", columns)}
-    params |= {"shape": dims(out.shape, 6, 1), "out_stride": dims(strides(out), 6, 0), "loop": _native.LOOPS[loop]}
+    params = {**elements(out, **dict(zip("abc", columns))), "loop": _native.LOOPS[loop]}
     same(run("map", isa, params, **dict(zip("abc", whole)), out=out, side=side, threads=2)["out"], expected(loop, columns), loop)
 
 
@@ -180,15 +178,12 @@ def test_half_precision_is_exact():
         np.testing.assert_array_equal(mapped("CAST_f64_f16", [between], isa), between.astype(np.float16))
 
 
-@pytest.mark.parametrize(("change", "status"), [
-    ({}, 0), ({"loop": -1}, 1), ({"loop": len(_native.LOOPS)}, 1), ({"shape": [1, 1, 1, 1, 3, 5]}, 2),
-    ({"shape": [1, 1, 1, 1, 1, -1]}, 2),
-    ({"c_stride": [0, 0, 0, 0, 0, 2**62]}, 0), ({"a_stride": [0, 0, 0, 0, 5, -1]}, 2), ({"out_stride": [0, 0, 0, 0, 2**62, 1]}, 2),
-    ({"loop": _native.LOOPS["ADD_i64"]}, 2),
-])  # fmt: skip
+@refused({
+    0: [{}, {"c_stride": [0, 0, 0, 0, 0, 2**62]}],
+    1: [{"loop": -1}, {"loop": len(_native.LOOPS)}],
+    2: [{"shape": [1, 1, 1, 1, 3, 5]}, {"shape": [1, 1, 1, 1, 1, -1]}, {"a_stride": [0, 0, 0, 0, 5, -1]},
+        {"out_stride": [0, 0, 0, 0, 2**62, 1]}, {"loop": _native.LOOPS["ADD_i64"]}]
+})
 def test_check(change: dict, status: int, isa: str):
     x = np.zeros((2, 5), np.int32)
-    rows = dims(strides(x), 6, 0)
-    params = {"shape": dims(x.shape, 6, 1), "a_stride": rows, "b_stride": rows, "out_stride": rows}
-    params["loop"] = _native.LOOPS["ADD_i32"]
-    assert refusal("map", isa, params | change, a=x, b=x, out=x) == status
+    assert refusal("map", isa, {**elements(x, a=x, b=x), "loop": _native.LOOPS["ADD_i32"], **change}, a=x, b=x, out=x) == status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_harness import dims, normal, refusal, run, strides, ulps
+from native_harness import elements, normal, refusal, run, ulps
 
 from infold import _native
 
@@ -30,14 +30,7 @@ def binary(isa: str, op: str, a: np.ndarray, b: np.ndarray, **how) -> np.ndarray
     """The operation on NumPy-broadcast operands, whatever their strides."""
     va, vb = np.broadcast_arrays(a, b)
     out = np.zeros(va.shape, F32)
-    params = {
-        "shape": dims(out.shape, 6, 1),
-        "a_stride": dims(strides(va), 6, 0),
-        "b_stride": dims(strides(vb), 6, 0),
-        "out_stride": dims(strides(out), 6, 0),
-        "op": _native.BINARIES[op],
-    }
-    return run("binary", isa, params, a=a, b=b, out=out, **how)["out"]
+    return run("binary", isa, {**elements(out, a=va, b=vb), "op": _native.BINARIES[op]}, a=a, b=b, out=out, **how)["out"]
 
 
 @pytest.mark.parametrize("op", BINARIES)
@@ -84,58 +77,37 @@ def test_high_rank_broadcast_and_threads(op: str, isa: str, side: str):
     np.testing.assert_array_equal(*results)
 
 
-def affine_params(rows: int, n: int, act: str = "IDENTITY", per: str = "element") -> dict:
-    return {
-        "shape": dims([rows, n], 6, 1),
-        "a_stride": dims([n, 1], 6, 0),
-        "b_stride": dims([0, 1] if per == "element" else [1, 0], 6, 0),
-        "out_stride": dims([n, 1], 6, 0),
-        "op": _native.ACTS[act],
-    }
+AFFINE = {"IDENTITY": lambda y: y, "RELU": lambda y: np.maximum(y, 0), "SILU": lambda y: y / (1 + np.exp(-y))}
+
+
+def check_affine(isa: str, act: str, x: np.ndarray, scale: np.ndarray, shift: np.ndarray, **how) -> np.ndarray:
+    """act(x * scale + shift) of a view x, with scale and shift that broadcast; the result, which is as float64 has it."""
+    out = np.zeros(x.shape, F32)
+    params = {**elements(out, a=x, b=np.broadcast_to(scale, x.shape)), "op": _native.ACTS[act], "a": 1.0}
+    storage = x if x.base is None else x.base
+    got = run("affine", isa, params, x=storage, scale=scale, shift=shift, out=out, **how)["out"]
+    np.testing.assert_allclose(got, AFFINE[act](x * scale.astype(np.float64) + shift), rtol=1e-5, atol=1e-6)
+    return got
 
 
 @pytest.mark.parametrize("per", ["element", "row"])
-@pytest.mark.parametrize("act", ["IDENTITY", "RELU", "SILU"])
+@pytest.mark.parametrize("act", AFFINE)
 def test_affine(act: str, per: str, isa: str, side: str):
     rng = np.random.default_rng(5)
     for n in [*range(1, 3 * _native.isa_info(isa)["lanes"] + 2), 5000]:
-        x, size = normal(rng, 7, n), n if per == "element" else 7
-        scale, shift = normal(rng, size), normal(rng, size)
-        results = [
-            run(
-                "affine",
-                isa,
-                affine_params(7, n, act, per) | {"a": 1.0},
-                threads=t,
-                side=side,
-                x=x,
-                scale=scale,
-                shift=shift,
-                out=np.zeros_like(x),
-            )["out"]
-            for t in (1, 2)
-        ]
-        column = (slice(None), None) if per == "row" else ()
-        y = x * scale[column].astype(np.float64) + shift[column]
-        expected = {"IDENTITY": y, "RELU": np.maximum(y, 0), "SILU": y / (1 + np.exp(-y))}[act]
-        np.testing.assert_allclose(results[0], expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(*results)
+        size = (n,) if per == "element" else (7, 1)
+        x, scale, shift = normal(rng, 7, n), normal(rng, *size), normal(rng, *size)
+        np.testing.assert_array_equal(*(check_affine(isa, act, x, scale, shift, threads=t, side=side) for t in (1, 2)))
 
 
-@pytest.mark.parametrize("act", ["IDENTITY", "RELU", "SILU"])
+@pytest.mark.parametrize("act", AFFINE)
 @pytest.mark.parametrize("channels", [2, 3, 16, 17, 40])
 def test_affine_turned(channels: int, act: str, isa: str, side: str):
     """Channels apart in x and together in out: blocks of 64 pixels and 16 channels, with every kind of edge."""
     rng = np.random.default_rng(6)
     scale, shift = normal(rng, channels), normal(rng, channels)
     for pixels in (1, 2, 63, 64, 65, 200):
-        x = normal(rng, channels, pixels)
-        params = affine_params(pixels, channels, act) | {"a_stride": [0, 0, 0, 0, 1, pixels], "a": 1.0}
-        got = run("affine", isa, params, threads=1 + pixels % 2, side=side, x=x, scale=scale, shift=shift,
-                  out=np.zeros((pixels, channels), F32))["out"]
-        y = x.T * scale.astype(np.float64) + shift
-        expected = {"IDENTITY": y, "RELU": np.maximum(y, 0), "SILU": y / (1 + np.exp(-y))}[act]
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+        check_affine(isa, act, normal(rng, channels, pixels).T, scale, shift, threads=1 + pixels % 2, side=side)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 4, 5, 2, 7), (4, 33000)])
@@ -143,37 +115,22 @@ def test_fill(shape: tuple[int, ...], isa: str, side: str):
     """Fills every other element of the last dimension and leaves the rest alone."""
     out = np.zeros((*shape[:-1], 2 * shape[-1] - 1), F32)
     view = out[..., ::2]
-    params = {"shape": dims(shape, 6, 1), "out_stride": dims(strides(view), 6, 0), "item": 4,
-              "bits": int(np.float32(2.5).view(np.int32))}
+    params = {**elements(view), "item": 4, "bits": int(np.float32(2.5).view(np.int32))}
     for threads in (1, 2):
         got = run("fill", isa, params, threads=threads, side=side, out=out)["out"]
         assert (got[..., ::2] == 2.5).all() and (got[..., 1::2] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("op", "change", "status"),
-    [
-        ("binary", {}, 0),
-        ("binary", {"b_stride": [0, 0, 0, 0, 9, 1]}, 2),
-        ("binary", {"a_stride": [0, 0, 0, 0, -1, 1]}, 2),
-        ("binary", {"out_stride": [0, 0, 0, 0, 2**61, 1]}, 2),
-        ("binary", {"op": 99}, 1),
-        ("affine", {}, 0),
-        ("affine", {"a_stride": [0, 0, 0, 0, 8, 2]}, 1),
-        ("affine", {"b_stride": [0, 0, 0, 0, 8, 1]}, 2),
-        ("affine", {"op": _native.ACTS["PRELU"]}, 1),
-        ("fill", {}, 0),
-        ("fill", {"out_stride": [0, 0, 0, 2**62, 8, 1], "shape": [1, 1, 1, 4, 4, 8]}, 2),
-        ("fill", {"shape": [1, 1, 1, 1, 5, 8]}, 2),
-    ],
-)
+@pytest.mark.parametrize(("op", "change", "status"), [
+    ("binary", {}, 0), ("binary", {"b_stride": [0, 0, 0, 0, 9, 1]}, 2), ("binary", {"a_stride": [0, 0, 0, 0, -1, 1]}, 2),
+    ("binary", {"out_stride": [0, 0, 0, 0, 2**61, 1]}, 2), ("binary", {"op": 99}, 1),
+    ("affine", {}, 0), ("affine", {"a_stride": [0, 0, 0, 0, 8, 2]}, 1), ("affine", {"b_stride": [0, 0, 0, 0, 8, 1]}, 2),
+    ("affine", {"op": _native.ACTS["PRELU"]}, 1),
+    ("fill", {}, 0), ("fill", {"out_stride": [0, 0, 0, 2**62, 8, 1], "shape": [1, 1, 1, 4, 4, 8]}, 2),
+    ("fill", {"shape": [1, 1, 1, 1, 5, 8]}, 2),
+])
 def test_check(op: str, change: dict, status: int, isa: str):
     x, row = np.zeros((4, 8), F32), np.zeros(8, F32)
-    params = {"shape": dims([4, 8], 6, 1), "out_stride": dims([8, 1], 6, 0)}
-    arrays = {"out": x}
-    if op == "fill":
-        params["item"] = 4
-    else:
-        params |= {"a_stride": dims([8, 1], 6, 0), "b_stride": dims([0, 1], 6, 0)}
-        arrays |= {"a": x, "b": row} if op == "binary" else {"x": x, "scale": row, "shift": row}
-    assert refusal(op, isa, params | change, **arrays) == status
+    params = {**elements(x), "item": 4} if op == "fill" else elements(x, a=x, b=np.broadcast_to(row, x.shape))
+    operands = {"fill": {}, "binary": {"a": x, "b": row}, "affine": {"x": x, "scale": row, "shift": row}}[op]
+    assert refusal(op, isa, params | change, **operands, out=x) == status

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from native_harness import dims, normal, refusal, run, strides
+from native_harness import dims, normal, refusal, refused, run, strides
 
 from infold import _native
 
@@ -128,41 +128,20 @@ def test_special_values(op, axis, isa):
     ("op", "value"), [("SUM", 0), ("PROD", 1), ("MAX", -np.inf), ("MIN", np.inf), ("LOG_SUM_EXP", -np.inf)]
 )
 def test_nothing_to_reduce(op, value, isa):
-    params = {
-        "kept": [1, 1, 1, 7],
-        "reduced": [1, 1, 1, 0],
-        "in_kept": [0, 0, 0, 1],
-        "out_stride": [0, 0, 0, 1],
-        "op": _native.REDUCTIONS[op],
-    }
     for in_kept in ([0, 0, 0, 1], [0, 0, 0, 0]):
-        got = run(
-            "reduce",
-            isa,
-            params | {"in_kept": in_kept, "in_reduced": [0, 0, 0, 1]},
-            **{"in": np.zeros(0, F32)},
-            out=np.ones(7, F32),
-        )
+        params = {"kept": [1, 1, 1, 7], "reduced": [1, 1, 1, 0], "in_kept": in_kept, "in_reduced": [0, 0, 0, 1],
+                  "out_stride": [0, 0, 0, 1], "op": _native.REDUCTIONS[op]}
+        got = run("reduce", isa, params, **{"in": np.zeros(0, F32)}, out=np.ones(7, F32))
         assert (got["out"] == value).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [
-        ({}, 0),
-        ({"op": 10}, 1),
-        ({"op": -1}, 1),
-        ({"kept": [1, 1, 1, 7]}, 2),
-        ({"reduced": [1, 1, 1, 5]}, 2),
-        ({"reduced": [1, 1, 1, -1]}, 2),
-        ({"in_reduced": [0, 0, 0, -6]}, 2),
-        ({"in_kept": [0, 0, 0, 2]}, 2),
-        ({"out_stride": [0, 0, 0, 2]}, 2),
-        ({"in_reduced": [0, 0, 0, 2**62]}, 2),
-        ({"kept": [2**40, 2**40, 2**40, 6]}, 2),
-        ({"reduced": [2**62, 4, 1, 4]}, 2),
-    ],
-)
+@refused({
+    0: [{}],
+    1: [{"op": 10}, {"op": -1}],
+    2: [{"kept": [1, 1, 1, 7]}, {"reduced": [1, 1, 1, 5]}, {"reduced": [1, 1, 1, -1]}, {"in_reduced": [0, 0, 0, -6]},
+        {"in_kept": [0, 0, 0, 2]}, {"out_stride": [0, 0, 0, 2]}, {"in_reduced": [0, 0, 0, 2**62]},
+        {"kept": [2**40, 2**40, 2**40, 6]}, {"reduced": [2**62, 4, 1, 4]}]
+})
 def test_check(change, status, isa):
     params, out = parameters(np.zeros((4, 6), F32), (0,), "SUM")
     assert refusal("reduce", isa, params | change, **{"in": np.zeros((4, 6), F32), "out": out}) == status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_harness import normal, refusal, run, strides
+from native_harness import normal, refusal, refused, run, strides
 from test_conv import close, epilogue, packed, whole_vectors
 from test_unary import FUNCTIONS
 
@@ -39,11 +39,11 @@ def test_filters_are_transformed_and_packed(sides, channels, isa, side):
             assert (got == expected).mean() > 0.99  # another order of a float64 sum hardly ever rounds otherwise
 
 
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [({}, 0), ({"side": 3}, 1), ({"side": 4}, 2), ({"k": 4}, 2), ({"k": -1}, 1), ({"columns": 6}, 2), ({"columns": -1}, 1),
-     ({"columns": 2**62, "k": 0}, 1), ({"k": 2**60}, 1), ({"out_group": 2**40}, 2), ({"out_group": -1}, 2)],
-)  # fmt: skip
+@refused({
+    0: [{}],
+    1: [{"side": 3}, {"k": -1}, {"columns": -1}, {"columns": 2**62, "k": 0}, {"k": 2**60}],
+    2: [{"side": 4}, {"k": 4}, {"columns": 6}, {"out_group": 2**40}, {"out_group": -1}]
+})
 def test_check_of_packing(change, status, isa):
     lanes = _native.isa_info(isa)["lanes"]
     w, each = np.zeros((5, 3, 3, 3), F32), 3 * -(-5 // lanes) * lanes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -12,6 +13,7 @@ import onnxruntime
 from numpy.lib.stride_tricks import sliding_window_view
 
 from infold import passes
+from infold.reference import run_float64
 from infold.report.fold import FoldReport
 
 onnxruntime.set_default_logger_severity(4)
@@ -24,6 +26,13 @@ def model(text: str, constants: Mapping[str, np.ndarray] | None = None, *, opset
         onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()
     )
     return ir.from_proto(proto)
+
+
+def inferred(text: str, constants: Mapping[str, np.ndarray]) -> ir.Model:
+    """As `model`, with those of the constants that the text names, and the shapes that ONNX infers."""
+    used = set(re.findall(r"[\w-]+", text))
+    proto = ir.to_proto(model(text, {name: array for name, array in constants.items() if name in used}))
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
 
 
 def run(subject: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -55,6 +64,15 @@ def fold_and_compare(
     assert list(expected) == list(actual)
     for name, array in expected.items():
         assert_close(actual[name], array, tolerance)
+    return result, report
+
+
+def fold_and_measure(subject: ir.Model, feeds: Mapping[str, np.ndarray], tolerance: float = 2e-6) -> tuple[ir.Model, FoldReport]:
+    """Fold, and compare every output with the unfolded graph in float64."""
+    result, report = fold(subject)
+    actual, exact = run(result, feeds), run_float64(subject, feeds)
+    for name in actual:
+        assert_close(actual[name], exact[name], tolerance)
     return result, report
 
 

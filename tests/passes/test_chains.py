@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from passes_harness import assert_close, batchnorm, fold, model, normal, operators, run, statistics
-
-from infold.reference import run_float64
+from passes_harness import assert_close, batchnorm, fold, fold_and_measure, model, normal, operators, run, statistics
 
 BN = "BatchNormalization"
 BY_HAND = [
@@ -29,12 +27,6 @@ def by_hand(shape: tuple[int, ...], rng: np.random.Generator) -> dict[str, np.nd
     }
 
 
-def compare(subject, feeds):
-    result, report = fold(subject)
-    assert_close(run(result, feeds)["y"], run_float64(subject, feeds)["y"], 2e-6)
-    return result, report
-
-
 @pytest.mark.parametrize("text", BY_HAND)
 @pytest.mark.parametrize("shape", [(5, 1, 1), (1, 5, 1, 1)])
 def test_by_hand_behind_a_convolution(text, shape):
@@ -43,7 +35,7 @@ def test_by_hand_behind_a_convolution(text, shape):
         f"g (float[N,3,4,4] x) => (float[N,5,4,4] y) {{ c = Conv(x, w) {text.format(x='c')} }}",
         {"w": normal(rng, 5, 3, 1, 1), **by_hand(shape, rng)},
     )
-    result, _ = compare(subject, {"x": normal(rng, 2, 3, 4, 4)})
+    result, _ = fold_and_measure(subject, {"x": normal(rng, 2, 3, 4, 4)})
     assert operators(result) == {"Conv": 1}
 
 
@@ -55,7 +47,7 @@ def test_by_hand_behind_a_matrix_product(text, layer):
         f"g (float[N,3] x) => (float[N,5] y) {{ c = {layer} {text.format(x='c')} }}",
         {"w": normal(rng, 3, 5), **by_hand((1, 5), rng)},
     )
-    result, _ = compare(subject, {"x": normal(rng, 4, 3)})
+    result, _ = fold_and_measure(subject, {"x": normal(rng, 4, 3)})
     assert operators(result) in ({"Gemm": 1}, {"MatMul": 1, "Add": 1})
 
 
@@ -67,7 +59,7 @@ def test_by_hand_without_a_layer(text, shape):
     constants = by_hand(shape, rng)
     subject = model(f"g (float[N,5{tail}] x) => (float[N,5{tail}] y) {{ {text.format(x='x')} }}", constants)
     x = normal(rng, 3, 5, *[4] * tail.count("4"))
-    result, report = compare(subject, {"x": x})
+    result, report = fold_and_measure(subject, {"x": x})
     assert operators(result) == {BN: 1}
     assert [(item.verdict, item.reason) for item in report.items] == [("kept", "it normalises the graph input 'x'")]
     flat = {name: array.ravel() for name, array in constants.items()}
@@ -83,7 +75,7 @@ def test_batchnorm_and_scale_are_one_pass():
     )
     for node, name in zip(subject.graph, ["", "first", "", "", "second", ""]):
         node.name = name or None
-    result, report = compare(subject, {"x": normal(rng, 2, 5, 4, 4)})
+    result, report = fold_and_measure(subject, {"x": normal(rng, 2, 5, 4, 4)})
     assert [node.op_type for node in result.graph] == ["Relu", BN, "Relu"]
     assert [(item.name, item.verdict, item.into) for item in report.items] == [
         ("first", "folded", "second"),
@@ -130,6 +122,6 @@ def test_any_chain(steps, seed):
     constants = {"k": np.abs(normal(rng, 5, 1, 1)) + 0.3, **statistics(rng, 5)}
     constants["var"] += 0.5
     subject = model(f"g (float[N,5,2,3] x) => (float[N,5,2,3] y) {{ {body} }}", constants)
-    result, _ = compare(subject, {"x": normal(rng, 2, 5, 2, 3)})
+    result, _ = fold_and_measure(subject, {"x": normal(rng, 2, 5, 2, 3)})
     if any(step.startswith(BN) for step in steps):  # other arithmetic may cancel to one number for all channels
         assert operators(result) == {BN: 1}

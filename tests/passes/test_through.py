@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import gc
-import re
 import weakref
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from passes_harness import assert_close, fold, model, normal, operators, run, statistics
-
-from infold.reference import run_float64
+from passes_harness import fold, fold_and_measure, inferred, model, normal, operators, statistics
 
 BN = "BatchNormalization"
 RNG = np.random.default_rng(0)
@@ -56,24 +51,10 @@ def bn(x: str, count: int) -> str:
 
 
 def subject_of(body: str):
-    """The model, its output's shape as inferred."""
-    used = set(re.findall(r"[\w-]+", body))
-    constants = {name: array for name, array in CONSTANTS.items() if name in used}
-    proto = ir.to_proto(model(f"g (float[2,4,6,6] x) => (float[] y) {{ {body} }}", constants))
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    return inferred(f"g (float[2,4,6,6] x) => (float[] y) {{ {body} }}", CONSTANTS)
 
 
-def feeds():
-    return {"x": normal(np.random.default_rng(7), 2, 4, 6, 6)}
-
-
-def check(body: str):
-    """Fold, and compare with the unfolded graph in float64."""
-    subject = subject_of(body)
-    result, report = fold(subject)
-    actual, exact = run(result, feeds())["y"], run_float64(subject, feeds())["y"]
-    assert_close(actual, exact, 2e-6)
-    return result, report
+FEEDS = {"x": normal(np.random.default_rng(7), 2, 4, 6, 6)}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +103,7 @@ def check(body: str):
     ],
 )
 def test_it_reaches_the_weights(body):
-    result, report = check(body)
+    result, report = fold_and_measure(subject_of(body), FEEDS)
     assert operators(result)[BN] == 0 and [item.verdict for item in report.items] == ["folded"]
     before = operators(subject_of(body))
     assert all(before[name] >= count for name, count in operators(result).items() if name != "Add")
@@ -144,8 +125,7 @@ def test_arithmetic_takes_the_same_ways():
     """ConvNeXt multiplies by its layer scale behind the Transpose."""
     subject = subject_of("m = MatMul(x, m6) a = Add(m, b) t = Transpose <perm = [0, 3, 1, 2]> (a) s = Mul(k, t) "
                          "y = Neg(s)")
-    result, _ = fold(subject)
-    assert_close(run(result, feeds())["y"], run_float64(subject, feeds())["y"])
+    result, _ = fold_and_measure(subject, FEEDS)
     assert [node.op_type for node in result.graph] == ["MatMul", "Add", "Transpose"]
     names = {value.name for node in result.graph for value in node.outputs}
     assert names.isdisjoint({"m", "a", "t", "s"}), "a name means the same tensor before and after"
@@ -180,7 +160,7 @@ def test_arithmetic_takes_the_same_ways():
 )
 def test_what_stays_and_why(body, reason):
     subject = subject_of(body)
-    result, report = check(body)
+    result, report = fold_and_measure(subject_of(body), FEEDS)
     assert [(item.verdict, item.reason) for item in report.items] == [("kept", reason)]
     assert operators(result) == operators(subject)
 
@@ -218,7 +198,4 @@ def test_random_ways(data):
     constants |= statistics(rng, shape[1])
     outputs = [f"float[{','.join(map(str, shape))}] y"]
     text = f"g (float[2,3,4,6] x) => ({', '.join(outputs)}) {{ {body} y = {BN}({value}, scale, bias, mean, var) }}"
-    subject = model(text, constants)
-    result, _ = fold(subject)
-    x = {"x": normal(rng, 2, 3, 4, 6)}
-    assert_close(run(result, x)["y"], run_float64(subject, x)["y"], 2e-6)
+    fold_and_measure(model(text, constants), {"x": normal(rng, 2, 3, 4, 6)})

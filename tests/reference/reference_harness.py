@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+import torch
+from hypothesis import strategies as st
 
 from infold.reference import NodeRunner
+
+generators = st.integers(0, 99).map(np.random.default_rng)
+
+
+@dataclass
+class Windows:
+    """Windows over an image of size `spatial`, and the attributes by which ONNX calls them; `pads` are the same at both ends."""
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    pads: list[int]
+    spatial: list[int]
+    attributes: dict
+
+
+@st.composite
+def windows(draw, most: int | None = 2, **more: st.SearchStrategy) -> Windows:
+    """Of one to three dimensions; most: the largest padding, half the kernel if None; more: further attributes."""
+    rank = draw(st.integers(1, 3))
+    kernel, strides, dilations, spatial = ([draw(st.integers(*limits)) for _ in range(rank)]
+                                           for limits in ((1, 3), (1, 3), (1, 2), (5, 8)))
+    pads = [draw(st.integers(0, k // 2 if most is None else most)) for k in kernel]
+    attributes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads * 2}
+    return Windows(kernel, strides, dilations, pads, spatial, attributes | {name: draw(values) for name, values in more.items()})
+
+
+def tensors(*arrays: np.ndarray | None) -> list:
+    """Tensors of torch; None stays None."""
+    return [None if array is None else torch.tensor(array) for array in arrays]
 
 
 def run_node(op_type: str, *inputs, opset: int | None = None, outputs: int = 1, domain: str = "", **attributes):

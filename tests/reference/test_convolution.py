@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_harness import close, run_node
+from reference_harness import close, generators, run_node, tensors, windows
 
 from infold.errors import ShapeError
 from infold.reference import convolution
@@ -18,89 +17,35 @@ TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d
 
 
 @st.composite
-def geometry(draw):
-    rank = draw(st.integers(1, 3))
-    each = lambda low, high: draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))  # noqa: E731
-    group, into, out = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    return {
-        "rank": rank,
-        "kernel": each(1, 3),
-        "strides": each(1, 3),
-        "dilations": each(1, 2),
-        "group": group,
-        "pads": each(0, 2),
-        "into": into,
-        "out": out,
-        "spatial": each(5, 8),
-        "bias": draw(st.booleans()),
-        "seed": draw(st.integers(0, 99)),
-    }
+def convolutions(draw, transposed=False):
+    """ONNX's attributes, x, w and b or None."""
+    each = draw(windows())
+    group, into, out, rng = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(generators)
+    if transposed:
+        limits = [max(s, d) - 1 for s, d in zip(each.strides, each.dilations)]
+        each.attributes["output_padding"] = [draw(st.integers(0, limit)) for limit in limits]
+    filters = (group * into, out) if transposed else (group * out, into)
+    b = rng.standard_normal(group * out) if draw(st.booleans()) else None
+    x, w = rng.standard_normal((2, group * into, *each.spatial)), rng.standard_normal((*filters, *each.kernel))
+    return each, group, x, w, b
 
 
 @settings(max_examples=60, deadline=None)
-@given(geometry())
+@given(convolutions())
 def test_conv_matches_torch(g):
-    rng = np.random.default_rng(g["seed"])
-    x = rng.standard_normal((2, g["group"] * g["into"], *g["spatial"]))
-    w = rng.standard_normal((g["group"] * g["out"], g["into"], *g["kernel"]))
-    b = rng.standard_normal(len(w)) if g["bias"] else None
-    y = run_node(
-        "Conv",
-        x,
-        w,
-        b,
-        strides=g["strides"],
-        dilations=g["dilations"],
-        group=g["group"],
-        pads=g["pads"] * 2,
-        kernel_shape=g["kernel"],
-    )
-    close(
-        y,
-        CONV[g["rank"]](
-            torch.tensor(x),
-            torch.tensor(w),
-            None if b is None else torch.tensor(b),
-            g["strides"],
-            g["pads"],
-            g["dilations"],
-            g["group"],
-        ),
-    )
+    each, group, x, w, b = g
+    y = run_node("Conv", x, w, b, group=group, **each.attributes)
+    expected = CONV[len(each.kernel)](*tensors(x, w, b), each.strides, each.pads, each.dilations, group)
+    close(y, expected)
 
 
 @settings(max_examples=60, deadline=None)
-@given(geometry(), st.data())
-def test_conv_transpose_matches_torch(g, data):
-    rng = np.random.default_rng(g["seed"])
-    x = rng.standard_normal((2, g["group"] * g["into"], *g["spatial"]))
-    w = rng.standard_normal((g["group"] * g["into"], g["out"], *g["kernel"]))
-    b = rng.standard_normal(g["group"] * g["out"]) if g["bias"] else None
-    extra = [data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(g["strides"], g["dilations"])]
-    y = run_node(
-        "ConvTranspose",
-        x,
-        w,
-        b,
-        strides=g["strides"],
-        dilations=g["dilations"],
-        group=g["group"],
-        pads=g["pads"] * 2,
-        output_padding=extra,
-    )
-    close(
-        y,
-        TRANSPOSE[g["rank"]](
-            torch.tensor(x),
-            torch.tensor(w),
-            None if b is None else torch.tensor(b),
-            g["strides"],
-            g["pads"],
-            extra,
-            g["group"],
-            g["dilations"],
-        ),
-    )
+@given(convolutions(transposed=True))
+def test_conv_transpose_matches_torch(g):
+    each, group, x, w, b = g
+    y = run_node("ConvTranspose", x, w, b, group=group, **each.attributes)
+    extra = each.attributes["output_padding"]
+    close(y, TRANSPOSE[len(each.kernel)](*tensors(x, w, b), each.strides, each.pads, extra, group, each.dilations))
 
 
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
@@ -111,10 +56,7 @@ def test_auto_pad(auto_pad, size, kernel, stride):
     total = 0 if auto_pad == "VALID" else max((-(-size // stride) - 1) * stride + kernel - size, 0)
     begin = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
     padded = np.pad(x, [(0, 0), (0, 0)] + [(begin, total - begin)] * 2)
-    close(
-        run_node("Conv", x, w, auto_pad=auto_pad, strides=[stride] * 2),
-        F.conv2d(torch.tensor(padded), torch.tensor(w), stride=stride),
-    )
+    close(run_node("Conv", x, w, auto_pad=auto_pad, strides=[stride] * 2), F.conv2d(*tensors(padded, w), stride=stride))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +71,7 @@ def test_auto_pad(auto_pad, size, kernel, stride):
 def test_conv_transpose_chooses_pads_for_the_output_shape(attributes, begin):
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((1, 2, 5, 4)), rng.standard_normal((2, 3, 3, 3))
-    full = F.conv_transpose2d(torch.tensor(x), torch.tensor(w), stride=2)  # 11 x 9
+    full = F.conv_transpose2d(*tensors(x, w), stride=2)  # 11 x 9
     rows, columns = begin
     if "SAME_UPPER" in attributes.values():
         rows = columns = 0  # one surplus cell each way: half of it, rounded down, before

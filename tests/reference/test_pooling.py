@@ -6,62 +6,29 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_harness import close, run_node
+from reference_harness import close, generators, run_node, tensors, windows
 
 MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-@st.composite
-def geometry(draw):
-    rank = draw(st.integers(1, 3))
-    kernel = draw(st.lists(st.integers(1, 3), min_size=rank, max_size=rank))
-    each = lambda low, high: draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank))  # noqa: E731
-    return {
-        "rank": rank,
-        "kernel": kernel,
-        "strides": each(1, 3),
-        "dilations": each(1, 2),
-        "spatial": each(5, 8),
-        "pads": [draw(st.integers(0, k // 2)) for k in kernel],
-        "ceil": draw(st.booleans()),
-        "x": np.random.default_rng(draw(st.integers(0, 99))),
-    }
+pools = windows(most=None, ceil_mode=st.integers(0, 1))
 
 
 @settings(max_examples=60, deadline=None)
-@given(geometry())
-def test_max_pool_and_its_indices_match_torch(g):
-    x = g["x"].standard_normal((2, 3, *g["spatial"]))
-    y, index = run_node(
-        "MaxPool",
-        x,
-        outputs=2,
-        kernel_shape=g["kernel"],
-        strides=g["strides"],
-        dilations=g["dilations"],
-        pads=g["pads"] * 2,
-        ceil_mode=int(g["ceil"]),
-    )
-    expected, places = MAX[g["rank"]](torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["dilations"], g["ceil"], True)
+@given(pools, generators)
+def test_max_pool_and_its_indices_match_torch(each, rng):
+    x = rng.standard_normal((2, 3, *each.spatial))
+    y, index = run_node("MaxPool", x, outputs=2, **each.attributes)
+    ceil = bool(each.attributes["ceil_mode"])
+    expected, places = MAX[len(each.kernel)](*tensors(x), each.kernel, each.strides, each.pads, each.dilations, ceil, True)
     close(y, expected)
     assert np.array_equal(x.ravel()[index], y)
-    plane = np.prod(g["spatial"])
-    assert np.array_equal(index % plane, places)
-    alone = run_node(
-        "MaxPool",
-        x,
-        kernel_shape=g["kernel"],
-        strides=g["strides"],
-        dilations=g["dilations"],
-        pads=g["pads"] * 2,
-        ceil_mode=int(g["ceil"]),
-    )
-    assert np.array_equal(alone, y)
+    assert np.array_equal(index % np.prod(each.spatial), places)
+    assert np.array_equal(run_node("MaxPool", x, **each.attributes), y)
 
 
 def test_column_major_indices():
@@ -71,41 +38,27 @@ def test_column_major_indices():
 
 
 @settings(max_examples=60, deadline=None)
-@given(geometry(), st.booleans())
-def test_average_pool_matches_torch(g, include):
-    x = g["x"].standard_normal((2, 3, *g["spatial"]))
-    y = run_node(
-        "AveragePool",
-        x,
-        kernel_shape=g["kernel"],
-        strides=g["strides"],
-        pads=g["pads"] * 2,
-        ceil_mode=int(g["ceil"]),
-        count_include_pad=int(include),
-    )
-    close(y, AVERAGE[g["rank"]](torch.tensor(x), g["kernel"], g["strides"], g["pads"], g["ceil"], include))
+@given(pools, generators, st.booleans())
+def test_average_pool_matches_torch(each, rng, include):
+    x = rng.standard_normal((2, 3, *each.spatial))
+    y = run_node("AveragePool", x, count_include_pad=int(include), **each.attributes | {"dilations": [1] * len(each.kernel)})
+    ceil = bool(each.attributes["ceil_mode"])
+    close(y, AVERAGE[len(each.kernel)](*tensors(x), each.kernel, each.strides, each.pads, ceil, include))
 
 
 @settings(max_examples=40, deadline=None)
-@given(geometry(), st.booleans(), st.integers(1, 3))
-def test_dilated_average_and_lp_pool_match_the_definition(g, include, p):
-    x = g["x"].standard_normal((1, 2, *g["spatial"]))
-    options = {
-        "kernel_shape": g["kernel"],
-        "strides": g["strides"],
-        "dilations": g["dilations"],
-        "pads": g["pads"] * 2,
-        "ceil_mode": int(g["ceil"]),
-    }
+@given(pools, generators, st.booleans(), st.integers(1, 3))
+def test_dilated_average_and_lp_pool_match_the_definition(each, rng, include, p):
+    x, options = rng.standard_normal((1, 2, *each.spatial)), each.attributes
     average = run_node("AveragePool", x, count_include_pad=int(include), **options)
     norm = run_node("LpPool", x, p=p, **options)
     assert average.shape == norm.shape
     for place in itertools.product(*(range(n) for n in average.shape[2:])):
         cells, inside, counted = [], 0, 0
-        for tap in itertools.product(*(range(k) for k in g["kernel"])):
-            at = [o * s - pad + t * d for o, s, pad, t, d in zip(place, g["strides"], g["pads"], tap, g["dilations"])]
-            counted += all(-pad <= a < n + pad for a, n, pad in zip(at, g["spatial"], g["pads"]))
-            if all(0 <= a < n for a, n in zip(at, g["spatial"])):
+        for tap in itertools.product(*(range(k) for k in each.kernel)):
+            at = [o * s - pad + t * d for o, s, pad, t, d in zip(place, each.strides, each.pads, tap, each.dilations)]
+            counted += all(-pad <= a < n + pad for a, n, pad in zip(at, each.spatial, each.pads))
+            if all(0 <= a < n for a, n in zip(at, each.spatial)):
                 inside += 1
                 cells.append(x[(0, slice(None), *at)])
         total = np.sum(cells, axis=0) if cells else np.zeros(2)
