@@ -1,7 +1,8 @@
 """Small models built value by value, run by infold's session and compared with the float64 run."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -114,6 +115,14 @@ def compare(found: np.ndarray, expected: np.ndarray, tolerance: float, trivial: 
     if expected.size:
         error, top = np.abs(found.astype(np.float64) - expected).max(), np.abs(expected).max()
         assert error <= tolerance * top, f"relative error {error / top:.2e}"
+
+
+def together(*tasks: Callable[[], object]) -> None:
+    """Run each in a thread of its own, all at once; the first exception in one is raised here."""
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        running = [pool.submit(task) for task in tasks]
+    for future in running:
+        future.result()
 
 
 def native_function(net: Net, name: str, *inputs: str | None, threads: int = 1, **attributes) -> np.ndarray:

@@ -5,10 +5,11 @@ import gc
 import multiprocessing
 import os
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
-from session_harness import Net, session
+from session_harness import Net, session, together
 
 from infold import runtime
 from infold.errors import ShapeError
@@ -37,21 +38,15 @@ def test_eight_threads_share_a_session(threads: int):
     model, x = network()
     given = images(8, 16, 9, 12)
     expected = [session(model).run(None, {x: image})[0] for image in given]
-    subject, wrong, start = session(model, threads), [], threading.Barrier(8)
+    subject, start = session(model, threads), threading.Barrier(8)
 
     def work(first: int) -> None:
         start.wait()
         for i in range(20):
             at = (first + i) % len(given)
-            if not np.array_equal(subject.run(None, {x: given[at]})[0], expected[at]):
-                wrong.append(at)
+            np.testing.assert_array_equal(subject.run(None, {x: given[at]})[0], expected[at])
 
-    workers = [threading.Thread(target=work, args=[i]) for i in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    together(*(partial(work, i) for i in range(8)))
     assert subject.report.plans == len({image.shape for image in given})
 
 
@@ -66,23 +61,17 @@ def test_every_number_of_threads_gives_the_same_bits():
 def test_sessions_come_and_go_while_others_run():
     model, x = network()
     (image,) = images(1, 16)
-    expected, wrong = session(model).run(None, {x: image})[0], []
+    expected = session(model).run(None, {x: image})[0]
 
     def work() -> None:
         for _ in range(4):
             subject = session(model, 2)
             for _ in range(2):
-                if not np.array_equal(subject.run(None, {x: image})[0], expected):
-                    wrong.append(True)
+                np.testing.assert_array_equal(subject.run(None, {x: image})[0], expected)
             del subject
             gc.collect()
 
-    workers = [threading.Thread(target=work) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    together(work, work, work)
 
 
 def _in_child(subject, name, image, expected) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from random_networks import random_network
+from session_harness import together
 
 import infold
 from infold import _native
@@ -60,28 +61,9 @@ def threads(count: int, seed: int = 0, workers: int = 6) -> dict[str, int]:
                 if rng.random() < 0.1:
                     gc.collect()
 
-        together([lambda number=first * workers + i: work(number) for i in range(workers)])
+        together(*(lambda number=first * workers + i: work(number) for i in range(workers)))
     assert not wrong
     return {"networks": count, "runs": runs["runs"]}
-
-
-def together(tasks: list) -> None:
-    """Run callables, each in a thread of its own; an exception in one is raised here."""
-    raised = []
-
-    def guarded(task) -> None:
-        try:
-            task()
-        except BaseException as error:
-            raised.append(error)
-
-    running = [threading.Thread(target=guarded, args=[task]) for task in tasks]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-    if raised:
-        raise raised[0]
 
 
 def _child(session, feeds, expected) -> None:
@@ -115,7 +97,7 @@ def forks(count: int) -> dict[str, int]:
         finally:
             stop.set()
 
-    together([keep_busy, fork])
+    together(keep_busy, fork)
     return {"forks": count}
 
 
@@ -285,7 +267,7 @@ def changing_inputs(count: int) -> dict[str, int]:
             finally:
                 stop.set()
 
-        together([scribble, run])
+        together(scribble, run)
     return {"networks with changing inputs": count}
 
 

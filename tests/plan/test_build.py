@@ -1,14 +1,14 @@
 """Plans: cut where data decides, cached per shape, bounded in memory, with the reference evaluator between native steps."""
 from __future__ import annotations
 
-import threading
+from functools import partial
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
-from session_harness import Net, check, session
+from session_harness import Net, check, session, together
 
 from infold import runtime
 from infold.errors import InvalidInputError, MemoryLimitError, ShapeError, UnsupportedError
@@ -234,19 +234,14 @@ def test_many_threads_share_a_session_with_fallbacks():
     model = net.model(y)
     feeds = [{n: a if a.dtype == bool else net.rng.standard_normal(a.shape).astype(np.float32) for n, a in net.feeds.items()}
              for _ in range(8)]
-    expected, subject, wrong = [session(model).run(None, f)[0] for f in feeds], session(model), []
+    expected, subject = [session(model).run(None, f)[0] for f in feeds], session(model)
 
     def work(feed, right) -> None:
         for _ in range(25):
-            if not np.array_equal(subject.run(None, feed)[0], right):
-                wrong.append(feed)
+            np.testing.assert_array_equal(subject.run(None, feed)[0], right)
 
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(feeds, expected)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert not wrong and len({e.shape for e in expected}) > 1
+    together(*(partial(work, *pair) for pair in zip(feeds, expected)))
+    assert len({e.shape for e in expected}) > 1
 
 
 def test_a_default_can_be_overridden():

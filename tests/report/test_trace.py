@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from session_harness import together
 
 import infold
 
@@ -53,11 +54,7 @@ def test_threads_have_lanes_of_their_own(tmp_path: Path, feeds: dict) -> None:
         both.wait()
         session.run(None, feeds)
 
-    workers = [threading.Thread(target=work) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    together(work, work)
     assert len({event["tid"] for event in events(session.end_profiling())}) == 2
 
 
