@@ -2,11 +2,12 @@
 
     python bench/threads.py --zoo build/zoo [NAME ...] [--threads 2] [--output build/bench]
 
-First multiply-adds on registers and copies in memory on one thread and on several (no model can scale better), and the
-microseconds of an empty parallel step. Then, for each model (optimised export), milliseconds on one thread and on several, runs
-taken in turn, and where time is lost (what several threads take beyond a perfect division) by kind of step and in the worst steps.
-Times are first quintiles: what the code can do when the machine lets it. --output: a folder for threads.json, with every step, and
-threads.md, a table of the models.
+First multiply-adds on registers and copies in memory on one thread and on several, and the microseconds of an empty parallel step.
+Then, for each model (optimised export), milliseconds on one thread, on several, and of as many sessions of one thread side by side
+(whole and step by step, divided by their number): nothing is shared out there and nobody waits, so no division of the work can be
+faster. Runs are taken in turn. Where time is lost to that ceiling is told by kind of step and for the worst steps. Times are first
+quintiles: what the code can do when the machine lets it. --output: a folder for threads.json, with every step, and threads.md, a
+table of the models.
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import selection
@@ -26,6 +28,7 @@ import infold
 from infold import _native, host
 from infold.report.roofline import bandwidth
 
+LONG = 5  # milliseconds on one thread: shorter models have no part in the means
 COPY = 1 << 26  # bytes of the arrays that one thread copies: more than it has cache
 
 
@@ -37,7 +40,7 @@ def machine(threads: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Loss:
-    """The steps of one node and kernel: milliseconds on one thread, on several, and what the latter lose."""
+    """The steps of one node and kernel: milliseconds on one thread, on several, and what these lose to sessions side by side."""
 
     node: str
     kernel: str
@@ -48,16 +51,22 @@ class Loss:
 
 @dataclass(frozen=True)
 class Scaling:
-    """A model's milliseconds on one and on several threads; losses: by node, the largest first."""
+    """A model's milliseconds on one thread, on several, and of sessions side by side, divided by their number; losses: by node, the
+    largest first."""
 
     model: str
     one: float
     several: float
+    beside: float
     losses: list[Loss]
 
     @property
     def ratio(self) -> float:
         return self.one / self.several
+
+    @property
+    def ceiling(self) -> float:
+        return self.one / self.beside
 
     def by_kernel(self) -> dict[str, tuple[float, float]]:
         """Milliseconds lost and taken on one thread, by kernel, the largest loss first."""
@@ -68,45 +77,59 @@ class Scaling:
         return dict(sorted(sums.items(), key=lambda item: -item[1][0]))
 
 
+Times = dict[tuple[str, str] | None, float]  # milliseconds of the steps of a node and kernel; None: of a whole run
+
+
 def quintile(times: Sequence[float]) -> float:
     return statistics.quantiles(times, n=5)[0] if len(times) > 1 else sum(times)
 
 
+def timed(session: infold.InferenceSession, feeds: dict[str, np.ndarray], threads: int, start: Barrier) -> Times:
+    """The median of three runs, and one run step by step, begun together with others'. Steps that run side by side count with their
+    share."""
+    session.run(None, feeds)
+    start.wait()
+    whole = []
+    for _ in range(3):
+        began = time.perf_counter()
+        session.run(None, feeds)
+        whole.append(1e3 * (time.perf_counter() - began))
+    start.wait()
+    taken: Times = defaultdict(float, {None: statistics.median(whole)})
+    for record in session.profile(feeds, runs=1):
+        taken[record.name, record.kernel] += record.ms / (threads if record.side_by_side else 1)
+    return taken
+
+
 def compare(path: Path, threads: int, rounds: int) -> Scaling:
-    """Steps that run side by side count with their share."""
-    counts = (1, threads)
-    sessions = [infold.InferenceSession(path, infold.SessionOptions(intra_op_num_threads=n)) for n in counts]
+    single = [infold.InferenceSession(path, infold.SessionOptions(intra_op_num_threads=1)) for _ in range(threads)]
+    shared = infold.InferenceSession(path, infold.SessionOptions(intra_op_num_threads=threads))
     rng = np.random.default_rng(0)
-    shapes = {i.name: [d if isinstance(d, int) else 1 for d in i.shape] for i in sessions[0].get_inputs()}
+    shapes = {i.name: [d if isinstance(d, int) else 1 for d in i.shape] for i in shared.get_inputs()}
     feeds = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    whole: tuple[list, list] = [], []
-    steps: dict[tuple[str, str], tuple[list, list]] = defaultdict(lambda: ([], []))
-    for _ in range(rounds):
-        for at, session in enumerate(sessions):
-            session.run(None, feeds)
-            for _ in range(3):
-                began = time.perf_counter()
-                session.run(None, feeds)
-                whole[at].append(1e3 * (time.perf_counter() - began))
-            taken: dict[tuple[str, str], float] = defaultdict(float)
-            for record in session.profile(feeds, runs=1):
-                taken[record.name, record.kernel] += record.ms / (counts[at] if record.side_by_side else 1)
-            for key, ms in taken.items():
-                steps[key][at].append(ms)
-    losses = []
-    for key, both in steps.items():
-        one, several = map(quintile, both)
-        losses.append(Loss(*key, one, several, several - one / threads))
-    return Scaling(path.stem, *map(quintile, whole), sorted(losses, key=lambda loss: -loss.lost))
+    found: list[dict] = []  # by round: times on one thread, on several, side by side
+    with ThreadPoolExecutor(threads) as pool:
+        together = Barrier(threads)
+        for _ in range(rounds):
+            one = timed(single[0], feeds, 1, Barrier(1))
+            several = timed(shared, feeds, threads, Barrier(1))
+            beside = list(pool.map(lambda session: timed(session, feeds, 1, together), single))
+            found.append({key: (one[key], several[key], sum(b[key] for b in beside) / threads ** 2) for key in one})
+    times = {key: [quintile([each[key][at] for each in found]) for at in range(3)] for key in found[0]}
+    whole = times.pop(None)
+    losses = [Loss(*key, one, several, several - beside) for key, (one, several, beside) in times.items()]
+    return Scaling(path.stem, *whole, sorted(losses, key=lambda loss: -loss.lost))
 
 
 def write(folder: Path, threads: int, limits: dict[str, float], found: list[Scaling]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"| model | one thread, ms | {threads} threads, ms | ratio | lost, ms, by kind of step |", "|---|---|---|---|---|"]
+    heads = ["model", "one thread, ms", f"{threads} threads, ms", "ratio", "ceiling", "lost, ms, by kind of step"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for s in found:
         kinds = ", ".join(f"{name} {lost:.2f} of {one:.2f}" for name, (lost, one) in list(s.by_kernel().items())[:3])
-        lines.append(f"| {s.model} | {s.one:.2f} | {s.several:.2f} | {s.ratio:.2f} | {kinds} |")
-    whole = {"threads": threads, "machine": limits, "models": [{"ratio": s.ratio, **asdict(s)} for s in found]}
+        lines.append(f"| {s.model} | {s.one:.2f} | {s.several:.2f} | {s.ratio:.2f} | {s.ceiling:.2f} | {kinds} |")
+    models = [{"ratio": s.ratio, "ceiling": s.ceiling, **asdict(s)} for s in found]
+    whole = {"threads": threads, "machine": limits, "models": models}
     for name, text in (("threads.md", "\n".join(lines)), ("threads.json", json.dumps(whole, indent=1))):
         (folder / f"{name}.new").write_text(text + "\n")
         (folder / f"{name}.new").replace(folder / name)
@@ -131,10 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scaling = compare(list(files.values())[-1], options.threads, options.rounds)
         found.append(scaling)
         print(f"\n{scaling.model}: {scaling.one:.2f} ms on one thread, {scaling.several:.2f} on {options.threads}: "
-              f"{scaling.ratio:.2f} times as fast")
+              f"{scaling.ratio:.2f} times as fast, side by side {scaling.ceiling:.2f}")
         print("  lost, ms: " + ", ".join(f"{name} {lost:.3f} of {one:.2f}" for name, (lost, one) in scaling.by_kernel().items()))
         for loss in scaling.losses[:options.steps]:
             print(f"  {loss.lost:6.3f} ms lost: {loss.one:.3f} -> {loss.several:.3f}  {loss.kernel} {loss.node}")
+    longer = [s for s in found if s.one > LONG]
+    if longer:
+        ratio, ceiling = (statistics.geometric_mean(getattr(s, name) for s in longer) for name in ("ratio", "ceiling"))
+        print(f"\n{len(longer)} models over {LONG} ms: {ratio:.2f} times as fast, side by side {ceiling:.2f} (geometric means)")
     if options.output:
         write(options.output, options.threads, limits, found)
 

@@ -75,6 +75,8 @@ typedef struct {
     int64_t chunk;     /* products added up in one float32 chain; longer sums are sums of chunks, whose error grows far slower */
     int64_t column;    /* first column of this panel: added to every c[i] and r[i] */
     const float *b;    /* taps * k rows of `width` floats, 64-byte aligned */
+    const float *next; /* what is fetched with each row of B, as many floats, if that is not B itself, some rows ahead; or NULL */
+    int64_t next_step; /* from one row's to the next one's */
     const float *bias; /* at least `width` floats */
     int64_t n;         /* live columns, 1..width */
     float lo, hi;      /* clamp; -inf/+inf for none */

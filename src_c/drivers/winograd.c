@@ -21,6 +21,7 @@ typedef struct {
 } winograd_params;
 
 enum { IN, W, BIAS, OUT, SCRATCH, RES, EPILOGUE };
+enum { RESIDENT = 8192 }; /* floats of a panel that stay in the first-level cache beside the rows */
 enum { MAX_SIDE = 4, SWEPT = 256 }; /* SWEPT: channels of a tile that are swept before they are rounded to bf16 */
 
 static int64_t positions_of(const winograd_params *p) { return (p->side + 2) * (p->side + 2); }
@@ -119,7 +120,8 @@ static void transform_in(const job *j, const block *b) {
     }
 }
 
-/* M of the block's tiles for filters in panels [j0, j1). */
+/* M of the block's tiles for filters in panels [j0, j1). A panel that the first-level cache does not hold anyway is fetched during all
+ * groups of rows that meet the one before, and not while the first group waits for it: such filters come from memory. */
 static void multiply(const job *j, const block *b, int64_t j0, int64_t j1) {
     const winograd_params *p = j->p;
     const infold_kernels *kn = j->kernels;
@@ -128,13 +130,15 @@ static void multiply(const job *j, const block *b, int64_t j0, int64_t j1) {
     float *c[INFOLD_MAX_MR];
     const int64_t no_offset = 0, groups = (b->count + kn->mr - 1) / kn->mr; /* of rows, of even height */
     infold_tile tile = {.a = a, .c = c, .tap = &no_offset, .taps = 1, .k = p->k, .chunk = p->chunk, .bias = zero,
-                        .lo = -INFINITY, .hi = INFINITY};
+                        .lo = -INFINITY, .hi = INFINITY, .next_step = (nr + groups - 1) / groups};
     for (int64_t at = 0; at < positions; at++)
         for (int64_t q = j0; q < j1; q++) {
             tile.column = q * nr;
             tile.n = p->columns - tile.column < nr ? p->columns - tile.column : nr;
             tile.b = (const float *)j->args[W] + p->k * (at * padded + tile.column);
-            for (int64_t g = 0; g < groups; g++) {
+            const float *next = tile.b + p->k * (q + 1 < j1 ? nr : padded - (j1 - 1 - j0) * nr);
+            for (int64_t g = 0; g < groups; g++, next += p->k * tile.next_step) {
+                if (groups > 1 && p->k * nr > RESIDENT) tile.next = next;
                 const int64_t r0 = b->count * g / groups, rows = b->count * (g + 1) / groups - r0;
                 for (int64_t i = 0; i < rows; i++) {
                     a[i] = b->v + at * p->v_position + (r0 + i) * p->k;

@@ -12,11 +12,11 @@ enum {
 };
 
 /* acc += the elements k of the rows times the row b */
-static inline __attribute__((always_inline)) void gemm_row(vf acc[][2], const float *const *a, int64_t k, const float *b, const int m,
-                                                           const int nv) {
+static inline __attribute__((always_inline)) void gemm_row(vf acc[][2], const float *const *a, int64_t k, const float *b,
+                                                           const float *next, const int m, const int nv) {
     vf bv[2];
     UNROLL for (int j = 0; j < nv; j++) bv[j] = v_load(b + j * VL);
-    UNROLL for (int j = 0; j < nv * VL; j += LINE) __builtin_prefetch(b + j + PREFETCH, 0, 3);
+    UNROLL for (int j = 0; j < nv * VL; j += LINE) __builtin_prefetch(next + j, 0, 3);
     UNROLL for (int i = 0; i < m; i++) {
         const vf av = v_set1(a[i][k]);
         UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
@@ -28,7 +28,9 @@ static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_set1(0.0f);
     const float *a[VEC_MR];
     UNROLL for (int i = 0; i < m; i++) a[i] = t->a[i];
-    const float *b = t->b;
+    const bool elsewhere = nv * VL > LINE && t->next; /* AVX2 has no registers to spare for it, and asks memory for less */
+    const float *b = t->b, *next = elsewhere ? t->next : b + PREFETCH;
+    const int64_t next_step = elsewhere ? t->next_step : nv * VL;
     const infold_ahead *ahead = t->ahead, *const last = ahead + t->aheads;
     const int64_t k_count = t->k, taps = t->taps, chunk = t->chunk;
     volatile vf total[VEC_MR][2]; /* in memory: in registers, for some m GCC 12 would rather spill B from the inner loop */
@@ -49,15 +51,14 @@ static inline __attribute__((always_inline)) void gemm_tile(const infold_tile *t
             }
             chained += end - k;
             for (; ahead < last && k < end; ahead++) {
-                const float *next = ahead->at;
-                const int64_t step = ahead->step;
-                for (const int64_t until = end - k < INFOLD_AHEAD_ROWS ? end : k + INFOLD_AHEAD_ROWS; k < until; k++, b += nv * VL) {
-                    UNROLL for (int j = 0; j < 2 * VL; j += LINE) __builtin_prefetch(next + j, 0, 3);
-                    next += step;
-                    gemm_row(acc, a, k, b, m, nv);
+                const float *at = ahead->at;
+                const int64_t step = ahead->step, until = end - k < INFOLD_AHEAD_ROWS ? end : k + INFOLD_AHEAD_ROWS;
+                for (; k < until; k++, b += nv * VL, next += next_step, at += step) {
+                    UNROLL for (int j = 0; j < 2 * VL; j += LINE) __builtin_prefetch(at + j, 0, 3);
+                    gemm_row(acc, a, k, b, next, m, nv);
                 }
             }
-            for (; k < end; k++, b += nv * VL) gemm_row(acc, a, k, b, m, nv);
+            for (; k < end; k++, b += nv * VL, next += next_step) gemm_row(acc, a, k, b, next, m, nv);
         }
     }
     if (flushed) UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += total[i][j];

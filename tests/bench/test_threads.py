@@ -17,5 +17,5 @@ def test_one_thread_against_two(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:4]] == [
         "multiply-adds", "copies", "empty step on 1 thread(s)", "empty step on 2 thread(s)"]
-    assert lines[5].startswith("lenet: ") and lines[5].endswith(" times as fast")
+    assert lines[5].startswith("lenet: ") and " times as fast, side by side " in lines[5]
     assert sum(" ms lost: " in line for line in lines) == 2
