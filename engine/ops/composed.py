@@ -147,6 +147,8 @@ def hardmax(b: Body) -> ir.Value:
     fact, old = b.facts[0], b.opset < 13
     axis = attr(b.node, "axis", 1 if old else -1)
     shape, x = fact.shape, b.inputs[0]
+    if 0 in shape:
+        return b("Identity", x)
     if old:  # all dimensions from the axis on are one
         axis = axis % (len(shape) + 1) if axis >= 0 else axis + len(shape)
         shape = (int(np.prod(shape[:axis])), int(np.prod(shape[axis:])))

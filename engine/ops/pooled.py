@@ -19,9 +19,9 @@ def _windows(b: Body) -> tuple[Window, list[int], list[tuple[int, int]]]:
     shape = b.facts[0].shape
     win, counts, pads = window(b.node, shape[2:], attr(b.node, "kernel_shape")), [], []
     for d, n in enumerate(shape[2:]):
-        span = n + sum(win.pads[d]) - win.reach(d)
-        count = (-(-span // win.stride[d]) if attr(b.node, "ceil_mode", 0) else span // win.stride[d]) + 1
-        count -= (count - 1) * win.stride[d] >= n + win.pads[d][0]  # begins beyond the image
+        span, ceil = n + sum(win.pads[d]) - win.reach(d), attr(b.node, "ceil_mode", 0)
+        count = (-(-span // win.stride[d]) if ceil else span // win.stride[d]) + 1
+        count -= ceil and (count - 1) * win.stride[d] >= n + win.pads[d][0]  # begins beyond the image
         counts.append(count)
         pads.append((win.pads[d][0], max(0, (count - 1) * win.stride[d] + win.reach(d) - n - win.pads[d][0])))
     if b.facts[0].dtype != np.float32 or min(counts) < 1 or min(p for pair in pads for p in pair) < 0:

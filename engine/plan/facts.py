@@ -17,8 +17,9 @@ from .graph import opsets
 from .tensor import TYPES
 
 VALUE_LIMIT = 1 << 16  # elements: shape arithmetic is small; larger results are better computed in the run, in planned memory
-# These versions' inference leaves out windows that begin beyond the image (`ceil_mode`), as every runtime does at every version.
-EXACT = {"MaxPool": 22, "AveragePool": 22}
+# From these versions on inference leaves out windows that begin beyond the image (`ceil_mode`) and takes axes in any order, as
+# runtimes do at every version.
+EXACT = {"MaxPool": 22, "AveragePool": 22, "LpPool": 22, "Squeeze": 11}
 FEW = 256  # elements whose largest product is within the limit
 ARITHMETIC = {"Add", "And", "Cast", "Ceil", "Concat", "Div", "Equal", "Floor", "Gather", "Greater", "Identity", "Less", "Max",
               "Min", "Mod",

@@ -169,7 +169,7 @@ class Reach:
 
 def _infer_body(call: ir.Node, body: list[ir.Node], facts: dict[str, Fact], model: ir.Model) -> list[ir.Node]:
     """Note the facts of the body's values; the nodes, with branches in the place of Ifs."""
-    nodes, todo = [], body[::-1]
+    nodes, todo, told = [], body[::-1], {v.name: facts[v.name] for v in call.outputs if v.name in facts}
     while todo:
         node = todo.pop()
         if calls.is_choice(node) and (condition := facts[node.inputs[0].name].value) is not None:
@@ -182,6 +182,10 @@ def _infer_body(call: ir.Node, body: list[ir.Node], facts: dict[str, Fact], mode
                                    f" {node.outputs[0].name!r} depends on data")
         _require_sizes(node, found)
         facts.update({v.name: f for v, f in zip(node.outputs, found) if v.name})
+    for name, fact in told.items():  # later nodes were planned for that
+        if known(fact) and facts[name].shape != fact.shape:
+            wrong, facts[name] = facts[name], fact
+            raise ShapeError(f"node {call.name!r} ({call.op_type}): {name!r} is {list(wrong.shape)}, not {list(fact.shape)}")
     return nodes
 
 

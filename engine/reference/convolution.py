@@ -113,7 +113,8 @@ def _crop(full, inputs, strides, auto_pad, output_shape, pads) -> tuple[list[int
     rank = len(full)
     auto_pad = auto_pad or "NOTSET"
     if output_shape is not None or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        shape = list(output_shape)[-rank:] if output_shape is not None else [n * s for n, s in zip(inputs, strides)]
+        same = [min(n * s, size) for n, s, size in zip(inputs, strides, full)]  # no larger than with no padding at all
+        shape = same if output_shape is None else list(output_shape)[-rank:]
         total = [max(size - wanted, 0) for size, wanted in zip(full, shape)]
         return [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in total], shape
     pads = [0] * 2 * rank if pads is None or auto_pad == "VALID" else pads

@@ -44,6 +44,7 @@ REPLACEMENTS = [
     legacy.Pad,
     legacy.Reshape,
     legacy.Scatter,
+    legacy.Squeeze,
     *legacy.SOFTMAX,
 ]
 

@@ -81,3 +81,10 @@ class Scatter(load_op("", "ScatterElements")):
 
     def _run(self, data, indices, updates, axis=None):
         return super()._run(data, indices, updates, axis=axis or 0)
+
+
+class Squeeze(OpRun):
+    """Squeeze of axes in any order; before opset 13 onnx.reference's takes only increasing ones for what they are."""
+
+    def _run(self, x, axes=None):
+        return (np.squeeze(x, None if axes is None else tuple(np.ravel(axes))),)

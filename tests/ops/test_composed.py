@@ -59,6 +59,12 @@ def test_hardmax(opset, axis, like_onnxruntime):
     like_onnxruntime(net, y)
 
 
+def test_hardmax_of_nothing():
+    net = Net(opset=13)
+    y = net("Hardmax", net.input(0, 4), axis=0)
+    assert session(net.model(y)).run([y], net.feeds)[0].shape == (0, 4)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("exclusive", [0, 1])
 @pytest.mark.parametrize("reverse", [0, 1])

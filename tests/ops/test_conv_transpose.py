@@ -26,6 +26,7 @@ CASES = {
     "output-shape-odd": ((1, 3, 5, 6), (3, 4, 4, 4), dict(strides=[2, 3], output_shape=[9, 17])),
     "same-upper": ((1, 3, 5, 6), (3, 4, 3, 4), dict(strides=[2, 2], auto_pad="SAME_UPPER")),
     "same-lower": ((1, 3, 5, 6), (3, 4, 3, 4), dict(strides=[2, 2], auto_pad="SAME_LOWER")),
+    "same-short": ((1, 3, 5, 6), (3, 4, 1, 2), dict(strides=[3, 3], auto_pad="SAME_UPPER")),  # not stride times the input
     "valid": ((1, 3, 5, 6), (3, 4, 3, 4), dict(strides=[2, 2], auto_pad="VALID")),
     "1d": ((2, 3, 9), (3, 4, 5), dict(strides=[3], pads=[1, 2], output_padding=[2])),
     "3d": ((1, 2, 3, 4, 3), (2, 3, 3, 2, 3), dict(strides=[2, 1, 2], pads=[1, 0, 1, 1, 0, 1])),

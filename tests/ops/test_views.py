@@ -56,8 +56,8 @@ def test_squeeze_and_unsqueeze(opset: int):
         return net(op, value, net.ints(*axes)) if opset >= 13 else net(op, value, axes=list(axes))
 
     negative = (-1,) if opset >= 11 else (4,)
-    check(net, apply("Squeeze", x, 0, 2), apply("Squeeze", x, *negative), net("Squeeze", x), apply("Unsqueeze", x, 0, 3),
-          apply("Unsqueeze", x, 5))
+    check(net, apply("Squeeze", x, 0, 2), apply("Squeeze", x, 2, 0), apply("Squeeze", x, *negative), net("Squeeze", x),
+          apply("Unsqueeze", x, 0, 3), apply("Unsqueeze", x, 5))
 
 
 @pytest.mark.parametrize("perm", [None, *itertools.permutations(range(3))], ids=str)
