@@ -2,11 +2,11 @@
 
     python bench/accuracy.py --zoo FOLDER [NAME ...] [MODEL.onnx ...] [--picture FILE ...] [--kept FOLDER]
 
-Eight pictures of as many kinds go through each model, and those of --picture. r is a float64 run of the same file, and an error
-y - r over the largest |r|. Two numbers of each picture's errors count: the root mean square, which all elements share, and
-the largest, a single element. Of infold's over onnxruntime's the table has the geometric mean over the pictures, and the range. How
-little single ratios say is seen beside them: in the same of onnxruntime without its optimisations over itself with them.
---kept keeps the float64 runs, which take most of the time, for the next call.
+Eight pictures of as many kinds, and those of --picture, go through every file of a model (a zoo has it raw and optimised). r is a
+float64 run of the same file; an error is y - r over the largest |r|. Two numbers of each picture's errors count: the root mean
+square, which all elements share, and the largest, a single element. Of infold's over onnxruntime's the table has the geometric mean
+over all runs, and the range. How little single ratios say is seen beside them: in onnxruntime's without optimisations over its own
+with them. --kept keeps the float64 runs, which take most of the time, for the next call.
 """
 
 from __future__ import annotations
@@ -107,15 +107,19 @@ def _kept(file: Path | None, model, feeds: Mapping[str, np.ndarray]) -> list[np.
     return exact
 
 
-def row(name: str, errors: Errors, moved: Mapping[str, int]) -> str:
-    """One line of the table."""
+def row(name: str, measured: Sequence[tuple[Errors, Mapping[str, int]]]) -> str:
+    """One line of the table, from the measurements of each file of the model."""
+    errors = {engine: np.concatenate([each[engine] for each, _ in measured]) for engine in measured[0][0]}
     own = errors["onnxruntime"]
-    cells = [f"{np.exp(np.log(own[:, 0]).mean()):.1e} ({own[:, 0].min():.1e}–{own[:, 0].max():.1e})"]
-    for engine in ("plain", "highest", "high"):
-        for ratios in (errors[engine] / own).T:
-            cells.append(f"{np.exp(np.log(ratios).mean()):.2f} ({ratios.min():.2f}–{ratios.max():.2f})")
-    cells += [f"{errors[level][:, 1].max():.1e}, {moved[level]}" for level in LEVELS]
+    cells = [_mean(own[:, 0], ".1e"), _mean(errors["plain"][:, 0] / own[:, 0])]
+    cells += [_mean(ratios) for level in ("highest", "high") for ratios in (errors[level] / own).T]
+    cells += [f"{errors[level][:, 1].max():.1e} ({sum(moved[level] for _, moved in measured)})" for level in LEVELS]
     return f"| {name} | {' | '.join(cells)} |"
+
+
+def _mean(numbers: np.ndarray, form: str = ".2f") -> str:
+    """The geometric mean and the range."""
+    return f"{np.exp(np.log(numbers).mean()):{form}} ({numbers.min():{form}}–{numbers.max():{form}})"
 
 
 def main() -> None:
@@ -123,12 +127,11 @@ def main() -> None:
     parser.add_argument("--picture", action="append", default=[], metavar="FILE", help="one more; may be repeated")
     parser.add_argument("--kept", type=Path, metavar="FOLDER", help="float64 runs of an earlier call")
     options = parser.parse_args()
-    print("| model | onnxruntime, root mean square | not optimised: rms | largest | `highest`: rms | largest | `high`: rms "
-          "| largest | `highest`: largest error, first classes moved | `high` | `medium` |")
-    print("|---|" + "---|" * 10)
+    print("| model | onnxruntime: root mean square | not optimised / optimised | `highest` / onnxruntime: root mean square "
+          "| largest | `high`: root mean square | largest | `highest`: largest error (first classes moved) | `high` | `medium` |")
+    print("|---|" + "---|" * 9)
     for name, paths in selection.models(options).items():
-        for kind, path in paths.items():
-            print(row(f"{Path(name).stem}, {kind}", *measure(path, options.picture, options.kept)), flush=True)
+        print(row(Path(name).stem, [measure(path, options.picture, options.kept) for path in paths.values()]), flush=True)
 
 
 if __name__ == "__main__":
