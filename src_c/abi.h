@@ -139,7 +139,7 @@ typedef struct {
 
 typedef struct {
     void (*run)(const infold_dw_tile *);
-    int64_t pair; /* pixels of a tile of two rows: as many sums as the registers hold */
+    int64_t row, pair; /* the most pixels of a tile of one row, and of each of two: as many sums as the registers hold */
 } infold_depthwise;
 
 /* Winograd: one tile of an image into the transformed domain and back (kernels/winograd.h). A tile is `side` x `side` output
@@ -221,7 +221,7 @@ typedef struct {
     int64_t ahead; /* elements from one that is read to one that will be soon */
 } infold_norm_by;
 
-#define INFOLD_DW_MR 8
+#define INFOLD_DW_MR 16
 #define INFOLD_MAX_MR 14
 #define INFOLD_LRN_REACH 64
 #define INFOLD_RUN_BLOCK 2048 /* elements that `moments_run` merges at once, while as many behind them come nearer */

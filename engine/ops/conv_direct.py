@@ -37,9 +37,14 @@ def _beside(ctx, c: Convolution) -> int:
     return max(n for n in range(1, min(most, c.groups) + 1) if c.groups % n == 0)
 
 
+def _joined(c: Convolution) -> int:
+    """How many of the node's groups are one of `c`."""
+    return 1 if c.weight is None else c.channels // c.groups // c.weight.shape[1]
+
+
 def _block_diagonal(c: Convolution) -> np.ndarray:
     """The weights (M, C/g, spatial...), with zeros where several of the node's groups are one of `c`."""
-    count = c.channels // c.groups // c.weight.shape[1]
+    count = _joined(c)
     if count == 1:
         return c.weight
     parts = c.weight.reshape(c.groups, count, -1, *c.weight.shape[1:])
@@ -88,7 +93,7 @@ def emit_direct(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor, re
     product(ctx, x, packed, bias, out, taps, pixels=ordered((out.shape[0], *out.shape[2:])), x_stride=ordered(c.steps(x)),
             out_stride=ordered(out.steps()), k=k, groups=c.groups, in_group=c.channels // c.groups, out_group=columns,
             bias_group=columns, epilogue=found, residual=residual,
-            res_stride=ordered(residual.steps()) if residual is not None else None, before=before)
+            res_stride=ordered(residual.steps()) if residual is not None else None, before=before, sparse=_joined(c))
 
 
 def _is_picture(ctx, c: Convolution) -> bool:

@@ -118,10 +118,12 @@ def vector(ctx, array: np.ndarray | None, size: int, groups: int = 1) -> Tensor:
 
 def product(ctx, x: Tensor, weights: Packed, bias: Tensor, out: Tensor, taps, *, pixels, x_stride, out_stride, k: int,
             epilogue: Epilogue, groups: int = 1, in_group: int = 0, out_group: int = 0, bias_group: int = 0,
-            residual: Tensor | None = None, res_stride=None, res_group: int | None = None, before: Deferred | None = None) -> None:
+            residual: Tensor | None = None, res_stride=None, res_group: int | None = None, before: Deferred | None = None,
+            sparse: int = 1) -> None:
     """Emit the step. pixels: output extents (batch, spatial...); strides in elements per output pixel index; before: a map of the
-    input on its way in (one tap only)."""
-    operation, panel, stage, how = "conv", prod((len(taps), k, ctx.nr, 4)), {}, {"chunk": chain_of_sums(ctx, len(taps) * k, k)}
+    input on its way in (one tap only); sparse: only one in so many products is not zero, and rounds."""
+    chain = sparse * chain_of_sums(ctx, len(taps) * k // sparse, k // sparse)
+    operation, panel, stage, how = "conv", prod((len(taps), k, ctx.nr, 4)), {}, {"chunk": chain}
     budget, share = (_native.cache_bytes(2) or 1 << 19) // 2, 0
     if weights.terms:
         depth = round_up(len(taps) * k, BF16_DEPTH)

@@ -16,7 +16,7 @@ typedef struct {
 
 enum { IN, W, BIAS, TAP, OUT, EPILOGUE };
 /* Channels of a block that is swept before it is rounded to bf16; pixels of a tile. */
-enum { SWEPT = 256, TILE = 2 * INFOLD_DW_MR };
+enum { SWEPT = 256, TILE = INFOLD_DW_MR };
 
 static infold_status check(const void *params, const infold_extent *e, const infold_kernels *kernels) {
     const depthwise_params *p = params;
@@ -75,7 +75,7 @@ static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *e
     const depthwise_params *p = j->p;
     const int64_t begin = first + pixel_offset(&x, p->out_stride);
     int64_t in = first + pixel_offset(&x, p->in_stride), out = begin;
-    const int64_t most = tile->rows == 2 ? j->kernel->pair : INFOLD_DW_MR, bytes = 4 - 2 * p->half;
+    const int64_t most = tile->rows == 2 ? j->kernel->pair : j->kernel->row, bytes = 4 - 2 * p->half;
     const bool sweep = epilogue_sweeps(epilogue);
     for (int64_t count = pixels; count > 0; count -= tile->m, in += tile->m * p->in_stride[3], out += tile->m * p->out_stride[3]) {
         const int64_t tiles = (count + most - 1) / most; /* of even width */

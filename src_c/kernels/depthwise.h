@@ -5,9 +5,13 @@ INLINE void depthwise_store(const infold_dw_tile *t, int64_t at, vf x, int64_t l
     n_store_either(t->out, t->sums, at, v_min(v_set1(t->hi), v_max(v_set1(t->lo), x)), live);
 }
 
+/* Pixels of a tile of one row. A pixel's sum is one chain of multiply-adds: of eight, each would have to begin the moment the last
+ * ends. */
+enum { DW_ROW = VEC_MR > 6 ? INFOLD_DW_MR : 8 };
+
 /* live: a constant, but for the last vector */
 INLINE void depthwise_vector(const infold_dw_tile *t, const int m, const int kw, int64_t c, int64_t live) {
-    vf acc[INFOLD_DW_MR];
+    vf acc[DW_ROW];
     const vf bias = v_load(t->bias + c);
     UNROLL for (int i = 0; i < m; i++) acc[i] = bias;
     const float *w = t->w + c;
@@ -33,17 +37,22 @@ INLINE void depthwise_tile(const infold_dw_tile *t, const int m, const int kw) {
 }
 
 /* One function for each height and run: how many vectors are alive is known, and they stay in registers. */
+#define DEPTHWISE_CASE(m, kw) case m: depthwise_tile(t, m, kw); break;
+#define DEPTHWISE_FEW(kw)                                                                                               \
+    DEPTHWISE_CASE(1, kw) DEPTHWISE_CASE(2, kw) DEPTHWISE_CASE(3, kw) DEPTHWISE_CASE(4, kw)                             \
+    DEPTHWISE_CASE(5, kw) DEPTHWISE_CASE(6, kw) DEPTHWISE_CASE(7, kw)
+#if VEC_MR > 6
+#define DEPTHWISE_MANY(kw)                                                                                              \
+    DEPTHWISE_CASE(8, kw) DEPTHWISE_CASE(9, kw) DEPTHWISE_CASE(10, kw) DEPTHWISE_CASE(11, kw)                           \
+    DEPTHWISE_CASE(12, kw) DEPTHWISE_CASE(13, kw) DEPTHWISE_CASE(14, kw) DEPTHWISE_CASE(15, kw)
+#else
+#define DEPTHWISE_MANY(kw)
+#endif
 #define DEPTHWISE_DEFINE(kw)                                                                                            \
     static void depthwise_##kw(const infold_dw_tile *t) {                                                               \
         switch (t->m) {                                                                                                 \
-        case 1: depthwise_tile(t, 1, kw); break;                                                                        \
-        case 2: depthwise_tile(t, 2, kw); break;                                                                        \
-        case 3: depthwise_tile(t, 3, kw); break;                                                                        \
-        case 4: depthwise_tile(t, 4, kw); break;                                                                        \
-        case 5: depthwise_tile(t, 5, kw); break;                                                                        \
-        case 6: depthwise_tile(t, 6, kw); break;                                                                        \
-        case 7: depthwise_tile(t, 7, kw); break;                                                                        \
-        default: depthwise_tile(t, 8, kw); break;                                                                       \
+            DEPTHWISE_FEW(kw) DEPTHWISE_MANY(kw)                                                                        \
+        default: depthwise_tile(t, DW_ROW, kw); break;                                                                  \
         }                                                                                                               \
     }
 DEPTHWISE_DEFINE(1) DEPTHWISE_DEFINE(3) DEPTHWISE_DEFINE(5) DEPTHWISE_DEFINE(7)
