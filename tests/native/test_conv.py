@@ -192,7 +192,7 @@ def test_depthwise(act, mapped, threads, isa, side):
     lanes = _native.isa_info(isa)["lanes"]
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     for channels in (1, lanes - 1, lanes, lanes + 1, 3 * lanes + 2):
-        for width, run_of in zip((1, 2, 3, 4, 5, 6, 7, 8, 41), (3, 1, 5, 7, 3, 2, 5, 3, 7), strict=True):
+        for width, run_of in zip((1, 2, 3, 4, 5, 6, 7, 8, 11, 14, 15, 41), (3, 1, 5, 7, 3, 2, 5, 3, 1, 7, 5, 7), strict=True):
             stride = 1 + (run_of == 1)
             across = 4 if run_of in (1, 2) else run_of  # the window: 3 rows of as many taps
             x, w = normal(rng, 2, 5, (width - 1) * stride + across, channels), normal(rng, 3 * across, channels)
