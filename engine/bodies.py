@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROOM = 1 << 20  # bytes of what iterations give that are asked for at a time
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Graph:
     """A body as the planner reads a graph. initializers: its own, and the constants outside that it reads."""
 
@@ -33,8 +33,7 @@ class _Graph:
         return iter(self.nodes)
 
 
-@dataclass(frozen=True)
-class _Model:
+class _Model(NamedTuple):
     """A body as the planner reads a model."""
 
     graph: _Graph
@@ -70,13 +69,13 @@ class ControlRunner:
             else:
                 nodes.append(each)
         whole = _Model(_Graph(nodes, constants), self._opsets, model.functions, model.ir_version)
-        self._runner = runner(whole, [value.name for value in self._graph.outputs], replace(options, release=False))
+        self._runner = runner(whole, [value.name for value in self._graph.outputs], options._replace(release=False))
 
     def reserve(self, used: int) -> None:
         """Leave `used` bytes of the memory that the session may use to what surrounds the body."""
         if self._most is not None:
             self._left = min(self._left, max(self._most - used, 0))
-            self._runner.options = replace(self._runner.options, max_memory=self._left)
+            self._runner.options = self._runner.options._replace(max_memory=self._left)
 
     @property
     def plans(self) -> list[Plan]:

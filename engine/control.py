@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ CONTROL = ("If", "Loop", "Scan")
 AHEAD = 4096  # iterations of a Loop that may be run at a stretch
 
 
-@dataclass(frozen=True)
-class Body:
+class Body(NamedTuple):
     """A subgraph that is run again and again.
 
     run: takes what iterations take along axis 0 of arrays, and the state; runs one or more of them, and gives how many, and the

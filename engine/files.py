@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,8 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
     Raises:
         FileNotFoundError, IsADirectoryError: there is no folder for `path`, or `path` is one.
     """
+    import tempfile  # here, since few write files
+
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
     if path.is_dir():

@@ -1,5 +1,5 @@
-"""onnx and onnx_ir without what no model here needs: SymPy, for arithmetic on symbolic dimensions (0.3 s and 33 MB), and protobuf's
-text formats (a tenth of what is left).
+"""onnx and onnx_ir without what no model here needs: SymPy, for arithmetic on symbolic dimensions (0.3 s and 33 MB), protobuf's
+text formats (a tenth of what is left), OpenSSL's hashes (3 MB), and what writes onnx's own protobuf definitions.
 
 While onnx_ir is first imported placeholders stand for them; whoever does use a symbolic expression or a text format later gets the
 true module.
@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-_LATER = ("sympy", "google.protobuf.text_format", "google.protobuf.json_format")
+_LATER = ("sympy", "google.protobuf.text_format", "google.protobuf.json_format", "hashlib", "argparse")
 
 
 class _Placeholder(ModuleType):
@@ -34,7 +34,7 @@ def _import() -> None:
             setattr(import_module(package), leaf, placeholder)
         sys.modules[name] = placeholder
     try:
-        import_module("onnx_ir")
+        import_module("onnx_ir.passes.common")
     except (ImportError, TypeError, AttributeError):  # a version that needs more of them: its import starts anew
         for name in [name for name in sys.modules if name.partition(".")[0] == "onnx_ir"]:
             del sys.modules[name]

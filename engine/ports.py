@@ -1,8 +1,8 @@
 """The inputs and outputs of a session: how they are described, and what an input accepts."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,7 @@ from .errors import InvalidInputError, MemoryLimitError
 from .plan.tensor import ADDRESSABLE
 
 
-@dataclass(frozen=True)
-class NodeArg:
+class NodeArg(NamedTuple):
     """An input or output as onnxruntime describes it; `shape` holds ints, names of symbolic dimensions, and None."""
 
     name: str
@@ -19,8 +18,7 @@ class NodeArg:
     type: str
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     """dtype: of the array; None where it is none (strings, sequences) or open. dims: ints, names and None; None: any rank."""
 
     name: str

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -93,7 +92,7 @@ class Runner:
             options = self.options
             if options.tuned is None:
                 shapes = {name: fact.shape for name, fact in facts.items() if fact.shape is not None}
-                options = replace(options, tuned={} if rest else tuned.look_up(self.nodes, shapes, options))
+                options = options._replace(tuned={} if rest else tuned.look_up(self.nodes, shapes, options))
             with memory_for("a plan"):
                 plan = make_plan(self.model, rest or self.nodes, facts, self.outputs, self.store, options)
             plans[key] = plan

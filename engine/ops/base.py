@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -24,8 +23,7 @@ class NeedsValue(Exception):
         self.name = name
 
 
-@dataclass(frozen=True)
-class Op:
+class Op(NamedTuple):
     """One operator type.
 
     lower(ctx, node): emit steps and bind every output; raise NotNative before emitting anything if it cannot.

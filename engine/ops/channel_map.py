@@ -1,8 +1,8 @@
 """A BatchNormalization with running statistics as what it computes: one scale and shift per channel."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,17 +11,16 @@ from .activations import Activation
 from .base import NotNative, attr
 
 
-@dataclass(frozen=True)
-class ChannelMap:
+class ChannelMap(NamedTuple):
     """min(high, max(low, x * scale + shift)), scale and shift float32 by channel (dimension 1)."""
 
-    scale: np.ndarray = field(default_factory=lambda: np.ones(1, np.float32))
-    shift: np.ndarray = field(default_factory=lambda: np.zeros(1, np.float32))
+    scale: np.ndarray = np.ones(1, np.float32)
+    shift: np.ndarray = np.zeros(1, np.float32)
     low: float = -np.inf
     high: float = np.inf
 
     def clamped(self, low: float, high: float) -> ChannelMap:
-        return replace(self, low=low, high=high)
+        return self._replace(low=low, high=high)
 
 
 NO_MAP = ChannelMap()

@@ -7,9 +7,9 @@ the other algorithms are with padding. Here each tap is a matrix product; `conv_
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product as cartesian
 from math import prod
+from typing import NamedTuple
 
 from ..plan.choice import Way
 from ..plan.tensor import F32, Tensor
@@ -21,8 +21,7 @@ from .splits import ProductSize, cycles
 ENDS = 16  # what it takes to read and store the sums of a product, in rows of the reduction
 
 
-@dataclass(frozen=True)
-class Tap:
+class Tap(NamedTuple):
     """A place in the window, and the output pixels where it lies inside the image, both by dimension."""
 
     index: tuple[int, ...]

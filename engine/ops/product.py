@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,7 @@ def pad4(values, fill: int) -> list[int]:
     return [values[0], *[fill] * (4 - len(values)), *values[1:]]
 
 
-@dataclass
-class Packed:
+class Packed(NamedTuple):
     """Weights in panels: `groups` matrices of k rows and `columns` columns, `stride` elements apart.
 
     terms: 0 for float32; otherwise each number is the sum of so many bf16 numbers.

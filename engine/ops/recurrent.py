@@ -1,8 +1,8 @@
 """RNN, LSTM and GRU: the inputs of all time steps in one matrix product, then one step through time (drivers/recurrent.c)."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from .matmul import times
 from .product import pack_constant, pack_step, product, vector
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """number: in drivers/recurrent.c; gates: of a cell; functions: the default activations of a direction."""
 
     number: int

@@ -7,7 +7,6 @@ rounding.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -15,8 +14,7 @@ from .. import _native
 from ..plan.memory import round_up
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """terms: bf16 numbers for each float32, 0: none; products: of which pairs; levels: precisions that allow it."""
 
     terms: int

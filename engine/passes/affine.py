@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -11,8 +11,7 @@ from .context import GraphContext, attribute, is_op
 from .training import is_training
 
 
-@dataclass(frozen=True)
-class Affine:
+class Affine(NamedTuple):
     """y = scale * x + shift: two float64 vectors of one length, per channel, or arrays that broadcast to a tensor."""
 
     scale: np.ndarray
@@ -40,8 +39,7 @@ class Affine:
         return Affine(*np.broadcast_arrays(after.scale * self.scale, after.scale * self.shift + after.shift))
 
 
-@dataclass(frozen=True)
-class Channels:
+class Channels(NamedTuple):
     """Which axis of a tensor holds its channels.
 
     Attributes:

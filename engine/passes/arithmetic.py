@@ -1,7 +1,7 @@
 """BatchNormalizations, and arithmetic with constants, as maps that broadcast to the tensor they read."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +12,7 @@ from .context import GraphContext, is_op
 from .movement import Grid
 
 
-@dataclass(frozen=True)
-class Arithmetic:
+class Arithmetic(NamedTuple):
     """A node that maps its input number `source`: the map, or the reason why a BatchNormalization is none."""
 
     source: int

@@ -6,7 +6,7 @@
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -29,8 +29,7 @@ def apply(context: GraphContext) -> bool:
     return modified
 
 
-@dataclass(frozen=True)
-class _Branch:
+class _Branch(NamedTuple):
     """A term of a sum as a kernel over `source`: weight [M, C/g, k...], bias [M] in float64.
 
     Along each spatial axis the first tap reads at `begin` relative to output position * stride, the next ones
@@ -174,8 +173,7 @@ def _diagonal(context: GraphContext, term: ir.Value, like: _Branch, root: ir.Nod
                    dilation=point, growth=point, strides=like.strides, group=like.group, nodes=tuple(nodes))
 
 
-@dataclass(frozen=True)
-class _Box:
+class _Box(NamedTuple):
     """The taps of several kernels on one grid."""
 
     begin: tuple[int, ...]

@@ -26,7 +26,7 @@ def apply(context: GraphContext) -> bool:
     return modified
 
 
-@dataclass
+@dataclass(eq=False)
 class _Section:
     """What lies between the layer that makes the channels and the one that sums over them."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -130,8 +131,7 @@ X = Input()
 Bindings = Mapping[str, object]
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(NamedTuple):
     """What a `Weight` stands for: number * array, or the number alone."""
 
     number: float

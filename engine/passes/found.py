@@ -13,7 +13,7 @@ from .expression import Atom
 from .symbolic import Term
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Found:
     """`result` is computed of `x` alone, as the pattern says.
 

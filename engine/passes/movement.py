@@ -6,7 +6,7 @@ mapped and its map, and returns the map of the node's first input or the reason 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -18,8 +18,7 @@ from .operands import adds_border, integers, padding
 _BRUTE_FORCE_LIMIT = 1 << 24  # elements of a tensor whose map is spread out to follow a Reshape
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """A tensor's shape as `affine.elementwise` asks for channels: constants may vary along any axis."""
 
     shape: ir.Shape | None

@@ -7,8 +7,8 @@ value aligns with another one if the names agree, wherever an exporter put its U
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -28,8 +28,7 @@ _CALLS = ("Sigmoid", "Tanh", "Erf", "Softplus")
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """A value: its formula, and what each of its dimensions runs over."""
 
     expr: Expr

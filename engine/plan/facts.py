@@ -29,7 +29,7 @@ DATA_SIZED = {"NonZero", "Unique", "Compress"}  # the result's size follows from
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Fact:
     """shape None: unknown until the run; dtype None: not a numeric tensor (string, sequence, optional)."""
 
@@ -54,9 +54,7 @@ class ConstantFact(Fact):
     """The fact of a model's constant, whose contents are looked up when somebody asks for them."""
 
     def __init__(self, tensor: ir.TensorProtocol) -> None:
-        object.__setattr__(self, "shape", tuple(tensor.shape.numpy()))
-        object.__setattr__(self, "dtype", tensor.dtype.numpy())
-        object.__setattr__(self, "tensor", tensor)
+        self.shape, self.dtype, self.tensor = tuple(tensor.shape.numpy()), tensor.dtype.numpy(), tensor
 
     @property
     def value(self) -> np.ndarray:

@@ -4,9 +4,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -30,8 +29,7 @@ from .walk import collapse
 TURNED = 1024  # channels that are turned round on their way to bf16 (elementwise.c)
 
 
-@dataclass(frozen=True)
-class Deferred:
+class Deferred(NamedTuple):
     """A per-channel map in front of one or more convolutions: out = clamp(source * scale + shift), not computed unless somebody
     needs it in memory. `make` emits the step that does. by_image: elements from the map of one image of the batch to that of the
     next;

@@ -5,6 +5,7 @@ import struct
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
+from typing import NamedTuple
 
 from .. import _native
 from ..errors import NativeError
@@ -13,14 +14,13 @@ from .tensor import Buffer, Tensor
 STATUS = {1: "a parameter is out of range", 2: "an address lies outside its buffer", 3: "a buffer is missing"}
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     name: str
     count: int  # 0 for a single number
     code: str   # struct code: q int64, d double
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Operation:
     """One C operation: its number, parameter fields in struct order, and argument names (True: optional)."""
 

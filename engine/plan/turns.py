@@ -9,7 +9,7 @@ import numpy as np
 from .plan import HostStep, Plan, dense
 
 
-@dataclass
+@dataclass(eq=False)
 class Turns:
     """What iterations take and leave.
 

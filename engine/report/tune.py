@@ -100,7 +100,7 @@ class _Candidate:
     def __init__(self, session: InferenceSession, feeds: dict[str, np.ndarray], choice: Mapping[str, str] = {},
                  algorithms: Mapping[str, str] = {}) -> None:
         self.feeds, self.threads = feeds, session.threads
-        options = replace(session.plan_options, tuned=choice, algorithms=algorithms, release=False)
+        options = session.plan_options._replace(tuned=choice, algorithms=algorithms, release=False)
         self.runner = Runner(session.model, list(session.outputs), options, session.runner.store)
         self.plan: Plan = self.runner.plan(feeds)
         self._seconds: list[dict[str, float]] = []
