@@ -81,8 +81,8 @@ static inline conv_job conv_job_of(const conv_params *p, void *const *args, cons
 /* Units of the grid; panels are counted across the groups. */
 static inline void conv_units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const conv_job *j = arg;
-    for (int64_t unit = begin; unit < end; unit++) {
-        const infold_part part = grid_part(&j->grid, unit);
+    for (int64_t unit = begin; unit < end;) {
+        const infold_part part = grid_next(&j->grid, &unit, end);
         for (int64_t at = part.c0; part.r0 < part.r1 && at < part.c1;) {
             const int64_t g = at / j->panels, q = at % j->panels, q1 = q + part.c1 - at < j->panels ? q + part.c1 - at : j->panels;
             j->piece(j, part.r0, part.r1, g, q, q1, thread);

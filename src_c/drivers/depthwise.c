@@ -101,8 +101,8 @@ static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     (void)thread;
     const job *j = arg;
     const depthwise_params *p = j->p;
-    for (int64_t unit = begin; unit < end; unit++) {
-        const infold_part part = grid_part(&j->grid, unit);
+    for (int64_t unit = begin; unit < end;) {
+        const infold_part part = grid_next(&j->grid, &unit, end);
         for (int64_t c = part.c0; c < part.c1; c++) {
             const int64_t first = c / j->segments * p->block, from = c % j->segments * SEGMENT;
             const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->ctx->kernels, j->args + EPILOGUE, first);

@@ -57,19 +57,22 @@ static inline infold_grid grid_of(infold_work work, int64_t threads) {
     return best;
 }
 
-/* Block by block, and band by band within. */
-static inline infold_part grid_part(const infold_grid *g, int64_t unit) {
-    const int64_t part = unit / (g->bands * g->blocks), block = unit / g->bands % g->blocks, band = unit % g->bands;
+/* Units are counted block by block, and band by band within. All bands of one block from `*unit` on, but for those from `end` on;
+ * *unit: advanced behind them. */
+static inline infold_part grid_next(const infold_grid *g, int64_t *unit, int64_t end) {
+    const int64_t part = *unit / (g->bands * g->blocks), block = *unit / g->bands % g->blocks, band = *unit % g->bands;
+    const int64_t last = grid_within(band, band + end - *unit, g->bands);
     const int64_t down = part / g->across, across = part % g->across;
     const int64_t r0 = infold_cut(g->work.rows, g->down, down), c0 = infold_cut(g->work.columns, g->across, across);
     const int64_t rows = infold_cut(g->work.rows, g->down, down + 1) - r0, tiles = (rows + g->work.tile - 1) / g->work.tile;
     const int64_t columns = infold_cut(g->work.columns, g->across, across + 1) - c0;
+    *unit += last - band;
     return (infold_part){r0 + infold_cut(rows, tiles, infold_cut(tiles, g->bands, band)),
-                         r0 + infold_cut(rows, tiles, infold_cut(tiles, g->bands, band + 1)),
+                         r0 + infold_cut(rows, tiles, infold_cut(tiles, g->bands, last)),
                          c0 + infold_cut(columns, g->blocks, block), c0 + infold_cut(columns, g->blocks, block + 1)};
 }
 
-/* body: for units, as `grid_part` numbers them */
+/* body: for units, as `grid_next` counts them */
 static inline void grid_run(const infold_ctx *ctx, const infold_grid *g, infold_body body, const void *arg) {
     infold_ctx own = *ctx;
     own.threads = g->down * g->across;

@@ -1,8 +1,8 @@
 /* The process's one pool of threads. A call offers each worker its piece through a pair of gates, each on cache lines of its own:
  * no counter is shared by all. Who waits spins for a moment, since the next step of a plan follows at once, and then sleeps.
  *
- * CPUs are not always equally fast, nor there at once. So a piece is cut into tickets: its owner takes them from the front, and who
- * has done his own takes from the back of his neighbours'. A worker that is not there when everything else is done is not waited
+ * CPUs are not always equally fast, nor there at once. So a piece is cut into tickets: its owner takes them from the front, a quarter of
+ * what is left at a time, and who has done his own takes from the back of his neighbours'. A worker that is not there when everything else is done is not waited
  * for: the caller withdraws the offer and does that piece, too.
  *
  * One call has the pool at a time; whoever finds it taken does all of its work itself, with the same result. */
@@ -22,6 +22,7 @@
 #endif
 
 enum { MAX_PIECES = 256, SPINS = 4096 /* some 100 microseconds */, STACK = 1 << 20 };
+enum { SHARE = 4 };      /* of the tickets left, the part that is taken at once: much at first, single ones where the ends meet */
 enum { NEIGHBOURS = 3 }; /* whose tickets a thread looks for when it has done its own */
 
 static inline void relax(void) {
@@ -106,9 +107,10 @@ static void work_off(const job *j, int64_t t, bool front, int64_t thread) {
     for (uint_least64_t v = atomic_load(left);;) {
         const uint_least64_t first = v & UINT32_MAX, end = v >> 32;
         if (first >= end) return;
-        if (!atomic_compare_exchange_weak(left, &v, front ? v + 1 : v - ((uint_least64_t)1 << 32))) continue;
-        const int64_t begin = s.begin + (int64_t)(front ? first : end - 1) * s.ticket;
-        j->body(j->arg, begin, s.end - begin < s.ticket ? s.end : begin + s.ticket, thread);
+        const uint_least64_t some = (end - first + SHARE - 1) / SHARE;
+        if (!atomic_compare_exchange_weak(left, &v, front ? v + some : v - (some << 32))) continue;
+        const int64_t begin = s.begin + (int64_t)(front ? first : end - some) * s.ticket, size = (int64_t)some * s.ticket;
+        j->body(j->arg, begin, s.end - begin < size ? s.end : begin + size, thread);
         v = atomic_load(left);
     }
 }

@@ -13,7 +13,7 @@ static inline int64_t infold_cut(int64_t count, int64_t parts, int64_t part) {
 typedef void (*infold_body)(const void *arg, int64_t begin, int64_t end, int64_t thread);
 
 /* Pieces are cut further, into as many as this, so that who is done early can take over what another has not begun. */
-enum { INFOLD_TICKETS = 32 };
+enum { INFOLD_TICKETS = 128 };
 
 /* grain: the smallest piece worth a thread of its own, in units of count; further cuts are at multiples of it. `body` is called for
  * any part of the count, several times by one thread, whose number is below the session's. */

@@ -218,8 +218,8 @@ static block scratch_of(const job *j, int64_t slot) {
 static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
     const job *j = arg;
     block b = scratch_of(j, thread);
-    for (int64_t unit = begin; unit < end; unit++) {
-        const infold_part part = grid_part(&j->grid, unit);
+    for (int64_t unit = begin; unit < end;) {
+        const infold_part part = grid_next(&j->grid, &unit, end);
         const int64_t tiles = part.r1 - part.r0, blocks = (tiles + j->p->tiles - 1) / j->p->tiles;
         for (int64_t i = 0; i < blocks; i++) {
             b.first = part.r0 + infold_cut(tiles, blocks, i);
@@ -232,7 +232,7 @@ static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
 }
 
 /* Costs of the grid, fitted on two threads: the filters are more than any cache near a core holds. */
-enum { TILE_COST = 5, PANEL_COST = 19 };
+enum { TILE_COST = 5, PANEL_COST = 19, NEAR = 3 << 16 /* floats of filters that the second-level cache holds, so that few tiles may meet them */ };
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const winograd_params *p = params;
@@ -243,9 +243,10 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     for (int i = 0; i < 2; i++) j.rows[i] = (every(p->n[1 + i], 0, p->dilation[i]) + p->side - 1) / p->side;
     j.tiles = p->n[0] * p->dilation[0] * p->dilation[1] * j.rows[0] * j.rows[1];
     if (j.tiles == 0) return;
+    const int64_t filters = positions_of(p) * p->k * p->columns;
     j.grid = grid_of((infold_work){.rows = j.tiles, .columns = panels_of(&j), .group = panels_of(&j), .row_cost = TILE_COST,
                                    .column_cost = PANEL_COST, .unit = (double)positions_of(p) * (double)p->k * (double)ctx->kernels->nr,
-                                   .tile = p->tiles, .staged = true}, ctx->threads < p->slots ? ctx->threads : p->slots);
+                                   .tile = filters <= NEAR ? ctx->kernels->mr : p->tiles, .staged = true}, ctx->threads < p->slots ? ctx->threads : p->slots);
     grid_run(ctx, &j.grid, units, &j);
 }
 
