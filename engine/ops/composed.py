@@ -14,7 +14,7 @@ MOST_STEPS = 1 << 16  # entries that CumSum adds up in log2 as many steps, and o
 
 
 class Body:
-    """Nodes in the making, of opset 13. facts: of the call's inputs, None where one is absent; opset: the call's."""
+    """Nodes in the making, of opset 17. facts: of the call's inputs, None where one is absent; opset: the call's."""
 
     def __init__(self, node: ir.Node, facts: Sequence, opset: int) -> None:
         self.tape, self.node, self.facts, self.opset = Tape(), node, facts, opset
@@ -24,7 +24,7 @@ class Body:
         return self.several(1, op_type, *inputs, **attributes)[0]
 
     def several(self, outputs: int, op_type: str, *inputs: ir.Value | None, **attributes) -> Sequence[ir.Value]:
-        return self.tape.op_multi_out(op_type, list(inputs), attributes, num_outputs=outputs, version=13)
+        return self.tape.op_multi_out(op_type, list(inputs), attributes, num_outputs=outputs, version=17)
 
     def constant(self, array) -> ir.Value:
         return self("Constant", value=ir.tensor(np.asarray(array)))

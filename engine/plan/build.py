@@ -56,7 +56,7 @@ def make_plan(model: ir.Model, nodes: Sequence[ir.Node], feeds: dict[str, Fact],
             if need.name in reads(node):
                 reach.postpone(node, need.name)
             else:  # only a part of its body will know
-                reach.keep(node, bodies)
+                reach.keep(node, bodies, f"its steps depend on the contents of {need.name!r}")
         except _NotNativeCall as refused:
             reach.expand(refused.call, bodies)
         except _Unbounded as refused:
@@ -178,7 +178,7 @@ def _lower_node(ctx: Lowering, node: ir.Node, options: PlanOptions, force_fallba
         op = base.find(node)
         try:
             if op is None:
-                raise NotNative("no native kernel")
+                raise NotNative(reach.whole.get(node, "no native kernel"))
             _require_types(ctx, node, op.types)
             op.lower(ctx, node)
             return

@@ -32,7 +32,7 @@ class Reach:
         self.taken: list[ir.Node] = []
         self.open: set[ir.Node] = set()
         self.counted: dict[str, int] = {}  # output -> the axis whose length is counted
-        self.whole: set[ir.Node] = set()   # which are not planned as the nodes of their bodies
+        self.whole: dict[ir.Node, str] = {}  # which are not planned as the nodes of their bodies, and why
         self.cut: dict[str, None] = {}     # values whose contents the rest waits for
         self._inferred: set[ir.Node] = set()
         self._postponed: set[ir.Node] = set()
@@ -139,15 +139,15 @@ class Reach:
         inputs = [None if v is None or not v.name else self.facts.get(v.name) for v in node.inputs]
         try:
             bodies[node] = _infer_body(node, calls.body(self.model, node, inputs), self.facts, self.model)
-        except (NotNative, UnsupportedError, InvalidModelError, *CONTRADICTIONS):
+        except (NotNative, UnsupportedError, InvalidModelError, *CONTRADICTIONS) as error:
             if calls.is_call(self.model, node):
                 raise
-            self.keep(node, bodies)
+            self.keep(node, bodies, str(error))
 
-    def keep(self, node: ir.Node, bodies: dict[ir.Node, list[ir.Node]]) -> None:
+    def keep(self, node: ir.Node, bodies: dict[ir.Node, list[ir.Node]], why: str) -> None:
         """The node's body cannot take its place."""
         bodies.pop(node, None)
-        self.whole.add(node)
+        self.whole[node] = why
 
     def postpone(self, node: ir.Node, name: str) -> None:
         """The node waits until the contents of the value are known."""
