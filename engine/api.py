@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -230,6 +230,15 @@ class InferenceSession:
             for value in self._model.graph.initializers.values():
                 value.const_value = None
 
+    def __copy__(self, memo: object = None) -> InferenceSession:
+        """Itself: nothing of it changes."""
+        return self
+
+    __deepcopy__ = __copy__
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedError("a session is not pickled: make one of the model in each process")
+
     # onnxruntime's face
 
     def get_inputs(self) -> list[NodeArg]:
@@ -322,6 +331,8 @@ class InferenceSession:
 
     def checked(self, feeds: Mapping[str, object]) -> dict[str, object]:
         """The feeds as arrays that a run can take, in the model's order. Raises InvalidInputError as `run` does."""
+        if not isinstance(feeds, Mapping):
+            raise InvalidInputError(f"arrays by name of their input expected, got {type(feeds).__name__}")
         missing = [n for n in self.inputs if n not in feeds]
         if missing:
             raise InvalidInputError(f"the input {missing[0]!r} is missing; the model needs {', '.join(self.inputs)}")

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import weakref
+from copy import copy, deepcopy
 
 import numpy as np
 import onnx
@@ -82,6 +84,7 @@ BAD = {
     "data type": (lambda f: f | {"v1": f["v1"].astype(np.float64)}, "input 'v1': data type float32 expected, got float64"),
     "integers": (lambda f: f | {"v1": f["v1"].astype(np.int32)}, "float32 expected, got int32"),
     "objects": (lambda f: f | {"v1": np.full((2, 3, 8, 8), None)}, "float32 expected, got object"),
+    "no names": (lambda f: list(f.values()), "arrays by name of their input expected, got list"),
     "nothing": (lambda f: f | {"v1": None}, "float32 expected, got object"),
     "rank": (lambda f: f | {"v1": f["v1"][0]}, "rank 4 expected"),
     "dimension": (lambda f: f | {"v1": f["v1"][:, :2]}, "dimension 1 must be 3"),
@@ -156,8 +159,8 @@ def test_results_belong_to_the_caller(model, feeds):
     first = subject.run(None, feeds)
     kept = [a.copy() for a in first]
     subject.run(None, {n: a * 3 for n, a in feeds.items()})
-    for array, copy in zip(first, kept):
-        np.testing.assert_array_equal(array, copy)
+    for array, before in zip(first, kept):
+        np.testing.assert_array_equal(array, before)
         assert array.flags.writeable and array.flags.c_contiguous
         array[...] = 0
     for array, copy in zip(subject.run(None, feeds), kept):
@@ -240,3 +243,15 @@ def test_a_session_is_collected_with_its_memory(model, feeds):
     del subject
     gc.collect()
     assert dead() is None
+
+
+def test_a_copy_is_the_session_itself(model, feeds):
+    subject = session(model)
+    expected = subject.run(None, feeds)
+    for other in (copy(subject), deepcopy([subject])[0]):
+        assert other is subject
+    del other
+    batch = {**feeds, "v1": feeds["v1"][:1]}  # another plan, of weights that are still there
+    np.testing.assert_allclose(subject.run(None, batch)[0], expected[0][:1], rtol=1e-5, atol=1e-5)
+    with pytest.raises(UnsupportedError, match="pickled"):
+        pickle.dumps(subject)

@@ -128,13 +128,13 @@ def _lower(view: GraphView, facts, feeds, outputs, rest, reach: Reach, store, op
         if node in ctx.done or (all(facts[v.name].value is not None for v in node.outputs if v.name in facts) and not is_open):
             continue
         _lower_node(ctx, node, options, is_open, reach)
-    for name in arrays:
+    for name, fact in arrays.items():
         region = ctx.placement.regions[name]
         tensor = ctx.values.get(name)
         if tensor is None:
             raise InvalidModelError(f"no node computes {name!r}: its operator has no such output in this form")
         if tensor.buffer is not region:
-            target = Tensor(region, tensor.shape, row_strides(tensor.shape), tensor.dtype)
+            target = Tensor(region, tensor.shape, row_strides(tensor.shape), fact.dtype)  # an image may be kept as bf16 numbers
             _hand_out(ctx, tensor, target)
     regions[0] = plan_arena(ctx.buffers)
     handed_out = sum(regions[given:])

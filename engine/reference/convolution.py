@@ -49,7 +49,7 @@ def _depthwise(x: np.ndarray, w: np.ndarray, win: Windows) -> np.ndarray:
 
 def _im2col(x: np.ndarray, w: np.ndarray, group: int, win: Windows) -> np.ndarray:
     """Matrix products W[g, M/g, C/g * taps] @ columns[N, g, C/g * taps, pixels], some output rows at a time."""
-    batch, channels, rank = x.shape[0], x.shape[1], len(win.output)
+    batch, channels, rank = x.shape[0], x.shape[1], len(win.output)  # the batch may be 0, so no dimension is left to NumPy
     taps = math.prod(win.kernel)
     matrix = w.reshape(group, w.shape[0] // group, -1)
     y = np.empty((batch, w.shape[0], *win.output), x.dtype)
@@ -64,7 +64,7 @@ def _im2col(x: np.ndarray, w: np.ndarray, group: int, win: Windows) -> np.ndarra
             columns = np.empty((batch, channels, taps, *shape), x.dtype)
             for index, tap in enumerate(win.taps()):
                 columns[:, :, index] = win.at(x, tap)[:, :, first : first + count]
-        product = matrix @ columns.reshape(batch, group, -1, math.prod(shape))
+        product = matrix @ columns.reshape(batch, group, channels // group * taps, math.prod(shape))
         y[:, :, first : first + count] = product.reshape(batch, w.shape[0], *shape)
     return y
 
@@ -96,7 +96,8 @@ class ConvTranspose(OpRun):
         begin, shape = _crop(full, x.shape[2:], strides, auto_pad, output_shape, pads)
 
         matrix = np.moveaxis(_computable(w).reshape(group, w.shape[0] // group, -1), 1, 2)  # [g, M/g * taps, C/g]
-        columns = matrix @ _computable(x).reshape(x.shape[0], group, x.shape[1] // group, -1)  # [N, g, M/g * taps, pixels]
+        pixels = _computable(x).reshape(x.shape[0], group, x.shape[1] // group, math.prod(x.shape[2:]))
+        columns = matrix @ pixels  # [N, g, M/g * taps, pixels]
         columns = columns.reshape(x.shape[0], outputs, math.prod(kernel), *x.shape[2:])
         room = [max(size, first + length) for size, first, length in zip(full, begin, shape)]
         y = np.zeros((x.shape[0], outputs, *room), columns.dtype)

@@ -19,7 +19,7 @@ def _over_two_dimensions(name: str) -> type[OpRun]:
         explicit = next((attribute.i for attribute in self.onnx_node.attribute if attribute.name == "axis"), 1)
         axis = explicit + x.ndim * (explicit < 0)
         self.axis = 1
-        flat = base._run(self, x.reshape(math.prod(x.shape[:axis]), -1))[0]
+        flat = base._run(self, x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))[0]
         return (flat.reshape(x.shape),)
 
     return type(name, (base,), {"run": run, "__doc__": f"{name}, in its form before opset 13 as well."})

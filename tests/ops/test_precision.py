@@ -113,6 +113,18 @@ def mobile_network() -> tuple[Net, str, str]:
     return net, net("GlobalAveragePool", x), net("ReduceMean", x, net.ints(2, 3), keepdims=0)
 
 
+def test_an_output_that_lies_in_an_image_of_bf16(isa):
+    """It is handed out as float32."""
+    net = Net(6)
+    x = net.input(1, 16, 12, 10)
+    a, b = (net("Conv", x, net.weight(16, 16, 3, 3), pads=[1] * 4) for _ in range(2))
+    y = net("Conv", net("Concat", a, b, axis=1), net.weight(8, 32, 1, 1))
+    model = net.model(a, y)
+    found = session(model, precision="medium", algorithms={"*": "bf16"}).run([a, y], net.feeds)
+    for name, array in zip((a, y), found):
+        compare(array, run_float64(model, net.feeds)[name], TOLERANCE["bf16"])
+
+
 def test_images_between_other_kernels(isa):
     net, *outputs = mobile_network()
     model, how = net.model(*outputs), {"precision": "medium", "algorithms": {"*": "winograd4", "nobody": "bf16"}}

@@ -79,6 +79,11 @@ def test_conv_transpose_chooses_pads_for_the_output_shape(attributes, begin):
     close(y, full[:, :, rows : rows + 10, columns : columns + 8])
 
 
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_no_pictures(op):
+    assert run_node(op, np.ones((0, 4, 5, 6)), np.ones((4, 2, 3, 3)), group=2).shape == (0, 4, *((3, 4) if op == "Conv" else (7, 8)))
+
+
 def test_large_inputs_go_in_slices_with_the_same_result(monkeypatch):
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 4, 9, 7)), rng.standard_normal((6, 2, 3, 3))
