@@ -27,7 +27,7 @@ _FIELDS = {
     ir.DataType.UINT32: "uint64_data",
     ir.DataType.STRING: "string_data",
 }
-LARGE = 1 << 16  # bytes of a weight whose pages are worth giving back
+LARGE = 1 << 16  # bytes of a weight that is worth reading where it lies, and whose pages are worth giving back
 _MAX_DENSE = 1 << 28  # elements a sparse initializer may have once dense
 
 
@@ -40,7 +40,7 @@ def read(
         proto: the tensor's header, and its data unless `raw` or external.
         raw: the tensor's `raw_data`, if it was set aside.
         folder: the model's folder, None if it has none (a model from bytes).
-        view: the tensor may be a view of `raw` or of the mapped external file, of any alignment.
+        view: a large tensor may be a view of `raw` or of the mapped external file, of any alignment.
     Raises:
         InvalidModelError: impossible dimensions, unknown data type, or data whose size does not fit them.
         ExternalDataError: external data that is missing, too short or outside the folder.
@@ -81,7 +81,7 @@ def read(
         array = np.frombuffer(raw, np.uint8) != 0
     else:
         array = np.frombuffer(raw, dtype.numpy().newbyteorder("<"))
-        if not (view and array.dtype.isnative and array.size):
+        if not (view and array.dtype.isnative and array.nbytes >= LARGE):
             array = array.astype(dtype.numpy())  # a copy: aligned, native
     return ir.Tensor(array.reshape(tuple(proto.dims)), dtype=dtype, name=name)
 

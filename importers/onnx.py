@@ -37,9 +37,9 @@ def load(
         source: path, serialised ModelProto, ModelProto, or onnx_ir.Model. Never modified; an onnx_ir.Model that needs
             no change is returned as it is.
         folder: where external data lies, if not beside the path. External data never leaves this folder.
-        lean: for a caller that wants the model only to run it. Notes (doc strings, metadata) are dropped, and weights in the
-            file, and large ones in external files, stay views of it until `settle` gives them memory of their own, which must be
-            soon: they are meant to be read once. Pages that nobody reads any more are given back.
+        lean: for a caller that wants the model only to run it. Notes (doc strings, metadata) are dropped, and large weights stay
+            views of the file, or the external files, until `settle` gives them memory of their own, which must be soon: they are
+            meant to be read once. Pages that nobody reads any more are given back.
     Returns:
         A legal model, nodes topologically sorted, no tensor external.
     Raises:

@@ -80,8 +80,9 @@ def _evaluate(context: GraphContext, node: ir.Node) -> list[np.ndarray] | None:
         known = _known_dimensions(context, node)
         if known is not None:
             return known
-    if any(value is not None and context.tensor(value) is None for value in node.inputs):
-        return None
+    for value in node.inputs:
+        if value is not None and context.tensor(value) is None:
+            return None
     if node.op_type in _RANDOM or (context.quantized and node.op_type == "DequantizeLinear") or subgraphs(node):
         return None
     return _compute(context, node, [context.array(value) for value in node.inputs])

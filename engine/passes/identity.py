@@ -6,6 +6,8 @@ import onnx_ir as ir
 from .context import GraphContext, attribute, is_op
 from .shapes import dtype
 
+_PASSING = {"Identity", "Dropout", "Concat", "Sum", "Max", "Min", "Mean", "Cast", "CastLike"}  # operators that may
+
 
 def apply(context: GraphContext) -> bool:
     """Remove Identity, Dropout in inference, casts to the type a value has, and reductions of a single operand."""
@@ -17,6 +19,8 @@ def apply(context: GraphContext) -> bool:
 
 
 def _returns_its_input(context: GraphContext, node: ir.Node) -> bool:
+    if node.op_type not in _PASSING:
+        return False
     if not node.inputs or node.inputs[0] is None or any(output.uses() for output in node.outputs[1:]):
         return False
     source = node.inputs[0]
