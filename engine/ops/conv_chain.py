@@ -16,7 +16,7 @@ import numpy as np
 from .. import _native
 from ..plan.choice import Way
 from ..plan.tensor import BF16, F32, Tensor
-from .base import NotNative
+from .base import NotNative, attr
 from .conv_depthwise import depthwise, emit_depthwise, is_depthwise
 from .conv_direct import emit_direct, product_size
 from .convolution import Convolution, convolution
@@ -53,7 +53,7 @@ class Link(NamedTuple):
 
 
 def chain(ctx, c: Convolution) -> Way | None:
-    links = _links(ctx, c)
+    links = _links(ctx, c) if is_depthwise(c) or _before_groups(ctx, c.node) else []
     if len(links) < 2:
         return None
     cache = _native.cache_bytes(2) or 1 << 19
@@ -109,6 +109,13 @@ def _links(ctx, c: Convolution) -> list[Link]:
             break
         c = _next(ctx, found.output)
     return links if any(is_depthwise(link.c) for link in links) else []
+
+
+def _before_groups(ctx, node) -> bool:
+    """Whether the convolution behind the node, whatever lies between, has groups: most have none, and no chain begins there."""
+    while (node := ctx.graph.only_reader(node.outputs[0].name)) is not None and node.op_type != "Conv":
+        pass
+    return node is not None and attr(node, "group", 1) > 1
 
 
 def _next(ctx, name: str) -> Convolution | None:
