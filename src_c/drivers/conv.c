@@ -54,11 +54,17 @@ static void block(const conv_job *j, int64_t p0, int64_t p1, int64_t group, int6
     for (int64_t at = p0, m; at < p1; at += m) {
         const int64_t tiles = (p1 - at + mr - 1) / mr; /* of even height: a low one would wait for its weights */
         m = (p1 - at + tiles - 1) / tiles;
-        for (int64_t i = 0; i < m; i++, pixel_next(&x, p->n)) {
-            a[i] = g.in + pixel_offset(&x, p->in_stride);
-            c[i] = g.out + pixel_offset(&x, p->out_stride);
-            map[i] = j->args[IN_SCALE] ? x.index[0] * p->in_map_stride : 0;
-            if (g.res) r[i] = g.res + pixel_offset(&x, p->res_stride);
+        for (int64_t i = 0, run; i < m; i += run) { /* with few products a tile, what is done for each pixel counts */
+            const float *in = g.in + pixel_offset(&x, p->in_stride), *res = g.res ? g.res + pixel_offset(&x, p->res_stride) : NULL;
+            float *out = g.out + pixel_offset(&x, p->out_stride);
+            const int64_t of_image = j->args[IN_SCALE] ? x.index[0] * p->in_map_stride : 0;
+            run = pixel_run(&x, p->n, m - i);
+            for (int64_t next = 0; next < run; next++) {
+                a[i + next] = in + next * p->in_stride[3];
+                c[i + next] = out + next * p->out_stride[3];
+                map[i + next] = of_image;
+                if (res) r[i + next] = res + next * p->res_stride[3];
+            }
         }
         const float *in = a[0] + ((const int64_t *)j->args[TAP])[p->taps - 1];
         if (j->args[IN_SCALE]) {

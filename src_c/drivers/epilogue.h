@@ -55,6 +55,7 @@ static inline void epilogue_sweep_even(const infold_epilogue *e, int64_t m, floa
 /* The same over pixels that lie anywhere, stretch by even stretch: calls for a few numbers each would take longer than their
  * work. */
 static inline void epilogue_sweep(const infold_epilogue *e, int64_t m, float *const *pixels, int64_t first, int64_t n) {
+    if (!epilogue_sweeps(e)) return;
     for (int64_t i = 0, even; i < m; i += even) {
         const int64_t step = i + 1 < m ? pixels[i + 1] - pixels[i] : 0;
         even = 1;
