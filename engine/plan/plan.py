@@ -38,15 +38,16 @@ class HostStep:
     reason: str  # why there is no native step
 
     def touch(self, index: int) -> None:
-        for tensor in self._tensors():
+        for tensor in self.tensors():
             tensor.buffer.touch(index)
 
     @property
     def copied_bytes(self) -> int:
         """What the evaluator's own copies of the node's inputs and outputs may take."""
-        return sum(tensor.size * tensor.dtype.itemsize for tensor in self._tensors())
+        return sum(tensor.size * tensor.dtype.itemsize for tensor in self.tensors())
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """What the step reads and writes in memory."""
         return [t for t in (*self.inputs, *self.captured.values(), *self.outputs) if isinstance(t, Tensor)]
 
 

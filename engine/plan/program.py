@@ -86,9 +86,12 @@ class Step:
     track: int = 0
 
     def touch(self, index: int) -> None:
-        for tensor in self.args:
-            if tensor is not None:
-                tensor.buffer.touch(index)
+        for tensor in self.tensors():
+            tensor.buffer.touch(index)
+
+    def tensors(self) -> list[Tensor]:
+        """What the step reads and writes in memory."""
+        return [t for t in self.args if t is not None]
 
 
 def make_step(op_name: str, args: dict[str, Tensor | None], params: dict, node: str, flops: int = 0) -> Step:

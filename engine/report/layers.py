@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from .. import _native
 from ..passes.context import node_name
 from ..plan.plan import HostStep
+from ..plan.program import Step
 from ..plan.tensor import Buffer, Tensor
 from .roofline import bandwidth, roof
 from .session import StepRecord
@@ -107,12 +108,11 @@ def layers(session: InferenceSession, feeds: Mapping[str, np.ndarray], runs: int
     return found
 
 
-def _tensors(step) -> Iterator[Tensor]:
-    """What a step reads and writes."""
+def _tensors(step: Step | HostStep) -> list[Tensor]:
+    """What a step brings and takes away."""
     if isinstance(step, HostStep):
-        yield from (t for t in (*step.inputs, *step.captured.values(), *step.outputs) if isinstance(t, Tensor))
-    else:
-        yield from (t for name, t in zip(step.op.args, step.args) if t is not None and name not in SCRATCH)
+        return step.tensors()
+    return [t for name, t in zip(step.op.args, step.args) if t is not None and name not in SCRATCH]
 
 
 def _distinct(tensor: Tensor) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from ..plan.plan import HostStep, Plan
-from ..plan.tensor import Buffer, Tensor
+from ..plan.plan import Plan
+from ..plan.tensor import Buffer
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ def memory(plans: Sequence[Plan], weight_bytes: int) -> MemoryReport:
         nodes += [step.node for step in plan.steps]
         buffers: dict[Buffer, None] = {}
         for step in plan.steps:
-            held = (*step.inputs, *step.captured.values(), *step.outputs) if isinstance(step, HostStep) else step.args
-            buffers |= {t.buffer: None for t in held if isinstance(t, Tensor) and t.buffer.kind == "arena" and t.buffer.nbytes}
+            buffers |= {t.buffer: None for t in step.tensors() if t.buffer.kind == "arena" and t.buffer.nbytes}
         blocks += [Block(nodes[start + b.first], b.offset, b.nbytes, start + b.first, start + b.last) for b in buffers]
     live = [0] * len(nodes)
     for block in blocks:
