@@ -122,15 +122,16 @@ typedef struct {
 enum { INFOLD_BF16_COLUMNS = 32, INFOLD_BF16_DEPTH = 32, INFOLD_BF16_ROWS = 32, INFOLD_BF16_TERMS = 3, INFOLD_BF16_BLOCK = 64 };
 
 /* Depthwise: out[i * out_step + c] = clamp(sum_t in[i * in_step + tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <=
- * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. With
- * rows = 2 also for the row out_row behind, whose window lies one row lower: 3x3 taps whose runs are evenly spaced, m <= `pair`. */
+ * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. A `window` (1 or
+ * 2; 0: none) is one of 3x3 taps, evenly spaced both ways, that moves by so many taps: it has any m >= 1, and also the `rows` of output
+ * out_row apart, each under the window so many rows of taps lower. */
 typedef struct {
     const void *in; /* the numbers of an image: float32 or bf16, as the kernels have it */
     void *out;
     float *sums; /* bf16 kernels: float32 goes here, out_step and out_row in its elements, in the place of `out`; or NULL */
     int64_t in_step, out_step, out_row;
     const int64_t *tap;
-    int64_t taps, run, channels, m, rows;
+    int64_t taps, run, channels, m, window, rows;
     const float *w; /* [taps][channels rounded up to a vector] */
     int64_t w_stride;
     const float *bias;
@@ -139,7 +140,7 @@ typedef struct {
 
 typedef struct {
     void (*run)(const infold_dw_tile *);
-    int64_t row, pair; /* the most pixels of a tile of one row, and of each of two: as many sums as the registers hold */
+    int64_t pixels, rows; /* the most of a tile: pixels without a window, rows with one; as many sums as the registers hold */
 } infold_depthwise;
 
 /* Winograd: one tile of an image into the transformed domain and back (kernels/winograd.h). A tile is `side` x `side` output

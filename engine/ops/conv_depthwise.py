@@ -52,7 +52,7 @@ def emit_depthwise(ctx, c: Convolution, found: Epilogue, x: Tensor, out: Tensor)
               "tap": ctx.constant(("taps", taps), lambda: np.array(taps, np.int64)), **args},
              flops=2 * prod(pixels) * len(taps) * c.channels, n=pad4(pixels, 1), in_stride=pad4(c.steps(x), 0),
              out_stride=pad4((out.strides[0], *out.strides[2:]), 0), taps=len(taps), channels=c.channels, w_stride=width,
-             rows=2 if _pairs(c, out) else 1, run=_run(c), block=_block(ctx, c, x), half=x.dtype == BF16,
+             window=_window(c), run=_run(c), block=_block(ctx, c, x), half=x.dtype == BF16,
              **parameters)
 
 
@@ -62,11 +62,11 @@ def _run(c: Convolution) -> int:
     return c.window.kernel[-1] if slides else 1
 
 
-def _pairs(c: Convolution, out: Tensor) -> bool:
-    """Whether the kernel computes two rows of the output at once."""
+def _window(c: Convolution) -> int:
+    """The stride, if the kernel takes the window as a whole: 3x3, several rows of the output at once. Else 0."""
     win = c.window
-    return win.kernel[-2:] == (3, 3) and win.stride[-2:] == (1, 1) and win.dilation[-2:] == (1, 1) and len(win.kernel) == 2 \
-        and out.shape[2] > 1
+    plain = win.kernel == (3, 3) and win.dilation == (1, 1) and win.stride in ((1, 1), (2, 2))
+    return win.stride[0] if plain else 0
 
 
 def _block(ctx, c: Convolution, x: Tensor) -> int:

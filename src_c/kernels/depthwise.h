@@ -7,11 +7,11 @@ INLINE void depthwise_store(const infold_dw_tile *t, int64_t at, vf x, int64_t l
 
 /* Pixels of a tile of one row. A pixel's sum is one chain of multiply-adds: of eight, each would have to begin the moment the last
  * ends. */
-enum { DW_ROW = VEC_MR > 6 ? INFOLD_DW_MR : 8 };
+enum { DW_PIXELS = VEC_MR > 6 ? INFOLD_DW_MR : 8 };
 
 /* live: a constant, but for the last vector */
 INLINE void depthwise_vector(const infold_dw_tile *t, const int m, const int kw, int64_t c, int64_t live) {
-    vf acc[DW_ROW];
+    vf acc[DW_PIXELS];
     const vf bias = v_load(t->bias + c);
     UNROLL for (int i = 0; i < m; i++) acc[i] = bias;
     const float *w = t->w + c;
@@ -52,66 +52,89 @@ INLINE void depthwise_tile(const infold_dw_tile *t, const int m, const int kw) {
     static void depthwise_##kw(const infold_dw_tile *t) {                                                               \
         switch (t->m) {                                                                                                 \
             DEPTHWISE_FEW(kw) DEPTHWISE_MANY(kw)                                                                        \
-        default: depthwise_tile(t, DW_ROW, kw); break;                                                                  \
+        default: depthwise_tile(t, DW_PIXELS, kw); break;                                                               \
         }                                                                                                               \
     }
 DEPTHWISE_DEFINE(1) DEPTHWISE_DEFINE(3) DEPTHWISE_DEFINE(5) DEPTHWISE_DEFINE(7)
 
-/* Two rows of output under 3x3 taps: an input row in between serves both. The sums of a single row are too few to hide the latency
- * of the multiply-add, and the input would be read three times instead of twice. */
-enum { DW_PAIR = VEC_MR > 6 ? 8 : 4 };
+/* Up to DW_ROWS rows of output under a 3x3 window that moves by S pixels, along the row: each vector of the input is loaded once for all
+ * its outputs, and all weights stay in registers. */
+enum { DW_ROWS = VEC_MR > 6 ? 4 : 2 };
 
-INLINE void depthwise_pair_vector(const infold_dw_tile *t, const int m, int64_t c, int64_t live) {
-    vf acc[2][DW_PAIR], above[3], below[3] = {0};
-    const vf bias = v_load(t->bias + c);
-    UNROLL for (int i = 0; i < m; i++) acc[0][i] = acc[1][i] = bias;
-    const float *w = t->w + c;
-    const num *row = (const num *)t->in + t->tap[0] + c;
-    const int64_t step = t->in_step, down = t->tap[3] - t->tap[0];
-    UNROLL for (int y = 0; y < 4; y++, row += down) {
-        UNROLL for (int j = 0; j < 3; j++) above[j] = below[j]; /* what the upper output row used last serves the lower one now */
-        if (y < 3)
-            UNROLL for (int j = 0; j < 3; j++, w += t->w_stride) below[j] = v_load(w);
-        const num *x = row;
-        UNROLL for (int p = 0; p < m + 2; p++, x += step) {
-            const vf xv = n_load(x, live);
-            if (y < 2 && p < m) __builtin_prefetch(x + 4 * down, 0, 3); /* the rows that the next two of output will add */
-            UNROLL for (int j = 0; j < 3; j++)
-                if (p - j >= 0 && p - j < m) {
-                    if (y < 3) acc[0][p - j] = v_fma(xv, below[j], acc[0][p - j]);
-                    if (y > 0) acc[1][p - j] = v_fma(xv, above[j], acc[1][p - j]);
-                }
+/* A column of the input under all R rows of windows: column 0 of those of `next`, 1 of `here`, 2 of `last`, where they are not NULL. */
+INLINE void depthwise_column(const int R, const int S, const num *x, int64_t down, const vf *w, vf *next, vf *here, vf *last,
+                             int64_t live) {
+    UNROLL for (int y = 0; y < (R - 1) * S + 3; y++) {
+        const vf xv = n_load(x + y * down, live);
+        UNROLL for (int r = 0; r < R; r++) {
+            const int i = 3 * (y - r * S);
+            if (i < 0 || i > 6) continue;
+            if (last) last[r] = v_fma(xv, w[i + 2], last[r]);
+            if (here) here[r] = v_fma(xv, w[i + 1], here[r]);
+            if (next) next[r] = v_fma(xv, w[i], next[r]);
         }
     }
-    UNROLL for (int y = 0; y < 2; y++)
-        UNROLL for (int i = 0; i < m; i++) depthwise_store(t, c + y * t->out_row + i * t->out_step, acc[y][i], live);
 }
 
-INLINE void depthwise_pair(const infold_dw_tile *t, const int m) {
+INLINE void depthwise_store_rows(const infold_dw_tile *t, const int R, int64_t at, const vf *sum, int64_t live) {
+    UNROLL for (int r = 0; r < R; r++) depthwise_store(t, at + r * t->out_row, sum[r], live);
+}
+
+INLINE void depthwise_window_vector(const infold_dw_tile *t, const int R, const int S, int64_t c, int64_t live) {
+    vf w[9], next[DW_ROWS], here[DW_ROWS], last[DW_ROWS];
+    UNROLL for (int k = 0; k < 9; k++) w[k] = v_load(t->w + c + k * t->w_stride);
+    const vf bias = v_load(t->bias + c);
+    const num *x = (const num *)t->in + t->tap[0] + c;
+    const int64_t step = t->tap[1] - t->tap[0], down = t->tap[3] - t->tap[0], m = t->m;
+    UNROLL for (int r = 0; r < R; r++) here[r] = last[r] = bias;
+    depthwise_column(R, S, x, down, w, here, NULL, NULL, live);
+    x += step;
+    if (S == 1) {
+        for (int64_t p = 1; p < m; p++, x += step) {
+            UNROLL for (int r = 0; r < R; r++) next[r] = bias;
+            depthwise_column(R, S, x, down, w, next, here, last, live);
+            if (p > 1) depthwise_store_rows(t, R, c + (p - 2) * t->out_step, last, live);
+            UNROLL for (int r = 0; r < R; r++) last[r] = here[r], here[r] = next[r];
+        }
+        depthwise_column(R, S, x, down, w, NULL, here, last, live);
+        if (m > 1) depthwise_store_rows(t, R, c + (m - 2) * t->out_step, last, live);
+        depthwise_column(R, S, x + step, down, w, NULL, NULL, here, live);
+    } else {
+        for (int64_t p = 1; p < m; p++, x += 2 * step) {
+            UNROLL for (int r = 0; r < R; r++) next[r] = bias;
+            depthwise_column(R, S, x, down, w, NULL, here, NULL, live);
+            depthwise_column(R, S, x + step, down, w, next, NULL, here, live);
+            depthwise_store_rows(t, R, c + (p - 1) * t->out_step, here, live);
+            UNROLL for (int r = 0; r < R; r++) here[r] = next[r];
+        }
+        depthwise_column(R, S, x, down, w, NULL, here, NULL, live);
+        depthwise_column(R, S, x + step, down, w, NULL, NULL, here, live);
+    }
+    depthwise_store_rows(t, R, c + (m - 1) * t->out_step, here, live);
+}
+
+INLINE void depthwise_window(const infold_dw_tile *t, const int R, const int S) {
     const int64_t channels = t->channels;
     int64_t c = 0;
-    for (; channels - c >= VL; c += VL) depthwise_pair_vector(t, m, c, VL);
-    if (c < channels) depthwise_pair_vector(t, m, c, channels - c);
+    for (; channels - c >= VL; c += VL) depthwise_window_vector(t, R, S, c, VL);
+    if (c < channels) depthwise_window_vector(t, R, S, c, channels - c);
 }
 
-static void depthwise_pairs(const infold_dw_tile *t) {
-    switch (t->m) {
-    case 1: depthwise_pair(t, 1); break;
-    case 2: depthwise_pair(t, 2); break;
-    case 3: depthwise_pair(t, 3); break;
+INLINE void depthwise_windows(const infold_dw_tile *t, const int S) {
+    switch (t->rows) {
+    case 1: depthwise_window(t, 1, S); break;
 #if VEC_MR > 6
-    case 4: depthwise_pair(t, 4); break;
-    case 5: depthwise_pair(t, 5); break;
-    case 6: depthwise_pair(t, 6); break;
-    case 7: depthwise_pair(t, 7); break;
+    case 3: depthwise_window(t, 3, S); break;
+    case 4: depthwise_window(t, 4, S); break;
 #endif
-    default: depthwise_pair(t, DW_PAIR); break;
+    default: depthwise_window(t, 2, S); break;
     }
 }
 
 static void depthwise_run(const infold_dw_tile *t) {
-    if (t->rows == 2) {
-        depthwise_pairs(t);
+    if (t->window) {
+        if (t->window == 1) depthwise_windows(t, 1);
+        else depthwise_windows(t, 2);
         return;
     }
     switch (t->run) {

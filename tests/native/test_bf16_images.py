@@ -31,19 +31,20 @@ def close(got: np.ndarray, expected: np.ndarray, size: float = 1.0) -> None:
 
 
 def depthwise(isa, x, act="IDENTITY", mapped=False, run_of=3, stride=1, threads=1, side="end"):
-    """Three rows of output, of float32 or bf16 as x is; even taps where run_of is 1."""
+    """All rows of output, of float32 or bf16 as x is; even taps where run_of is 1."""
     rng, channels = np.random.default_rng(3), x.shape[-1]
+    window, runs = stride if run_of == 3 else 0, run_of if stride == 1 else 1
     w, bias = normal(rng, 3 * (run_of if run_of > 1 else 4), channels), normal(rng, channels)
     more = {"scale": normal(rng, channels), "shift": normal(rng, channels)} if mapped else {}
-    return test_conv.depthwise(isa, x, w, bias, act, run_of, stride, 2, more, threads=threads, side=side)
+    return test_conv.depthwise(isa, x, w, bias, act, runs, stride, 2, more, window, threads=threads, side=side)
 
 
 @pytest.mark.parametrize("act,mapped", [("RELU", False), ("SILU", False), ("HARD_SWISH", False), ("RELU", True)])
 def test_depthwise(act, mapped, isa, side):
     lanes = _native.isa_info(isa)["lanes"]
     for channels in (1, lanes, 3 * lanes + 3):
-        for run_of, stride in ((3, 1), (5, 1), (7, 1), (1, 2)):
-            x = to_bf16(normal(np.random.default_rng(channels), 2, 5, 21, channels))
+        for run_of, stride in ((3, 1), (3, 2), (5, 1), (7, 1), (1, 2)):
+            x = to_bf16(normal(np.random.default_rng(channels), 2, 7, 21, channels))
             expected = depthwise(isa, from_bf16(x), act, mapped, run_of, stride)
             for threads in (1, 3):
                 close(depthwise(isa, x, act, mapped, run_of, stride, threads, side), expected, 10)
@@ -59,7 +60,7 @@ def test_activations(name, isa):
         x = np.where(np.abs(x) < 1e-30, F32(1), x if name == "RECIPROCAL" else np.abs(x))
     lanes = _native.isa_info(isa)["lanes"]
     count = x.size + -x.size % lanes
-    params = {"n": [1, 1, 1, count // lanes], "in_stride": [0, 0, 0, lanes], "out_stride": [0, 0, 0, lanes], "taps": 1, "rows": 1,
+    params = {"n": [1, 1, 1, count // lanes], "in_stride": [0, 0, 0, lanes], "out_stride": [0, 0, 0, lanes], "taps": 1,
               "run": 1, "block": lanes, "channels": lanes, "w_stride": lanes, "act": _native.ACTS[name], "a": a, "b": b, "half": 1}
     x = np.pad(x, (0, count - x.size), constant_values=1)
     got = run("depthwise", isa, params, **{"in": to_bf16(x)}, w=np.ones(lanes, F32), bias=np.zeros(lanes, F32), tap=np.array([0]),
@@ -143,7 +144,7 @@ def test_what_is_refused(isa):
         assert refusal("reduce", isa, params | flags, **{"in": x, "out": out}) == status
     lanes = _native.isa_info(isa)["lanes"]
     base = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 20], "out_stride": [0, 0, 0, 20], "taps": 2, "channels": 20, "w_stride": 32,
-            "rows": 1, "run": 1, "block": 16, "half": 1}
+            "run": 1, "block": 16, "half": 1}
     arrays = {"in": np.zeros((5, 20), U16), "w": np.zeros((2, 32), F32), "bias": np.zeros(32, F32), "tap": np.array([0, 20]),
               "out": np.zeros((4, 20), U16)}
     for flags, status in (({}, 0), ({"half": 0}, 2), ({"half": 2}, 1), ({"half": -1}, 1), ({"block": 256 + lanes}, 1),

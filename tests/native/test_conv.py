@@ -168,15 +168,17 @@ def test_pack(k_shape, order, isa, side):
             np.testing.assert_array_equal(got, expected)
 
 
-def depthwise(isa, x, w, bias, act, run_of, stride, vectors, more=(), **how):
-    """Windows of three rows over x (n, h, w, channels), float32 or bf16 numbers; w: [taps, channels]; vectors: of a block."""
+def depthwise(isa, x, w, bias, act, run_of, stride, vectors, more=(), window=0, **how):
+    """Windows of three rows over x (n, h, w, channels), float32 or bf16 numbers; w: [taps, channels]; vectors: of a block. A 3x3
+    `window` moves down as across; others by one row."""
     lanes, channels, across = _native.isa_info(isa)["lanes"], x.shape[-1], len(w) // 3
     w_stride = channels + -channels % lanes
-    out = np.zeros((x.shape[0], x.shape[1] - 2, (x.shape[2] - across) // stride + 1, channels), x.dtype)
+    down = window or 1
+    out = np.zeros((x.shape[0], (x.shape[1] - 3) // down + 1, (x.shape[2] - across) // stride + 1, channels), x.dtype)
     xs, os = strides(x), strides(out)
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
-    params = {"n": [len(x), 1, *out.shape[1:3]], "in_stride": [xs[0], 0, xs[1], stride * xs[2]],
-              "out_stride": [os[0], 0, os[1], os[2]], "taps": len(w), "rows": 2 if run_of == 3 else 1, "run": run_of,
+    params = {"n": [len(x), 1, *out.shape[1:3]], "in_stride": [xs[0], 0, down * xs[1], stride * xs[2]],
+              "out_stride": [os[0], 0, os[1], os[2]], "taps": len(w), "window": window, "run": run_of,
               "block": lanes * vectors, "channels": channels, "w_stride": w_stride, "act": _native.ACTS[act], "a": a, "b": b,
               "half": x.dtype == np.uint16, **(AFTER if "scale" in more else {})}
     arrays = {"in": x, "w": np.pad(w, ((0, 0), (0, w_stride - channels))), "bias": whole_vectors(bias, isa),
@@ -192,22 +194,27 @@ def test_depthwise(act, mapped, threads, isa, side):
     lanes = _native.isa_info(isa)["lanes"]
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     for channels in (1, lanes - 1, lanes, lanes + 1, 3 * lanes + 2):
-        for width, run_of in zip((1, 2, 3, 4, 5, 6, 7, 8, 11, 14, 15, 41), (3, 1, 5, 7, 3, 2, 5, 3, 1, 7, 5, 7), strict=True):
-            stride = 1 + (run_of == 1)
-            across = 4 if run_of in (1, 2) else run_of  # the window: 3 rows of as many taps
-            x, w = normal(rng, 2, 5, (width - 1) * stride + across, channels), normal(rng, 3 * across, channels)
+        for width, run_of, window, height in (
+            (1, 3, 1, 1), (2, 1, 0, 3), (3, 5, 0, 3), (4, 7, 0, 3), (5, 3, 1, 3), (6, 2, 0, 3), (7, 5, 0, 3), (8, 3, 1, 5),
+            (11, 1, 0, 3), (14, 7, 0, 3), (15, 5, 0, 3), (41, 7, 0, 3), (8, 3, 0, 3), (1, 1, 2, 2), (2, 1, 2, 3),
+            (8, 1, 2, 5), (2, 3, 1, 2), (67, 3, 1, 4), (66, 1, 2, 1),
+        ):
+            stride, down = window or 1 + (run_of == 1), window or 1
+            across = 3 if window else 4 if run_of in (1, 2) else run_of  # 3 rows of as many taps
+            x = normal(rng, 2, (height - 1) * down + 3, (width - 1) * stride + across, channels)
+            w = normal(rng, 3 * across, channels)
             bias, slope = normal(rng, channels), normal(rng, channels)
             after = {"scale": normal(rng, channels), "shift": normal(rng, channels)} if mapped else {}
             more = {"slope": slope, **after} if act == "PRELU" else after
-            got = depthwise(isa, x, w, bias, act, run_of, stride, 1 + width % 3, more, threads=threads, side=side)
-            expected = np.zeros((2, 3, width, channels))
+            got = depthwise(isa, x, w, bias, act, run_of, stride, 1 + width % 3, more, window, threads=threads, side=side)
+            expected = np.zeros((2, height, width, channels))
             for t, (y, z) in enumerate(np.ndindex(3, across)):
-                expected += x[:, y : y + 3, z : z + (width - 1) * stride + 1 : stride].astype(np.float64) * w[t]
+                expected += x[:, y::down, z::stride][:, :height, :width].astype(np.float64) * w[t]
             np.testing.assert_allclose(got, epilogue(expected + bias, act, a, b, slope, **after), rtol=1e-5, atol=1e-5)
 
 
 DEPTHWISE = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 20], "out_stride": [0, 0, 0, 20], "taps": 2, "channels": 20, "w_stride": 32,
-             "rows": 1, "run": 1, "block": 16}
+             "run": 1, "block": 16}
 GEMM = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 3], "out_stride": [0, 0, 0, 5], "res_stride": [0, 0, 0, 5], "taps": 2, "k": 3,
         "groups": 1, "columns": 5, "panels_per_block": 1, "chunk": 64}
 
@@ -253,7 +260,7 @@ def test_check_taps(isa):
     0: [{}, {"run": 2}],
     1: [{"w_stride": 19}, {"channels": 0}, {"run": 0}, {"run": 3},
         {"run": 2, "in_stride": [0, 0, 0, 19]},  # the taps are not a step of the row apart
-        {"rows": 0}, {"rows": 2},  # not 3x3
+        {"window": -1}, {"window": 3}, {"window": 1},  # not 3x3
         {"block": 0}, {"block": 17}, {"act": -1}],
     2: [{"w_stride": 64}, {"w_stride": 2**62}, {"channels": 2**62, "w_stride": 2**62}, {"n": [1, 1, 1, 5]},
         {"out_stride": [0, 0, 0, -20]}, {"act": _native.ACTS["PRELU"]}],
@@ -263,6 +270,26 @@ def test_check_depthwise(change, status, isa):
     arrays = {"in": np.zeros((5, 20), F32), "w": np.zeros((2, 32), F32), "bias": np.zeros(32, F32), "tap": np.array([0, 20]),
               "out": np.zeros((4, 20), F32)}
     assert refusal("depthwise", isa, DEPTHWISE | change, **arrays, constants=CONSTANTS) == status
+
+
+@refused({
+    0: [{}],
+    1: [{"in_stride": [0, 0, 120, 40]}, {"in_stride": [0, 0, 240, 20]}, {"window": 1},
+        {"moved": {1: 40}}, {"moved": {5: 180}}, {"moved": {8: 300}},  # uneven across
+        {"moved": {6: 220, 7: 240, 8: 260}},  # uneven down
+        {"moved": {0: -(2**63), 1: 2**62}}, {"moved": {3: 2**63 - 1, 0: -1}}],
+    2: [{"n": [1, 1, 3, 2]}]
+})
+def test_check_depthwise_window(change, status, isa):
+    """A 3x3 window moved by 2: taps that are not evenly spaced, or not as its steps say, are refused."""
+    tap = np.array([120 * y + 20 * x for y in range(3) for x in range(3)])
+    params = DEPTHWISE | {"n": [1, 1, 2, 2], "taps": 9, "window": 2, "in_stride": [0, 0, 240, 40], "out_stride": [0, 0, 40, 20]}
+    params |= change
+    moved = params.pop("moved", {})
+    tap[list(moved)] = list(moved.values())
+    arrays = {"in": np.zeros((5, 6, 20), F32), "w": np.zeros((9, 32), F32), "bias": np.zeros(32, F32), "tap": tap,
+              "out": np.zeros((3, 2, 20), F32)}
+    assert refusal("depthwise", isa, params, **arrays, constants=CONSTANTS) == status
 
 
 @refused({
