@@ -163,8 +163,8 @@ def test_results_belong_to_the_caller(model, feeds):
         np.testing.assert_array_equal(array, before)
         assert array.flags.writeable and array.flags.c_contiguous
         array[...] = 0
-    for array, copy in zip(subject.run(None, feeds), kept):
-        np.testing.assert_array_equal(array, copy)
+    for array, before in zip(subject.run(None, feeds), kept):
+        np.testing.assert_array_equal(array, before)
 
 
 def test_zero_size_inputs(model, feeds):
