@@ -91,9 +91,9 @@ class _Reader:
             return None if term is None else Term(term.expr, dims)
         if array is None or array.dtype.kind != "f":
             return None
-        array, dims = _first_where_repeated(array), []
+        shape, array, dims = array.shape, _first_where_repeated(array), []
         rank = max(array.ndim, len(other))
-        for axis, size in enumerate(value.const_value.shape, start=rank - array.ndim):
+        for axis, size in enumerate(shape, start=rank - array.ndim):
             met = other[axis - rank + len(other)] if axis >= rank - len(other) else ()
             if size != 1 and not met:  # as a value of this rank has it; one that differs would not align
                 met = next((term.dims[axis] for term in self.terms.values()

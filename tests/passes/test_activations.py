@@ -88,6 +88,12 @@ def test_every_spelling(name, body):
     )
 
 
+def test_a_constant_that_is_an_output_keeps_its_node_and_is_read():
+    body = "k = Constant <value = float[1] {3.0}> () a = Add(x, k) c = Clip(a, zero, six) m = Mul(x, c) y = Div(m, six)"
+    result = prepared(body, outputs="float[2,3,40] out, float[1] k")
+    assert operators(result) == {"Neg": 1, "infold::HardSwish": 1, "Abs": 1, "Constant": 1}
+
+
 @pytest.mark.parametrize(
     "body",
     [
