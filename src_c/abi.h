@@ -124,15 +124,18 @@ enum { INFOLD_BF16_COLUMNS = 32, INFOLD_BF16_DEPTH = 32, INFOLD_BF16_ROWS = 32, 
 /* Depthwise: out[i * out_step + c] = clamp(sum_t in[i * in_step + tap[t] + c] * w[t][c] + bias[c]), c < channels, i < m <=
  * INFOLD_DW_MR. Taps come in runs of `run`, each in_step behind the one before: neighbouring pixels share what they read. A `window` (1 or
  * 2; 0: none) is one of 3x3 taps, evenly spaced both ways, that moves by so many taps: it has any m >= 1, and also the `rows` of output
- * out_row apart, each under the window so many rows of taps lower. */
+ * out_row apart, each under the window so many rows of taps lower.
+ * group > 1: a channel reads all of its group's channels, a power of two that fills or divides a vector; of each run the weights of
+ * the group's first channel come first. Products are summed in chains of whole runs, `chunk` of them if a run has not more; m <=
+ * `grouped`, run 1 or 3, no window. */
 typedef struct {
     const void *in; /* the numbers of an image: float32 or bf16, as the kernels have it */
     void *out;
     float *sums; /* bf16 kernels: float32 goes here, out_step and out_row in its elements, in the place of `out`; or NULL */
     int64_t in_step, out_step, out_row;
     const int64_t *tap;
-    int64_t taps, run, channels, m, window, rows;
-    const float *w; /* [taps][channels rounded up to a vector] */
+    int64_t taps, run, channels, m, window, rows, group, chunk;
+    const float *w; /* [taps][group][channels rounded up to a vector] */
     int64_t w_stride;
     const float *bias;
     float lo, hi;
@@ -140,7 +143,8 @@ typedef struct {
 
 typedef struct {
     void (*run)(const infold_dw_tile *);
-    int64_t pixels, rows; /* the most of a tile: pixels without a window, rows with one; as many sums as the registers hold */
+    /* The most of a tile: pixels without a window, rows with one, pixels of groups; as many sums as the registers hold. */
+    int64_t pixels, rows, grouped;
 } infold_depthwise;
 
 /* Winograd: one tile of an image into the transformed domain and back (kernels/winograd.h). A tile is `side` x `side` output

@@ -5,13 +5,13 @@ from ..plan.choice import Way
 from .base import NotNative, attr, op
 from .conv_bf16 import BF16
 from .conv_chain import chain
-from .conv_depthwise import depthwise
+from .conv_depthwise import depthwise, grouped
 from .conv_direct import MAX_STAGED_K, direct
 from .conv_taps import taps
 from .conv_winograd import winograd2, winograd4
 from .convolution import conv_border, conv_shape, convolution, window_of
 
-ALGORITHMS = (depthwise, direct, winograd4, winograd2, taps, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
+ALGORITHMS = (depthwise, grouped, direct, winograd4, winograd2, taps, *BF16, chain)  # each: (ctx, Convolution) -> Way | None
 
 
 def ways_of(ctx, node) -> list[Way]:

@@ -11,6 +11,7 @@ typedef struct {
     int64_t run;   /* taps that lie in_stride[3] apart and come together: the kernel's width where the stride is 1, or 1 */
     int64_t block; /* channels that pass over all pixels before the next ones do: the rows of a window stay in the first-level cache */
     epilogue_params epilogue;
+    int64_t group, chunk; /* channels that each reads, if more than 1 with no window and run 1 or 3; products of a chain of sums */
     int64_t half; /* whether both images hold bf16 numbers, not float32 */
 } depthwise_params;
 
@@ -37,14 +38,16 @@ static infold_status check(const void *params, const infold_extent *e, const inf
         CHECK(!__builtin_mul_overflow(p->window, step, &moved) && moved == p->in_stride[3], INFOLD_EPARAM);
         CHECK(!__builtin_mul_overflow(p->window, down, &moved) && moved == p->in_stride[2], INFOLD_EPARAM);
     }
-    const int64_t taps[1] = {p->taps}, w_steps[1] = {p->w_stride};
+    CHECK(p->group >= 1 && p->chunk >= 1 && kernels->lanes % p->group == 0 && p->channels % p->group == 0, INFOLD_EPARAM);
+    CHECK(p->group == 1 || (p->window == 0 && (p->run == 1 || p->run == 3)), INFOLD_EPARAM);
+    const int64_t rows[1] = {p->taps * p->group}, w_steps[1] = {p->w_stride};
     const infold_span run = span_of_run(p->channels);
     /* the kernel reads whole vectors of weights and bias: w_stride is rounded up to them */
-    CHECK(span_fits(span_repeat(span_of_run(p->w_stride), 1, taps, w_steps), &e[W], 4), INFOLD_EBOUNDS);
+    CHECK(span_fits(span_repeat(span_of_run(p->w_stride), 1, rows, w_steps), &e[W], 4), INFOLD_EBOUNDS);
     CHECK(span_fits(span_of_run(p->w_stride), &e[BIAS], 4), INFOLD_EBOUNDS);
     CHECK(span_fits(span_at(span_repeat(run, 4, p->n, p->in_stride), p->taps, e[TAP].ptr), &e[IN], 4 - 2 * p->half), INFOLD_EBOUNDS);
     const infold_span out = span_repeat(run, 4, p->n, p->out_stride);
-    CHECK(span_fits(out, &e[OUT], 4 - 2 * p->half) && work_fits(out, p->taps), INFOLD_EBOUNDS);
+    CHECK(span_fits(out, &e[OUT], 4 - 2 * p->half) && work_fits(out, rows[0]), INFOLD_EBOUNDS);
     return epilogue_check(&p->epilogue, &e[EPILOGUE], p->channels, 1, 0);
 }
 
@@ -80,7 +83,8 @@ static void stretch(const job *j, infold_dw_tile *tile, const infold_epilogue *e
     const int64_t begin = first + pixel_offset(&x, p->out_stride);
     int64_t in = first + pixel_offset(&x, p->in_stride), out = begin;
     const bool sweep = epilogue_sweeps(epilogue);
-    const int64_t most = !p->window ? j->kernel->pixels : sweep && p->half ? TILE / tile->rows : SEGMENT, bytes = 4 - 2 * p->half;
+    const int64_t across = p->group > 1 ? j->kernel->grouped : j->kernel->pixels, bytes = 4 - 2 * p->half;
+    const int64_t most = !p->window ? across : sweep && p->half ? TILE / tile->rows : SEGMENT;
     for (int64_t count = pixels; count > 0; count -= tile->m, in += tile->m * p->in_stride[3], out += tile->m * p->out_stride[3]) {
         const int64_t tiles = (count + most - 1) / most; /* of even width */
         tile->m = (count + tiles - 1) / tiles;
@@ -110,6 +114,7 @@ static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
             const infold_epilogue epilogue = epilogue_of(&p->epilogue, j->ctx->kernels, j->args + EPILOGUE, first);
             infold_dw_tile tile = {.in_step = p->in_stride[3], .out_step = p->out_stride[3], .out_row = p->out_stride[2],
                                    .tap = j->args[TAP], .taps = p->taps, .run = p->run, .window = p->window,
+                                   .group = p->group, .chunk = p->chunk,
                                    .channels = p->block < p->channels - first ? p->block : p->channels - first,
                                    .w = (const float *)j->args[W] + first, .w_stride = p->w_stride,
                                    .bias = (const float *)j->args[BIAS] + first, .lo = epilogue.act.lo, .hi = epilogue.act.hi};
@@ -135,14 +140,15 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const int64_t columns = (p->channels + p->block - 1) / p->block * j.segments;
     j.grid = grid_of((infold_work){.rows = p->n[0] * p->n[1] * p->n[2], .columns = columns, .group = columns,
                                    .row_cost = (double)columns / 16, .tile = p->window ? 2 : 1, .block = 1,
-                                   .unit = 2.0 * (double)p->taps * (double)p->block * (double)(p->n[3] < SEGMENT ? p->n[3] : SEGMENT)},
+                                   .unit = 2.0 * (double)(p->taps * p->group) * (double)p->block *
+                                           (double)(p->n[3] < SEGMENT ? p->n[3] : SEGMENT)},
                      ctx->threads);
     grid_run(ctx, &j.grid, units, &j);
 }
 
 const infold_op infold_op_depthwise = {
     .name = "depthwise",
-    .params = "n[4] in_stride[4] out_stride[4] taps channels w_stride window run block " EPILOGUE_PARAMS " half",
+    .params = "n[4] in_stride[4] out_stride[4] taps channels w_stride window run block " EPILOGUE_PARAMS " group chunk half",
     .args = "in w bias tap out " EPILOGUE_ARGS,
     .params_size = sizeof(depthwise_params),
     .check = check,

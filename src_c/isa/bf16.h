@@ -19,6 +19,6 @@
 
 #define BF16_IMAGES                                                                                                     \
     .split = split_run, .widen = widen_run, .act = act_run, .affine = affine_run,                                       \
-    .depthwise = {depthwise_run, DW_PIXELS, DW_ROWS},                                                                   \
+    .depthwise = {depthwise_run, DW_PIXELS, DW_ROWS, DW_GROUPED},                                                                   \
     .winograd_in = {winograd2_in_run, winograd4_in_run}, .winograd_out = {winograd2_out_run, winograd4_out_run},         \
     .pool_max = pool_max_run, .pool_sum = pool_sum_run, .reduce_columns = reduce_columns_run

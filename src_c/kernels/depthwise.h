@@ -131,7 +131,78 @@ INLINE void depthwise_windows(const infold_dw_tile *t, const int S) {
     }
 }
 
+/* Groups of a few channels: each channel of a vector meets those of its group, one after the other, brought into its lane. That is
+ * no load, as a broadcast is, and serves kw sums. */
+enum { DW_GROUPED = VEC_MR > 6 ? 12 : 4 };
+static const union {
+    int32_t i[16];
+    float f[16];
+} depthwise_lanes = {{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}};
+
+INLINE void grouped_vector(const infold_dw_tile *t, const int m, const int kw, int64_t c, int64_t live) {
+    vf sum[DW_GROUPED], acc[DW_GROUPED];
+    const vf bias = v_load(t->bias + c);
+    UNROLL for (int i = 0; i < m; i++) sum[i] = bias, acc[i] = v_set1(0.0f);
+    const vi first = vi_and(v_bits(v_load(depthwise_lanes.f)), vi_set1(-(int32_t)t->group));
+    const float *w = t->w + c;
+    const int64_t taps = t->taps, group = t->group, w_stride = t->w_stride, step = t->in_step;
+    for (int64_t k = 0, chained = 0; k < taps; k += kw, chained += kw * group) {
+        if (chained + kw * group > t->chunk) {
+            UNROLL for (int i = 0; i < m; i++) sum[i] += acc[i], acc[i] = v_set1(0.0f);
+            chained = 0;
+        }
+        for (int64_t g = 0; g < group; g++) {
+            const vi lane = vi_add(first, vi_set1((int32_t)g));
+            const num *x = (const num *)t->in + t->tap[k] + c;
+            vf wv[3];
+            UNROLL for (int j = 0; j < kw; j++, w += w_stride) wv[j] = v_load(w);
+            UNROLL for (int p = 0; p < m + kw - 1; p++, x += step) {
+                const vf xv = v_permute(n_load(x, live), lane);
+                UNROLL for (int j = 0; j < kw; j++)
+                    if (p - j >= 0 && p - j < m) acc[p - j] = v_fma(xv, wv[j], acc[p - j]);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < m; i++) depthwise_store(t, c + i * t->out_step, sum[i] + acc[i], live);
+}
+
+INLINE void grouped_tile(const infold_dw_tile *t, const int m, const int kw) {
+    const int64_t channels = t->channels;
+    int64_t c = 0;
+    for (; channels - c >= VL; c += VL) grouped_vector(t, m, kw, c, VL);
+    if (c < channels) grouped_vector(t, m, kw, c, channels - c);
+}
+
+#define GROUPED_DEFINE(kw)                                                                                              \
+    static void grouped_##kw(const infold_dw_tile *t) {                                                                 \
+        switch (t->m) {                                                                                                 \
+        case 1: grouped_tile(t, 1, kw); break;                                                                          \
+        case 2: grouped_tile(t, 2, kw); break;                                                                          \
+        case 3: grouped_tile(t, 3, kw); break;                                                                          \
+            GROUPED_MANY(kw)                                                                                            \
+        default: grouped_tile(t, DW_GROUPED, kw); break;                                                                \
+        }                                                                                                               \
+    }
+#if VEC_MR > 6
+#define GROUPED_MANY(kw)                                                                                                \
+    case 4: grouped_tile(t, 4, kw); break;                                                                              \
+    case 5: grouped_tile(t, 5, kw); break;                                                                              \
+    case 6: grouped_tile(t, 6, kw); break;                                                                              \
+    case 7: grouped_tile(t, 7, kw); break;                                                                              \
+    case 8: grouped_tile(t, 8, kw); break;                                                                              \
+    case 9: grouped_tile(t, 9, kw); break;                                                                              \
+    case 10: grouped_tile(t, 10, kw); break;                                                                            \
+    case 11: grouped_tile(t, 11, kw); break;
+#else
+#define GROUPED_MANY(kw)
+#endif
+GROUPED_DEFINE(1) GROUPED_DEFINE(3)
+
 static void depthwise_run(const infold_dw_tile *t) {
+    if (t->group > 1) {
+        (t->run == 3 ? grouped_3 : grouped_1)(t);
+        return;
+    }
     if (t->window) {
         if (t->window == 1) depthwise_windows(t, 1);
         else depthwise_windows(t, 2);

@@ -42,6 +42,7 @@ static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 static inline vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
 static inline vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
+static inline vf v_permute(vf a, vi i) { return _mm256_permutevar8x32_ps(a, i); }
 #define vi_shl(a, n) _mm256_slli_epi32(a, n)
 #define vi_sar(a, n) _mm256_srai_epi32(a, n)
 static inline float v_sum(vf a) {

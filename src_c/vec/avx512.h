@@ -42,6 +42,7 @@ static inline vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 static inline vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
 #define vi_shl(a, n) _mm512_slli_epi32(a, n)
 #define vi_sar(a, n) _mm512_srai_epi32(a, n)
+static inline vf v_permute(vf a, vi i) { return _mm512_permutexvar_ps(i, a); } /* a[i], 0 <= i < VL */
 #define v_scale2 _mm512_scalef_ps /* others have it in kernels/math.h; here n may be any number: its floor counts */
 #define v_lookup16(table, i) _mm512_permutexvar_ps(i, _mm512_loadu_ps(table)) /* table[i % 16]; others have none */
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps(a); }

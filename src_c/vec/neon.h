@@ -48,6 +48,7 @@ static inline vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
 static inline vi vi_sub(vi a, vi b) { return vsubq_s32(a, b); }
 static inline vi vi_and(vi a, vi b) { return vandq_s32(a, b); }
 static inline vi vi_or(vi a, vi b) { return vorrq_s32(a, b); }
+static inline vf v_permute(vf a, vi i) { return (vf){a[i[0]], a[i[1]], a[i[2]], a[i[3]]}; }
 #define vi_shl(a, n) vshlq_n_s32(a, n)
 #define vi_sar(a, n) vshrq_n_s32(a, n)
 static inline float v_sum(vf a) { return vaddvq_f32(a); }

@@ -63,6 +63,7 @@ static inline vi vi_add(vi a, vi b) { return (vi)((vu_)a + (vu_)b); } /* wraps, 
 static inline vi vi_sub(vi a, vi b) { return (vi)((vu_)a - (vu_)b); }
 static inline vi vi_and(vi a, vi b) { return a & b; }
 static inline vi vi_or(vi a, vi b) { return a | b; }
+static inline vf v_permute(vf a, vi i) { return (vf){a[i[0]], a[i[1]], a[i[2]], a[i[3]]}; }
 #define vi_shl(a, n) ((vi)((vu_)(a) << (n)))
 #define vi_sar(a, n) ((a) >> (n))
 static inline float v_sum(vf a) { return (a[0] + a[2]) + (a[1] + a[3]); }

@@ -61,7 +61,8 @@ def test_activations(name, isa):
     lanes = _native.isa_info(isa)["lanes"]
     count = x.size + -x.size % lanes
     params = {"n": [1, 1, 1, count // lanes], "in_stride": [0, 0, 0, lanes], "out_stride": [0, 0, 0, lanes], "taps": 1,
-              "run": 1, "block": lanes, "channels": lanes, "w_stride": lanes, "act": _native.ACTS[name], "a": a, "b": b, "half": 1}
+              "run": 1, "group": 1, "chunk": 1, "block": lanes, "channels": lanes, "w_stride": lanes, "act": _native.ACTS[name],
+              "a": a, "b": b, "half": 1}
     x = np.pad(x, (0, count - x.size), constant_values=1)
     got = run("depthwise", isa, params, **{"in": to_bf16(x)}, w=np.ones(lanes, F32), bias=np.zeros(lanes, F32), tap=np.array([0]),
               out=np.zeros(count, U16), constants=CONSTANTS)["out"]
@@ -144,7 +145,7 @@ def test_what_is_refused(isa):
         assert refusal("reduce", isa, params | flags, **{"in": x, "out": out}) == status
     lanes = _native.isa_info(isa)["lanes"]
     base = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 20], "out_stride": [0, 0, 0, 20], "taps": 2, "channels": 20, "w_stride": 32,
-            "run": 1, "block": 16, "half": 1}
+            "run": 1, "group": 1, "chunk": 1, "block": 16, "half": 1}
     arrays = {"in": np.zeros((5, 20), U16), "w": np.zeros((2, 32), F32), "bias": np.zeros(32, F32), "tap": np.array([0, 20]),
               "out": np.zeros((4, 20), U16)}
     for flags, status in (({}, 0), ({"half": 0}, 2), ({"half": 2}, 1), ({"half": -1}, 1), ({"block": 256 + lanes}, 1),

@@ -168,17 +168,18 @@ def test_pack(k_shape, order, isa, side):
             np.testing.assert_array_equal(got, expected)
 
 
-def depthwise(isa, x, w, bias, act, run_of, stride, vectors, more=(), window=0, **how):
-    """Windows of three rows over x (n, h, w, channels), float32 or bf16 numbers; w: [taps, channels]; vectors: of a block. A 3x3
-    `window` moves down as across; others by one row."""
-    lanes, channels, across = _native.isa_info(isa)["lanes"], x.shape[-1], len(w) // 3
+def depthwise(isa, x, w, bias, act, run_of, stride, vectors, more=(), window=0, group=1, **how):
+    """Windows of three rows over x (n, h, w, channels), float32 or bf16; w: [taps * group, channels]; vectors: of a block. A
+    3x3 `window` moves down as across; others by one row."""
+    lanes, channels, across = _native.isa_info(isa)["lanes"], x.shape[-1], len(w) // group // 3
     w_stride = channels + -channels % lanes
     down = window or 1
     out = np.zeros((x.shape[0], (x.shape[1] - 3) // down + 1, (x.shape[2] - across) // stride + 1, channels), x.dtype)
     xs, os = strides(x), strides(out)
     a, b = (0.0, 0.0) if act == "PRELU" else FUNCTIONS[act][:2]
     params = {"n": [len(x), 1, *out.shape[1:3]], "in_stride": [xs[0], 0, down * xs[1], stride * xs[2]],
-              "out_stride": [os[0], 0, os[1], os[2]], "taps": len(w), "window": window, "run": run_of,
+              "out_stride": [os[0], 0, os[1], os[2]], "taps": 3 * across, "window": window, "run": run_of,
+              "group": group, "chunk": 16,
               "block": lanes * vectors, "channels": channels, "w_stride": w_stride, "act": _native.ACTS[act], "a": a, "b": b,
               "half": x.dtype == np.uint16, **(AFTER if "scale" in more else {})}
     arrays = {"in": x, "w": np.pad(w, ((0, 0), (0, w_stride - channels))), "bias": whole_vectors(bias, isa),
@@ -213,8 +214,29 @@ def test_depthwise(act, mapped, threads, isa, side):
             np.testing.assert_allclose(got, epilogue(expected + bias, act, a, b, slope, **after), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_groups_of_a_vector(threads, isa, side):
+    """Each channel reads its group's, of three channels' vectors and more; sums in one chain and in several."""
+    rng = np.random.default_rng(12)
+    lanes = _native.isa_info(isa)["lanes"]
+    for group in (n for n in (2, 4, 8, 16) if n <= lanes):
+        for width, run_of in ((1, 3), (3, 1), (4, 3), (7, 1), (10, 3), (12, 1), (29, 3)):
+            channels, stride = group * (1 + width % 5), 1 + (run_of == 1)
+            x, bias = normal(rng, 2, 5, (width - 1) * stride + 3, channels), normal(rng, channels)
+            w = normal(rng, 9 // run_of, group, run_of, channels)
+            taps = w.transpose(0, 2, 1, 3).reshape(9, group, channels)
+            spread = x.reshape(*x.shape[:-1], channels // group, 1, group).repeat(group, -2).reshape(*x.shape, group)
+            expected = np.zeros((2, 3, width, channels))
+            for t, (y, z) in enumerate(np.ndindex(3, 3)):
+                seen = spread[:, y : y + 3, z : z + (width - 1) * stride + 1 : stride].astype(np.float64)
+                expected += (seen * taps[t].T).sum(-1)
+            got = depthwise(isa, x, w.reshape(-1, channels), bias, "RELU", run_of, stride, 1 + width % 3, group=group,
+                            threads=threads, side=side)
+            np.testing.assert_allclose(got, np.maximum(expected + bias, 0), rtol=1e-5, atol=1e-5)
+
+
 DEPTHWISE = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 20], "out_stride": [0, 0, 0, 20], "taps": 2, "channels": 20, "w_stride": 32,
-             "run": 1, "block": 16}
+             "run": 1, "block": 16, "group": 1, "chunk": 1}
 GEMM = {"n": [1, 1, 1, 4], "in_stride": [0, 0, 0, 3], "out_stride": [0, 0, 0, 5], "res_stride": [0, 0, 0, 5], "taps": 2, "k": 3,
         "groups": 1, "columns": 5, "panels_per_block": 1, "chunk": 64}
 
@@ -261,8 +283,9 @@ def test_check_taps(isa):
     1: [{"w_stride": 19}, {"channels": 0}, {"run": 0}, {"run": 3},
         {"run": 2, "in_stride": [0, 0, 0, 19]},  # the taps are not a step of the row apart
         {"window": -1}, {"window": 3}, {"window": 1},  # not 3x3
+        {"group": 0}, {"group": 3}, {"group": 8}, {"group": 32}, {"group": 2, "run": 2}, {"chunk": 0},
         {"block": 0}, {"block": 17}, {"act": -1}],
-    2: [{"w_stride": 64}, {"w_stride": 2**62}, {"channels": 2**62, "w_stride": 2**62}, {"n": [1, 1, 1, 5]},
+    2: [{"group": 2}, {"w_stride": 64}, {"w_stride": 2**62}, {"channels": 2**62, "w_stride": 2**62}, {"n": [1, 1, 1, 5]},
         {"out_stride": [0, 0, 0, -20]}, {"act": _native.ACTS["PRELU"]}],
     3: [{"taps": 5}]
 })

@@ -6,6 +6,7 @@ import onnx
 import pytest
 from session_harness import Net, check, session
 
+from infold import _native
 from infold.errors import ShapeError
 
 CASES = {
@@ -33,6 +34,13 @@ CASES = {
     "grouped-wide": ((1, 64, 6, 6), (96, 32, 3, 3), dict(group=2, pads=[1, 1, 1, 1])),
     "grouped-narrow": ((2, 60, 7, 7), (60, 3, 3, 3), dict(group=20, pads=[1, 1, 1, 1])),
     "grouped-1d": ((1, 64, 9), (128, 2, 5), dict(group=32, pads=[2, 1], strides=[2])),
+    "groups-of-2": ((2, 38, 7, 9), (38, 2, 3, 3), dict(group=19, pads=[1, 1, 1, 1])),
+    "groups-of-4": ((1, 36, 9, 15), (36, 4, 3, 3), dict(group=9, pads=[1, 1, 1, 1])),
+    "groups-of-4-strided": ((2, 64, 9, 15), (64, 4, 3, 3), dict(group=16, pads=[1, 1, 1, 1], strides=[2, 2])),
+    "groups-of-4-dilated": ((1, 64, 9, 9), (64, 4, 5, 3), dict(group=16, pads=[2, 2, 2, 2], dilations=[1, 2])),
+    "groups-of-8": ((2, 40, 7, 6), (40, 8, 3, 3), dict(group=5, pads=[1, 1, 1, 1])),
+    "groups-of-2-3d": ((1, 6, 4, 5, 6), (6, 2, 3, 3, 3), dict(group=3, pads=[1] * 6)),
+    "one-group-of-8": ((1, 8, 9, 20), (8, 8, 3, 3), dict(pads=[1, 1, 1, 1])),
     "depthwise": ((2, 21, 9, 8), (21, 1, 3, 3), dict(group=21, pads=[1, 1, 1, 1], strides=[2, 1])),
     "depthwise-dilated": ((1, 35, 9, 9), (35, 1, 5, 3), dict(group=35, dilations=[1, 2], pads=[2, 2, 2, 2])),
     "depthwise-multiplied": ((1, 6, 9, 9), (18, 1, 3, 3), dict(group=6, pads=[1, 1, 1, 1])),
@@ -167,4 +175,19 @@ def test_depthwise_has_its_own_kernel(case: str):
     x = net.input(*shape)
     model = net.model(net("Conv", x, net.weight(*w_shape), **attributes))
     kernels = {step.kernel for step in session(model).profile(net.feeds, runs=1)}
-    assert ("depthwise" in kernels) == (case.startswith("depthwise") and case != "depthwise-multiplied")
+    if case.startswith("depthwise"):
+        assert ("depthwise" in kernels) == (case != "depthwise-multiplied")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "-of-" in case])
+def test_small_groups_meet_in_registers(case: str):
+    """In the depthwise kernel, where a vector holds whole groups; as in the product, but for rounding."""
+    shape, w_shape, attributes = CASES[case]
+    net = Net(1)
+    y = net("Relu", net("Conv", net.input(*shape), net.weight(*w_shape), net.normal(w_shape[0]), **attributes))
+    grouped, direct = (session(net.model(y), algorithms={"*": way}) for way in ("grouped", "direct"))
+    kernels, lanes = {step.kernel for step in grouped.profile(net.feeds, runs=1)}, _native.isa_info(grouped.isa)["lanes"]
+    assert ("depthwise" in kernels) == (lanes >= 8 and lanes % w_shape[1] == 0)
+    expected = direct.run(None, net.feeds)[0]
+    np.testing.assert_allclose(grouped.run(None, net.feeds)[0], expected, rtol=1e-4, atol=1e-5)
+    assert (expected > 0).any()
