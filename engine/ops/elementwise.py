@@ -132,6 +132,8 @@ def emit_affine(ctx, x: Tensor, scale: Tensor, shift: Tensor, out: Tensor, act: 
 def variadic(ctx, node) -> None:
     names, output = [v.name for v in node.inputs], node.outputs[0].name
     kind, shape, dtype = VARIADIC[node.op_type], ctx.shape(output), ctx.facts[output].dtype
+    if ctx.opset(node) < 8 and any(ctx.shape(name) != shape for name in names):
+        raise ValueError(f"operands of shapes {[list(ctx.shape(name)) for name in names]}, which broadcast from opset 8 on")
     if len(names) == 1:
         source = ctx.tensor(names[0])
         ctx.copy(source, ctx.output(output, image=False, like=source))

@@ -54,6 +54,7 @@ CONTRADICTIONS = {  # operator, input shape, constants (a tuple: shape of a floa
     "prelu-slope": ("PRelu", (2, 3, 4, 5), (7,), {}),
     "prelu-rank": ("PRelu", (2, 3, 4, 5), (2, 2, 3, 4, 5), {}),
     "add-opset-6": ("Add", (2, 3, 4, 5), (4,), dict(broadcast=1, axis=1, opset=6)),
+    "max-opset-7": ("Max", (2, 3, 4, 5), (1, 3, 1, 5), dict(opset=7)),
     "clip-bound": ("Clip", (2, 3), (0,), {}),
     "softmax-axis-opset-9": ("Softmax", (2, 3), dict(axis=1 << 62, opset=9)),
     "concat-axis-opset-4": ("Concat", (2, 3), (2, 3), dict(axis=-(1 << 32), opset=4)),
