@@ -47,7 +47,7 @@ def test_cases(case: str, ending: str):
 def test_only_where_a_tap_sees_the_image_everywhere():
     """Else no product has all pixels, and none could end with the activation."""
     net = Net(8)
-    y = net("Conv", net.input(1, 4, 9, 9), net.weight(4, 4, 2, 2), pads=[2, 2, 3, 3], dilations=[5, 5])
+    y = net("Conv", net.input(1, 24, 9, 9), net.weight(24, 24, 2, 2), pads=[2, 2, 3, 3], dilations=[5, 5])
     subject = session(net.model(y), algorithms={"*": "taps"})
     assert kernels(subject, net.feeds) == ["conv"]
     compare(subject.run([y], net.feeds)[0], run_float64(net.model(y), net.feeds)[y], 2e-6)

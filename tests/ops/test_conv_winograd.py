@@ -113,7 +113,7 @@ def test_planes_of_a_volume(algorithm: str):
 def test_no_plane_that_meets_the_image_everywhere():
     """A sum over planes needs one of all pixels, which ends with bias and activation."""
     net = Net(11)
-    y = net("Conv", net.input(1, 4, 3, 6, 6), net.weight(4, 4, 2, 3, 3), pads=[2, 1, 1, 2, 1, 1], dilations=[2, 1, 1])
+    y = net("Conv", net.input(1, 24, 3, 6, 6), net.weight(24, 24, 2, 3, 3), pads=[2, 1, 1, 2, 1, 1], dilations=[2, 1, 1])
     assert algorithms_of(session(net.model(y), algorithms={"*": "winograd2"}), net.feeds) == {"conv"}
 
 
@@ -138,7 +138,7 @@ def test_inside_a_concat_and_after_each_other():
 @pytest.mark.parametrize("attributes,groups", [(dict(strides=[2, 2]), 1), (dict(dilations=[5, 5]), 1), ({}, 2)])
 def test_other_convolutions_stay_direct(attributes, groups: int):
     net = Net(4)
-    y = net("Conv", net.input(1, 8, 12, 12), net.weight(8, 8 // groups, 3, 3), group=groups, **attributes)
+    y = net("Conv", net.input(1, 48, 12, 12), net.weight(48, 48 // groups, 3, 3), group=groups, **attributes)
     assert algorithms_of(session(net.model(y), algorithms={"*": "winograd4"}), net.feeds) == {"conv"}
 
 
