@@ -176,6 +176,7 @@ class InferenceSession:
         self.inputs = {v.name: port(v) for v in graph.inputs if v.name not in graph.initializers}
         self._optional = {v.name: port(v) for v in graph.inputs if v.name in graph.initializers}
         self.outputs = {v.name: port(v) for v in graph.outputs}
+        self.output_names = [v.name for v in graph.outputs]  # a model may give out one value twice
         feeds = {name: given.stand_in() for name, given in self.inputs.items()}
         static = all(array is not None for array in feeds.values())
         algorithms = dict(getattr(self.options, "algorithms", {}))
@@ -197,6 +198,7 @@ class InferenceSession:
             raise UnsupportedError(f"{file.path} is compiled: preprocessing goes in before, by `infold compile --preprocess`")
         self._file, self._rebuilt = file, None
         self.inputs, self._optional, self.outputs, self._folds = self._file.inputs, {}, self._file.outputs, self._file.folds
+        self.output_names = self._file.output_names
         misfit = self._file.misfit(self.isa)
         self.runner = self._rebuild(misfit).runner if misfit else CompiledRunner(
             self._file, lambda reason: self._rebuild(reason).runner, getattr(self.options, "max_memory", None))
@@ -246,7 +248,7 @@ class InferenceSession:
         return [port.node_arg() for port in self.inputs.values()]
 
     def get_outputs(self) -> list[NodeArg]:
-        return [port.node_arg() for port in self.outputs.values()]
+        return [self.outputs[name].node_arg() for name in self.output_names]
 
     def end_profiling(self) -> str:
         """Write the trace of all runs so far as `profile_file_prefix` and the time of day; returns the path.
@@ -279,7 +281,7 @@ class InferenceSession:
         Raises:
             InvalidInputError: a name, data type, rank or dimension does not fit the model, or an array of `out` its output.
         """
-        wanted = list(output_names) if output_names else list(self.outputs)
+        wanted = list(output_names) if output_names else self.output_names
         unknown = [n for n in wanted if n not in self.outputs]
         if unknown:
             raise InvalidInputError(f"no output named {unknown[0]!r}; the model has {', '.join(self.outputs)}")

@@ -93,6 +93,7 @@ class CompiledFile:
             raise UnsupportedError(f"format {header['format']!r}; this version reads {FORMAT}")
         self.arrays = self._arrays(header["arrays"], PREAMBLE.size + length, size)
         self.inputs, self.outputs = ({port.name: port for port in map(_port_of, header[key])} for key in ("inputs", "outputs"))
+        self.output_names = [str(entry["name"]) for entry in header["outputs"]]
         self.isa = str(header["machine"]["isa"])
         self.precision = str(header["precision"])
         self.folds = FoldReport([FoldItem(*(item[key] for key in ("name", "verdict", "into", "reason")))

@@ -39,10 +39,11 @@ def compile(model: object, path: str | os.PathLike, shapes: Iterable[Mapping[str
 def save(session: InferenceSession, path: Path, shapes: Iterable[Mapping[str, Iterable[int]]], fallback: bool,
          **notes: object) -> dict:
     """`compile` of an ordinary session; notes: what else the header shall hold."""
-    body, ports = _Body(), [[_port(port) for port in ports.values()] for ports in (session.inputs, session.outputs)]
+    body, inputs = _Body(), [*map(_port, session.inputs.values())]
+    outputs = [_port(session.outputs[name]) for name in session.output_names]
     plans = [_describe(session, session.runner.plan(feeds), feeds, body) for feeds in _feeds(session.inputs, shapes)]
     header = {"format": FORMAT, "machine": machine(session.isa), "precision": getattr(session.options, "precision", "highest"),
-              "inputs": ports[0], "outputs": ports[1],
+              "inputs": inputs, "outputs": outputs,
               "folds": session.report.fold.to_dict(), "plans": plans,
               "model": body.add(_serialised(session)) if fallback else None, "arrays": body.places, **notes}
     written = _write(path, header, body.arrays)

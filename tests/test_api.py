@@ -109,6 +109,18 @@ def test_output_that_does_not_exist(model, feeds):
         session(model).run(["nobody"], feeds)
 
 
+def test_one_value_given_out_twice(tmp_path):
+    """As onnxruntime does it: a result for each entry of the model's list of outputs."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1, 2] x) => (float[1, 4] y, float[1, 4] y, float[1, 2] z)
+              { y = Concat <axis = 1> (x, x) z = Sigmoid (x) }"""
+    model, x = onnx.parser.parse_model(text), np.ones((1, 2), np.float32)
+    subject = session(model)
+    infold.compile(model, tmp_path / "m.infold")
+    for each in subject, InferenceSession(tmp_path / "m.infold"):
+        assert [o.name for o in each.get_outputs()] == ["y", "y", "z"]
+        assert [o.shape for o in each.run(None, {"x": x})] == [(1, 4), (1, 4), (1, 2)]
+
+
 def test_arrays_of_any_making(model, feeds):
     """Read-only, strided, misaligned, of the other byte order, lists, and array-likes: all the same to the result."""
     subject, x = session(model), feeds["v1"]

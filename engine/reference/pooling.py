@@ -21,7 +21,7 @@ class MaxPool(OpRun):
         padded = win.pad(x, lowest)
         y = win.at(padded, (0,) * len(win.kernel)).copy()
         if len(self.onnx_node.output) == 1:
-            for tap in win.taps():
+            for tap in win.taps_over_input():
                 np.maximum(y, win.at(padded, tap), out=y)
             return (y,)
         order = "F" if storage_order else "C"
@@ -29,7 +29,7 @@ class MaxPool(OpRun):
         start = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *(1,) * len(win.input)) * math.prod(win.input)
         places = win.pad(start + plane, -1)
         y[...], index = lowest, np.full(y.shape, -1)
-        for tap in win.taps():
+        for tap in win.taps_over_input():
             cells, place = win.at(padded, tap), win.at(places, tap)
             better = (place >= 0) & ((cells > y) | (index < 0))
             y, index = np.where(better, cells, y), np.where(better, place, index)
@@ -73,4 +73,4 @@ class GlobalLpPool(OpRun):
 
 def _sum(win, x: np.ndarray) -> np.ndarray:
     padded = win.pad(x, 0)
-    return sum(win.at(padded, tap) for tap in win.taps())
+    return sum((win.at(padded, tap) for tap in win.taps_over_input()), np.zeros((*x.shape[:2], *win.output), x.dtype))

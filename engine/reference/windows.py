@@ -28,6 +28,14 @@ class Windows:
         """Yield every position inside the kernel, row-major."""
         return itertools.product(*(range(size) for size in self.kernel))
 
+    def taps_over_input(self) -> Iterator[tuple[int, ...]]:
+        """The same without those under which every window has padding: kernels may be far larger than what they pool."""
+        seen = []
+        for k, s, d, begin, n, out in zip(self.kernel, self.strides, self.dilations, self.begin, self.input, self.output):
+            first, end = -((out - 1) * s - begin) // d, -(-(n + begin) // d)  # of the last window's, and of the first's
+            seen.append(range(max(first, 0), min(end, k)))
+        return itertools.product(*seen)
+
     def pad(self, x: np.ndarray, value) -> np.ndarray:
         """Pad `x` [N, C, *input] with `value` so that every window lies inside; negative padding crops."""
         width, crop = [(0, 0), (0, 0)], [slice(None)] * 2

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_harness import close, generators, run_node, tensors, windows
 
+from infold.reference.windows import Windows
+
 MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
@@ -86,3 +88,16 @@ def test_global_pools():
     close(run_node("GlobalLpPool", x, p=3), (np.abs(x) ** 3).sum(axis=(2, 3), keepdims=True) ** (1 / 3))
     close(run_node("GlobalAveragePool", x), x.mean(axis=(2, 3), keepdims=True))
     close(run_node("GlobalMaxPool", x), x.max(axis=(2, 3), keepdims=True))
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+def test_windows_far_larger_than_the_image(op):
+    """A tap under which there is only padding costs nothing: a kernel of 2^24 pixels took minutes."""
+    x = np.random.default_rng(5).standard_normal((1, 2, 5, 5), np.float32)
+    found = run_node(op, x, auto_pad="SAME_UPPER", kernel_shape=[3, 1 << 16], strides=[2, 3])
+    rows = [x[:, :, max(2 * i - 1, 0):2 * i + 2] for i in range(3)]
+    expected = {"MaxPool": lambda r: r.max(axis=(2, 3)), "AveragePool": lambda r: r.mean(axis=(2, 3)),
+                "LpPool": lambda r: np.sqrt((r * r).sum(axis=(2, 3)))}[op]
+    np.testing.assert_allclose(found, np.stack([np.stack([expected(r)] * 2, -1) for r in rows], 2), rtol=1e-5)
+    taps = Windows((3, 1 << 24), (2, 3), (1, 1), (1, 1 << 23), (1, 1 << 23), (5, 5), (3, 2)).taps_over_input()
+    assert len(list(taps)) <= 3 * 9
