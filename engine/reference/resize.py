@@ -28,6 +28,8 @@ class Resize(_Resize):
         mode, coordinates = attributes["mode"], attributes["coordinate_transformation_mode"]
         if scales is None and sizes is None:
             raise ValueError("Resize needs scales or sizes")
+        if sizes is not None and np.any(np.less(sizes, 0)):
+            raise ValueError(f"sizes {list(sizes)} are not sizes")
         if mode != "nearest" or coordinates == "tf_crop_and_resize":
             if scales is not None and sizes is None and attributes.get("axes") is None and np.all(scales == 1):
                 return (x,)

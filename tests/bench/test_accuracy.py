@@ -27,7 +27,7 @@ def test_a_line_for_each_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert lines[0] == lines[1] and len(list((tmp_path / "kept").iterdir())) == 16
     cells = [cell.split()[0] for cell in lines[0].split("|")[2:-1]]
     assert 0 < float(cells[0]) < 1e-6 and 0.1 < float(cells[2]) < 3
-    assert 0 < float(cells[6]) <= float(cells[7]) < float(cells[8]) < 0.3
+    assert 0 < float(cells[6]) <= float(cells[7]) <= float(cells[8]) < 0.3  # without bf16 in the CPU all levels are float32
 
 
 def test_pictures_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from reference_harness import close, run_node
 
+from infold.errors import Error
+
 X = np.random.default_rng(0).standard_normal((2, 3, 6, 8))
 T = torch.tensor(X)
 
@@ -100,3 +102,10 @@ def test_old_forms():
     row, scales = np.arange(4.0).reshape(1, 1, 4), np.array([1, 1, 2], np.float32)
     for y in (run_node("Upsample", row, scales, opset=9, mode="linear"), run_node("Resize", row, scales, opset=10, mode="linear")):
         assert y.ravel().tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_negative_sizes_are_refused(mode):
+    """onnx.reference multiplied them out: with 2^24 beside it for minutes."""
+    with pytest.raises(Error, match="are not sizes"):
+        resize(sizes=[1 << 24, -2, 3, 3], mode=mode, coordinate_transformation_mode="tf_crop_and_resize")
