@@ -1,9 +1,9 @@
 /* The process's one pool of threads. A call offers each worker its piece through a pair of gates, each on cache lines of its own:
  * no counter is shared by all. Who waits spins for a moment, since the next step of a plan follows at once, and then sleeps.
  *
- * CPUs are not always equally fast, nor there at once. So a piece is cut into tickets: its owner takes them from the front, a quarter of
- * what is left at a time, and who has done his own takes from the back of his neighbours'. A worker that is not there when everything else is done is not waited
- * for: the caller withdraws the offer and does that piece, too.
+ * CPUs are not always equally fast, nor there at once. So a piece is cut into tickets: its owner takes them from the front, a
+ * quarter of what is left at a time, and who has done his own takes from the back of his neighbours'. A worker that is not there
+ * when everything else is done is not waited for: the caller withdraws the offer and does that piece, too.
  *
  * One call has the pool at a time; whoever finds it taken does all of its work itself, with the same result. */
 #define _GNU_SOURCE /* sched_getaffinity, pthread_atfork */

@@ -232,7 +232,8 @@ static void units(const void *arg, int64_t begin, int64_t end, int64_t thread) {
 }
 
 /* Costs of the grid, fitted on two threads: the filters are more than any cache near a core holds. */
-enum { TILE_COST = 5, PANEL_COST = 19, NEAR = 3 << 16 /* floats of filters that the second-level cache holds, so that few tiles may meet them */ };
+enum { TILE_COST = 5, PANEL_COST = 19 };
+enum { NEAR = 3 << 16 }; /* floats of filters that the second-level cache holds, so that few tiles may meet them */
 
 static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const winograd_params *p = params;
@@ -246,7 +247,8 @@ static void run(const void *params, void *const *args, const infold_ctx *ctx) {
     const int64_t filters = positions_of(p) * p->k * p->columns;
     j.grid = grid_of((infold_work){.rows = j.tiles, .columns = panels_of(&j), .group = panels_of(&j), .row_cost = TILE_COST,
                                    .column_cost = PANEL_COST, .unit = (double)positions_of(p) * (double)p->k * (double)ctx->kernels->nr,
-                                   .tile = filters <= NEAR ? ctx->kernels->mr : p->tiles, .staged = true}, ctx->threads < p->slots ? ctx->threads : p->slots);
+                                   .tile = filters <= NEAR ? ctx->kernels->mr : p->tiles, .staged = true},
+                     ctx->threads < p->slots ? ctx->threads : p->slots);
     grid_run(ctx, &j.grid, units, &j);
 }
 

@@ -36,25 +36,31 @@ INLINE void depthwise_tile(const infold_dw_tile *t, const int m, const int kw) {
     if (c < channels) depthwise_vector(t, m, kw, c, channels - c);
 }
 
-/* One function for each height and run: how many vectors are alive is known, and they stay in registers. */
-#define DEPTHWISE_CASE(m, kw) case m: depthwise_tile(t, m, kw); break;
-#define DEPTHWISE_FEW(kw)                                                                                               \
-    DEPTHWISE_CASE(1, kw) DEPTHWISE_CASE(2, kw) DEPTHWISE_CASE(3, kw) DEPTHWISE_CASE(4, kw)                             \
-    DEPTHWISE_CASE(5, kw) DEPTHWISE_CASE(6, kw) DEPTHWISE_CASE(7, kw)
+/* One function for each height and run: how many vectors are alive is known, and they stay in registers. The greatest height is the
+ * default. */
+#define DW_CASE(tile, m, kw) case m: tile(t, m, kw); break;
+#define DW_TO_3(tile, kw) DW_CASE(tile, 1, kw) DW_CASE(tile, 2, kw) DW_CASE(tile, 3, kw)
+#define DW_TO_7(tile, kw)                                                                                               \
+    DW_TO_3(tile, kw) DW_CASE(tile, 4, kw) DW_CASE(tile, 5, kw) DW_CASE(tile, 6, kw) DW_CASE(tile, 7, kw)
+#define DW_TO_11(tile, kw)                                                                                              \
+    DW_TO_7(tile, kw) DW_CASE(tile, 8, kw) DW_CASE(tile, 9, kw) DW_CASE(tile, 10, kw) DW_CASE(tile, 11, kw)
+#define DW_TO_15(tile, kw)                                                                                              \
+    DW_TO_11(tile, kw) DW_CASE(tile, 12, kw) DW_CASE(tile, 13, kw) DW_CASE(tile, 14, kw) DW_CASE(tile, 15, kw)
 #if VEC_MR > 6
-#define DEPTHWISE_MANY(kw)                                                                                              \
-    DEPTHWISE_CASE(8, kw) DEPTHWISE_CASE(9, kw) DEPTHWISE_CASE(10, kw) DEPTHWISE_CASE(11, kw)                           \
-    DEPTHWISE_CASE(12, kw) DEPTHWISE_CASE(13, kw) DEPTHWISE_CASE(14, kw) DEPTHWISE_CASE(15, kw)
+#define DEPTHWISE_CASES DW_TO_15
+#define GROUPED_CASES DW_TO_11
 #else
-#define DEPTHWISE_MANY(kw)
+#define DEPTHWISE_CASES DW_TO_7
+#define GROUPED_CASES DW_TO_3
 #endif
-#define DEPTHWISE_DEFINE(kw)                                                                                            \
-    static void depthwise_##kw(const infold_dw_tile *t) {                                                               \
+#define DW_DEFINE(name, tile, cases, most, kw)                                                                          \
+    static void name##_##kw(const infold_dw_tile *t) {                                                                  \
         switch (t->m) {                                                                                                 \
-            DEPTHWISE_FEW(kw) DEPTHWISE_MANY(kw)                                                                        \
-        default: depthwise_tile(t, DW_PIXELS, kw); break;                                                               \
+            cases(tile, kw)                                                                                             \
+        default: tile(t, most, kw); break;                                                                              \
         }                                                                                                               \
     }
+#define DEPTHWISE_DEFINE(kw) DW_DEFINE(depthwise, depthwise_tile, DEPTHWISE_CASES, DW_PIXELS, kw)
 DEPTHWISE_DEFINE(1) DEPTHWISE_DEFINE(3) DEPTHWISE_DEFINE(5) DEPTHWISE_DEFINE(7)
 
 /* Up to DW_ROWS rows of output under a 3x3 window that moves by S pixels, along the row: each vector of the input is loaded once for all
@@ -173,29 +179,7 @@ INLINE void grouped_tile(const infold_dw_tile *t, const int m, const int kw) {
     if (c < channels) grouped_vector(t, m, kw, c, channels - c);
 }
 
-#define GROUPED_DEFINE(kw)                                                                                              \
-    static void grouped_##kw(const infold_dw_tile *t) {                                                                 \
-        switch (t->m) {                                                                                                 \
-        case 1: grouped_tile(t, 1, kw); break;                                                                          \
-        case 2: grouped_tile(t, 2, kw); break;                                                                          \
-        case 3: grouped_tile(t, 3, kw); break;                                                                          \
-            GROUPED_MANY(kw)                                                                                            \
-        default: grouped_tile(t, DW_GROUPED, kw); break;                                                                \
-        }                                                                                                               \
-    }
-#if VEC_MR > 6
-#define GROUPED_MANY(kw)                                                                                                \
-    case 4: grouped_tile(t, 4, kw); break;                                                                              \
-    case 5: grouped_tile(t, 5, kw); break;                                                                              \
-    case 6: grouped_tile(t, 6, kw); break;                                                                              \
-    case 7: grouped_tile(t, 7, kw); break;                                                                              \
-    case 8: grouped_tile(t, 8, kw); break;                                                                              \
-    case 9: grouped_tile(t, 9, kw); break;                                                                              \
-    case 10: grouped_tile(t, 10, kw); break;                                                                            \
-    case 11: grouped_tile(t, 11, kw); break;
-#else
-#define GROUPED_MANY(kw)
-#endif
+#define GROUPED_DEFINE(kw) DW_DEFINE(grouped, grouped_tile, GROUPED_CASES, DW_GROUPED, kw)
 GROUPED_DEFINE(1) GROUPED_DEFINE(3)
 
 static void depthwise_run(const infold_dw_tile *t) {
